@@ -1,0 +1,1 @@
+"""The benchmarks: programs that measure Skep and print what they measured."""

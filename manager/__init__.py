@@ -1,0 +1,1 @@
+"""The manager: the database, Raft, and the actors that decide what runs where."""

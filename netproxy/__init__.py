@@ -1,0 +1,1 @@
+"""The netproxy: names, virtual addresses and published ports on every node."""

@@ -1,0 +1,1 @@
+"""The wire: generated messages and service descriptors, and their conversion to domain objects."""
