@@ -1,0 +1,267 @@
+from skep.api import objects_pb2 as _objects_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class WatchAction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WATCH_ACTION_UNSPECIFIED: _ClassVar[WatchAction]
+    WATCH_ACTION_CREATE: _ClassVar[WatchAction]
+    WATCH_ACTION_UPDATE: _ClassVar[WatchAction]
+    WATCH_ACTION_REMOVE: _ClassVar[WatchAction]
+WATCH_ACTION_UNSPECIFIED: WatchAction
+WATCH_ACTION_CREATE: WatchAction
+WATCH_ACTION_UPDATE: WatchAction
+WATCH_ACTION_REMOVE: WatchAction
+
+class GetRequest(_message.Message):
+    __slots__ = ("ref", "is_stale")
+    REF_FIELD_NUMBER: _ClassVar[int]
+    IS_STALE_FIELD_NUMBER: _ClassVar[int]
+    ref: str
+    is_stale: bool
+    def __init__(self, ref: _Optional[str] = ..., is_stale: _Optional[bool] = ...) -> None: ...
+
+class GetClusterRequest(_message.Message):
+    __slots__ = ("is_stale",)
+    IS_STALE_FIELD_NUMBER: _ClassVar[int]
+    is_stale: bool
+    def __init__(self, is_stale: _Optional[bool] = ...) -> None: ...
+
+class GetClusterResponse(_message.Message):
+    __slots__ = ("cluster", "leader_id", "term", "version", "release")
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    LEADER_ID_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    cluster: _objects_pb2.Cluster
+    leader_id: str
+    term: int
+    version: int
+    release: str
+    def __init__(self, cluster: _Optional[_Union[_objects_pb2.Cluster, _Mapping]] = ..., leader_id: _Optional[str] = ..., term: _Optional[int] = ..., version: _Optional[int] = ..., release: _Optional[str] = ...) -> None: ...
+
+class ListNodesRequest(_message.Message):
+    __slots__ = ("is_stale",)
+    IS_STALE_FIELD_NUMBER: _ClassVar[int]
+    is_stale: bool
+    def __init__(self, is_stale: _Optional[bool] = ...) -> None: ...
+
+class ListNodesResponse(_message.Message):
+    __slots__ = ("nodes", "leader_id", "version")
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    LEADER_ID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    nodes: _containers.RepeatedCompositeFieldContainer[_objects_pb2.Node]
+    leader_id: str
+    version: int
+    def __init__(self, nodes: _Optional[_Iterable[_Union[_objects_pb2.Node, _Mapping]]] = ..., leader_id: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
+
+class UpdateNodeRequest(_message.Message):
+    __slots__ = ("request_id", "ref", "version", "availability", "labels_set", "labels_removed")
+    class LabelsSetEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    REF_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    AVAILABILITY_FIELD_NUMBER: _ClassVar[int]
+    LABELS_SET_FIELD_NUMBER: _ClassVar[int]
+    LABELS_REMOVED_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    ref: str
+    version: int
+    availability: _objects_pb2.Availability
+    labels_set: _containers.ScalarMap[str, str]
+    labels_removed: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, request_id: _Optional[str] = ..., ref: _Optional[str] = ..., version: _Optional[int] = ..., availability: _Optional[_Union[_objects_pb2.Availability, str]] = ..., labels_set: _Optional[_Mapping[str, str]] = ..., labels_removed: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class RemoveRequest(_message.Message):
+    __slots__ = ("request_id", "ref")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    REF_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    ref: str
+    def __init__(self, request_id: _Optional[str] = ..., ref: _Optional[str] = ...) -> None: ...
+
+class RemoveResponse(_message.Message):
+    __slots__ = ("id", "name")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    name: str
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class CreateServiceRequest(_message.Message):
+    __slots__ = ("request_id", "spec")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    spec: _objects_pb2.ServiceSpec
+    def __init__(self, request_id: _Optional[str] = ..., spec: _Optional[_Union[_objects_pb2.ServiceSpec, _Mapping]] = ...) -> None: ...
+
+class UpdateServiceRequest(_message.Message):
+    __slots__ = ("request_id", "ref", "spec", "version")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    REF_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    ref: str
+    spec: _objects_pb2.ServiceSpec
+    version: int
+    def __init__(self, request_id: _Optional[str] = ..., ref: _Optional[str] = ..., spec: _Optional[_Union[_objects_pb2.ServiceSpec, _Mapping]] = ..., version: _Optional[int] = ...) -> None: ...
+
+class ListServicesRequest(_message.Message):
+    __slots__ = ("stack", "is_stale")
+    STACK_FIELD_NUMBER: _ClassVar[int]
+    IS_STALE_FIELD_NUMBER: _ClassVar[int]
+    stack: str
+    is_stale: bool
+    def __init__(self, stack: _Optional[str] = ..., is_stale: _Optional[bool] = ...) -> None: ...
+
+class ServiceView(_message.Message):
+    __slots__ = ("service", "running", "desired", "is_converged", "problems")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    DESIRED_FIELD_NUMBER: _ClassVar[int]
+    IS_CONVERGED_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    service: _objects_pb2.Service
+    running: int
+    desired: int
+    is_converged: bool
+    problems: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, service: _Optional[_Union[_objects_pb2.Service, _Mapping]] = ..., running: _Optional[int] = ..., desired: _Optional[int] = ..., is_converged: _Optional[bool] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ListServicesResponse(_message.Message):
+    __slots__ = ("services", "version")
+    SERVICES_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    services: _containers.RepeatedCompositeFieldContainer[ServiceView]
+    version: int
+    def __init__(self, services: _Optional[_Iterable[_Union[ServiceView, _Mapping]]] = ..., version: _Optional[int] = ...) -> None: ...
+
+class ListTasksRequest(_message.Message):
+    __slots__ = ("service", "node", "stack", "is_all", "is_stale")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    STACK_FIELD_NUMBER: _ClassVar[int]
+    IS_ALL_FIELD_NUMBER: _ClassVar[int]
+    IS_STALE_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    node: str
+    stack: str
+    is_all: bool
+    is_stale: bool
+    def __init__(self, service: _Optional[str] = ..., node: _Optional[str] = ..., stack: _Optional[str] = ..., is_all: _Optional[bool] = ..., is_stale: _Optional[bool] = ...) -> None: ...
+
+class ListTasksResponse(_message.Message):
+    __slots__ = ("tasks", "version")
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    tasks: _containers.RepeatedCompositeFieldContainer[_objects_pb2.Task]
+    version: int
+    def __init__(self, tasks: _Optional[_Iterable[_Union[_objects_pb2.Task, _Mapping]]] = ..., version: _Optional[int] = ...) -> None: ...
+
+class DeployStackRequest(_message.Message):
+    __slots__ = ("request_id", "spec", "is_prune")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    IS_PRUNE_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    spec: _objects_pb2.StackSpec
+    is_prune: bool
+    def __init__(self, request_id: _Optional[str] = ..., spec: _Optional[_Union[_objects_pb2.StackSpec, _Mapping]] = ..., is_prune: _Optional[bool] = ...) -> None: ...
+
+class DeployStackResponse(_message.Message):
+    __slots__ = ("stack", "created", "updated", "unchanged", "removed", "kept")
+    STACK_FIELD_NUMBER: _ClassVar[int]
+    CREATED_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_FIELD_NUMBER: _ClassVar[int]
+    UNCHANGED_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    stack: _objects_pb2.Stack
+    created: _containers.RepeatedScalarFieldContainer[str]
+    updated: _containers.RepeatedScalarFieldContainer[str]
+    unchanged: _containers.RepeatedScalarFieldContainer[str]
+    removed: _containers.RepeatedScalarFieldContainer[str]
+    kept: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, stack: _Optional[_Union[_objects_pb2.Stack, _Mapping]] = ..., created: _Optional[_Iterable[str]] = ..., updated: _Optional[_Iterable[str]] = ..., unchanged: _Optional[_Iterable[str]] = ..., removed: _Optional[_Iterable[str]] = ..., kept: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ListStacksRequest(_message.Message):
+    __slots__ = ("is_stale",)
+    IS_STALE_FIELD_NUMBER: _ClassVar[int]
+    is_stale: bool
+    def __init__(self, is_stale: _Optional[bool] = ...) -> None: ...
+
+class ListStacksResponse(_message.Message):
+    __slots__ = ("stacks", "version")
+    STACKS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    stacks: _containers.RepeatedCompositeFieldContainer[_objects_pb2.Stack]
+    version: int
+    def __init__(self, stacks: _Optional[_Iterable[_Union[_objects_pb2.Stack, _Mapping]]] = ..., version: _Optional[int] = ...) -> None: ...
+
+class WatchRequest(_message.Message):
+    __slots__ = ("from_version", "kinds")
+    FROM_VERSION_FIELD_NUMBER: _ClassVar[int]
+    KINDS_FIELD_NUMBER: _ClassVar[int]
+    from_version: int
+    kinds: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, from_version: _Optional[int] = ..., kinds: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class WatchEvent(_message.Message):
+    __slots__ = ("version", "action", "node", "service", "task", "stack", "is_resync")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    STACK_FIELD_NUMBER: _ClassVar[int]
+    IS_RESYNC_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    action: WatchAction
+    node: _objects_pb2.Node
+    service: _objects_pb2.Service
+    task: _objects_pb2.Task
+    stack: _objects_pb2.Stack
+    is_resync: bool
+    def __init__(self, version: _Optional[int] = ..., action: _Optional[_Union[WatchAction, str]] = ..., node: _Optional[_Union[_objects_pb2.Node, _Mapping]] = ..., service: _Optional[_Union[_objects_pb2.Service, _Mapping]] = ..., task: _Optional[_Union[_objects_pb2.Task, _Mapping]] = ..., stack: _Optional[_Union[_objects_pb2.Stack, _Mapping]] = ..., is_resync: _Optional[bool] = ...) -> None: ...
+
+class NetproxyProgress(_message.Message):
+    __slots__ = ("node_id", "version", "is_connected")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    IS_CONNECTED_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    version: int
+    is_connected: bool
+    def __init__(self, node_id: _Optional[str] = ..., version: _Optional[int] = ..., is_connected: _Optional[bool] = ...) -> None: ...
+
+class ManagerReport(_message.Message):
+    __slots__ = ("node_id", "applied_version", "netproxies")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_VERSION_FIELD_NUMBER: _ClassVar[int]
+    NETPROXIES_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    applied_version: int
+    netproxies: _containers.RepeatedCompositeFieldContainer[NetproxyProgress]
+    def __init__(self, node_id: _Optional[str] = ..., applied_version: _Optional[int] = ..., netproxies: _Optional[_Iterable[_Union[NetproxyProgress, _Mapping]]] = ...) -> None: ...
+
+class ManagerReportResponse(_message.Message):
+    __slots__ = ("term",)
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    term: int
+    def __init__(self, term: _Optional[int] = ...) -> None: ...

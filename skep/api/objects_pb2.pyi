@@ -1,0 +1,457 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ServiceMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SERVICE_MODE_UNSPECIFIED: _ClassVar[ServiceMode]
+    SERVICE_MODE_REPLICATED: _ClassVar[ServiceMode]
+
+class Protocol(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PROTOCOL_UNSPECIFIED: _ClassVar[Protocol]
+    PROTOCOL_TCP: _ClassVar[Protocol]
+
+class Balance(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BALANCE_UNSPECIFIED: _ClassVar[Balance]
+    BALANCE_ROUND_ROBIN: _ClassVar[Balance]
+    BALANCE_LEAST_CONNECTIONS: _ClassVar[Balance]
+
+class RestartCondition(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RESTART_CONDITION_UNSPECIFIED: _ClassVar[RestartCondition]
+    RESTART_CONDITION_NONE: _ClassVar[RestartCondition]
+    RESTART_CONDITION_ON_FAILURE: _ClassVar[RestartCondition]
+    RESTART_CONDITION_ANY: _ClassVar[RestartCondition]
+
+class TaskState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TASK_STATE_UNSPECIFIED: _ClassVar[TaskState]
+    TASK_STATE_NEW: _ClassVar[TaskState]
+    TASK_STATE_PENDING: _ClassVar[TaskState]
+    TASK_STATE_ASSIGNED: _ClassVar[TaskState]
+    TASK_STATE_ACCEPTED: _ClassVar[TaskState]
+    TASK_STATE_PREPARING: _ClassVar[TaskState]
+    TASK_STATE_READY: _ClassVar[TaskState]
+    TASK_STATE_STARTING: _ClassVar[TaskState]
+    TASK_STATE_RUNNING: _ClassVar[TaskState]
+    TASK_STATE_COMPLETE: _ClassVar[TaskState]
+    TASK_STATE_SHUTDOWN: _ClassVar[TaskState]
+    TASK_STATE_FAILED: _ClassVar[TaskState]
+    TASK_STATE_REJECTED: _ClassVar[TaskState]
+    TASK_STATE_ORPHANED: _ClassVar[TaskState]
+
+class DesiredState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DESIRED_STATE_UNSPECIFIED: _ClassVar[DesiredState]
+    DESIRED_STATE_READY: _ClassVar[DesiredState]
+    DESIRED_STATE_RUNNING: _ClassVar[DesiredState]
+    DESIRED_STATE_SHUTDOWN: _ClassVar[DesiredState]
+    DESIRED_STATE_REMOVE: _ClassVar[DesiredState]
+
+class NodeRole(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NODE_ROLE_UNSPECIFIED: _ClassVar[NodeRole]
+    NODE_ROLE_MANAGER: _ClassVar[NodeRole]
+    NODE_ROLE_WORKER: _ClassVar[NodeRole]
+
+class NodeState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NODE_STATE_UNSPECIFIED: _ClassVar[NodeState]
+    NODE_STATE_UNKNOWN: _ClassVar[NodeState]
+    NODE_STATE_READY: _ClassVar[NodeState]
+    NODE_STATE_DOWN: _ClassVar[NodeState]
+
+class Availability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    AVAILABILITY_UNSPECIFIED: _ClassVar[Availability]
+    AVAILABILITY_ACTIVE: _ClassVar[Availability]
+    AVAILABILITY_PAUSE: _ClassVar[Availability]
+    AVAILABILITY_DRAIN: _ClassVar[Availability]
+SERVICE_MODE_UNSPECIFIED: ServiceMode
+SERVICE_MODE_REPLICATED: ServiceMode
+PROTOCOL_UNSPECIFIED: Protocol
+PROTOCOL_TCP: Protocol
+BALANCE_UNSPECIFIED: Balance
+BALANCE_ROUND_ROBIN: Balance
+BALANCE_LEAST_CONNECTIONS: Balance
+RESTART_CONDITION_UNSPECIFIED: RestartCondition
+RESTART_CONDITION_NONE: RestartCondition
+RESTART_CONDITION_ON_FAILURE: RestartCondition
+RESTART_CONDITION_ANY: RestartCondition
+TASK_STATE_UNSPECIFIED: TaskState
+TASK_STATE_NEW: TaskState
+TASK_STATE_PENDING: TaskState
+TASK_STATE_ASSIGNED: TaskState
+TASK_STATE_ACCEPTED: TaskState
+TASK_STATE_PREPARING: TaskState
+TASK_STATE_READY: TaskState
+TASK_STATE_STARTING: TaskState
+TASK_STATE_RUNNING: TaskState
+TASK_STATE_COMPLETE: TaskState
+TASK_STATE_SHUTDOWN: TaskState
+TASK_STATE_FAILED: TaskState
+TASK_STATE_REJECTED: TaskState
+TASK_STATE_ORPHANED: TaskState
+DESIRED_STATE_UNSPECIFIED: DesiredState
+DESIRED_STATE_READY: DesiredState
+DESIRED_STATE_RUNNING: DesiredState
+DESIRED_STATE_SHUTDOWN: DesiredState
+DESIRED_STATE_REMOVE: DesiredState
+NODE_ROLE_UNSPECIFIED: NodeRole
+NODE_ROLE_MANAGER: NodeRole
+NODE_ROLE_WORKER: NodeRole
+NODE_STATE_UNSPECIFIED: NodeState
+NODE_STATE_UNKNOWN: NodeState
+NODE_STATE_READY: NodeState
+NODE_STATE_DOWN: NodeState
+AVAILABILITY_UNSPECIFIED: Availability
+AVAILABILITY_ACTIVE: Availability
+AVAILABILITY_PAUSE: Availability
+AVAILABILITY_DRAIN: Availability
+
+class Port(_message.Message):
+    __slots__ = ("target", "published", "protocol", "balance", "name")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    PUBLISHED_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    BALANCE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    target: int
+    published: int
+    protocol: Protocol
+    balance: Balance
+    name: str
+    def __init__(self, target: _Optional[int] = ..., published: _Optional[int] = ..., protocol: _Optional[_Union[Protocol, str]] = ..., balance: _Optional[_Union[Balance, str]] = ..., name: _Optional[str] = ...) -> None: ...
+
+class HealthCheck(_message.Message):
+    __slots__ = ("test", "interval_ns", "timeout_ns", "retries", "start_period_ns", "start_interval_ns")
+    TEST_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_NS_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_NS_FIELD_NUMBER: _ClassVar[int]
+    RETRIES_FIELD_NUMBER: _ClassVar[int]
+    START_PERIOD_NS_FIELD_NUMBER: _ClassVar[int]
+    START_INTERVAL_NS_FIELD_NUMBER: _ClassVar[int]
+    test: _containers.RepeatedScalarFieldContainer[str]
+    interval_ns: int
+    timeout_ns: int
+    retries: int
+    start_period_ns: int
+    start_interval_ns: int
+    def __init__(self, test: _Optional[_Iterable[str]] = ..., interval_ns: _Optional[int] = ..., timeout_ns: _Optional[int] = ..., retries: _Optional[int] = ..., start_period_ns: _Optional[int] = ..., start_interval_ns: _Optional[int] = ...) -> None: ...
+
+class Resources(_message.Message):
+    __slots__ = ("cpu_nano", "memory_bytes", "pids")
+    CPU_NANO_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PIDS_FIELD_NUMBER: _ClassVar[int]
+    cpu_nano: int
+    memory_bytes: int
+    pids: int
+    def __init__(self, cpu_nano: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., pids: _Optional[int] = ...) -> None: ...
+
+class RestartPolicy(_message.Message):
+    __slots__ = ("condition", "delay_ns", "max_attempts", "window_ns")
+    CONDITION_FIELD_NUMBER: _ClassVar[int]
+    DELAY_NS_FIELD_NUMBER: _ClassVar[int]
+    MAX_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_NS_FIELD_NUMBER: _ClassVar[int]
+    condition: RestartCondition
+    delay_ns: int
+    max_attempts: int
+    window_ns: int
+    def __init__(self, condition: _Optional[_Union[RestartCondition, str]] = ..., delay_ns: _Optional[int] = ..., max_attempts: _Optional[int] = ..., window_ns: _Optional[int] = ...) -> None: ...
+
+class Placement(_message.Message):
+    __slots__ = ("constraints",)
+    CONSTRAINTS_FIELD_NUMBER: _ClassVar[int]
+    constraints: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, constraints: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class LogPolicy(_message.Message):
+    __slots__ = ("max_bytes", "max_files")
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_FILES_FIELD_NUMBER: _ClassVar[int]
+    max_bytes: int
+    max_files: int
+    def __init__(self, max_bytes: _Optional[int] = ..., max_files: _Optional[int] = ...) -> None: ...
+
+class RunSpec(_message.Message):
+    __slots__ = ("image", "command", "args", "env", "working_dir", "user", "stop_signal", "stop_grace_ns", "health", "log")
+    class EnvEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    ARGS_FIELD_NUMBER: _ClassVar[int]
+    ENV_FIELD_NUMBER: _ClassVar[int]
+    WORKING_DIR_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    STOP_SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    STOP_GRACE_NS_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_FIELD_NUMBER: _ClassVar[int]
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    image: str
+    command: _containers.RepeatedScalarFieldContainer[str]
+    args: _containers.RepeatedScalarFieldContainer[str]
+    env: _containers.ScalarMap[str, str]
+    working_dir: str
+    user: str
+    stop_signal: str
+    stop_grace_ns: int
+    health: HealthCheck
+    log: LogPolicy
+    def __init__(self, image: _Optional[str] = ..., command: _Optional[_Iterable[str]] = ..., args: _Optional[_Iterable[str]] = ..., env: _Optional[_Mapping[str, str]] = ..., working_dir: _Optional[str] = ..., user: _Optional[str] = ..., stop_signal: _Optional[str] = ..., stop_grace_ns: _Optional[int] = ..., health: _Optional[_Union[HealthCheck, _Mapping]] = ..., log: _Optional[_Union[LogPolicy, _Mapping]] = ...) -> None: ...
+
+class TaskSpec(_message.Message):
+    __slots__ = ("run", "engine", "limits", "reservations", "restart", "placement", "force_update")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    RESERVATIONS_FIELD_NUMBER: _ClassVar[int]
+    RESTART_FIELD_NUMBER: _ClassVar[int]
+    PLACEMENT_FIELD_NUMBER: _ClassVar[int]
+    FORCE_UPDATE_FIELD_NUMBER: _ClassVar[int]
+    run: RunSpec
+    engine: str
+    limits: Resources
+    reservations: Resources
+    restart: RestartPolicy
+    placement: Placement
+    force_update: int
+    def __init__(self, run: _Optional[_Union[RunSpec, _Mapping]] = ..., engine: _Optional[str] = ..., limits: _Optional[_Union[Resources, _Mapping]] = ..., reservations: _Optional[_Union[Resources, _Mapping]] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., placement: _Optional[_Union[Placement, _Mapping]] = ..., force_update: _Optional[int] = ...) -> None: ...
+
+class ServiceSpec(_message.Message):
+    __slots__ = ("name", "task", "labels", "mode", "replicas", "ports")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    PORTS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    task: TaskSpec
+    labels: _containers.ScalarMap[str, str]
+    mode: ServiceMode
+    replicas: int
+    ports: _containers.RepeatedCompositeFieldContainer[Port]
+    def __init__(self, name: _Optional[str] = ..., task: _Optional[_Union[TaskSpec, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., mode: _Optional[_Union[ServiceMode, str]] = ..., replicas: _Optional[int] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ...) -> None: ...
+
+class StackSpec(_message.Message):
+    __slots__ = ("name", "services")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SERVICES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    services: _containers.RepeatedCompositeFieldContainer[ServiceSpec]
+    def __init__(self, name: _Optional[str] = ..., services: _Optional[_Iterable[_Union[ServiceSpec, _Mapping]]] = ...) -> None: ...
+
+class Cluster(_message.Message):
+    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "name", "block", "feature_level", "task_history_limit")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CREATED_NS_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_NS_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    TASK_HISTORY_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    namespace: str
+    version: int
+    created_ns: int
+    updated_ns: int
+    name: str
+    block: int
+    feature_level: int
+    task_history_limit: int
+    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., name: _Optional[str] = ..., block: _Optional[int] = ..., feature_level: _Optional[int] = ..., task_history_limit: _Optional[int] = ...) -> None: ...
+
+class NodeDescription(_message.Message):
+    __slots__ = ("hostname", "address", "mesh_address", "os", "arch", "cpu_nano", "memory_bytes", "engines", "notes")
+    class NotesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    HOSTNAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    MESH_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    OS_FIELD_NUMBER: _ClassVar[int]
+    ARCH_FIELD_NUMBER: _ClassVar[int]
+    CPU_NANO_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ENGINES_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
+    hostname: str
+    address: str
+    mesh_address: str
+    os: str
+    arch: str
+    cpu_nano: int
+    memory_bytes: int
+    engines: _containers.RepeatedScalarFieldContainer[str]
+    notes: _containers.ScalarMap[str, str]
+    def __init__(self, hostname: _Optional[str] = ..., address: _Optional[str] = ..., mesh_address: _Optional[str] = ..., os: _Optional[str] = ..., arch: _Optional[str] = ..., cpu_nano: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., engines: _Optional[_Iterable[str]] = ..., notes: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class Node(_message.Message):
+    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "name", "role", "description", "labels", "availability", "state", "message", "control_address", "runs_tasks")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CREATED_NS_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_NS_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    AVAILABILITY_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    CONTROL_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    RUNS_TASKS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    namespace: str
+    version: int
+    created_ns: int
+    updated_ns: int
+    name: str
+    role: NodeRole
+    description: NodeDescription
+    labels: _containers.ScalarMap[str, str]
+    availability: Availability
+    state: NodeState
+    message: str
+    control_address: str
+    runs_tasks: bool
+    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., name: _Optional[str] = ..., role: _Optional[_Union[NodeRole, str]] = ..., description: _Optional[_Union[NodeDescription, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., availability: _Optional[_Union[Availability, str]] = ..., state: _Optional[_Union[NodeState, str]] = ..., message: _Optional[str] = ..., control_address: _Optional[str] = ..., runs_tasks: _Optional[bool] = ...) -> None: ...
+
+class Service(_message.Message):
+    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "name", "spec", "revision", "task_revision", "stack_id", "ports", "is_removing")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CREATED_NS_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_NS_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    TASK_REVISION_FIELD_NUMBER: _ClassVar[int]
+    STACK_ID_FIELD_NUMBER: _ClassVar[int]
+    PORTS_FIELD_NUMBER: _ClassVar[int]
+    IS_REMOVING_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    namespace: str
+    version: int
+    created_ns: int
+    updated_ns: int
+    name: str
+    spec: ServiceSpec
+    revision: int
+    task_revision: int
+    stack_id: str
+    ports: _containers.RepeatedCompositeFieldContainer[Port]
+    is_removing: bool
+    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., name: _Optional[str] = ..., spec: _Optional[_Union[ServiceSpec, _Mapping]] = ..., revision: _Optional[int] = ..., task_revision: _Optional[int] = ..., stack_id: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ..., is_removing: _Optional[bool] = ...) -> None: ...
+
+class TaskStatus(_message.Message):
+    __slots__ = ("state", "since_ns", "message", "error", "exit_code", "pid", "is_healthy", "counter", "session_id")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    SINCE_NS_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    EXIT_CODE_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    IS_HEALTHY_FIELD_NUMBER: _ClassVar[int]
+    COUNTER_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    state: TaskState
+    since_ns: int
+    message: str
+    error: str
+    exit_code: int
+    pid: int
+    is_healthy: bool
+    counter: int
+    session_id: str
+    def __init__(self, state: _Optional[_Union[TaskState, str]] = ..., since_ns: _Optional[int] = ..., message: _Optional[str] = ..., error: _Optional[str] = ..., exit_code: _Optional[int] = ..., pid: _Optional[int] = ..., is_healthy: _Optional[bool] = ..., counter: _Optional[int] = ..., session_id: _Optional[str] = ...) -> None: ...
+
+class Task(_message.Message):
+    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "service_id", "service_name", "revision", "slot", "desired_state", "status", "node_id", "address", "attempt", "start_at_ns")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CREATED_NS_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_NS_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_NAME_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    DESIRED_STATE_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    START_AT_NS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    namespace: str
+    version: int
+    created_ns: int
+    updated_ns: int
+    service_id: str
+    service_name: str
+    revision: int
+    slot: int
+    desired_state: DesiredState
+    status: TaskStatus
+    node_id: str
+    address: str
+    attempt: int
+    start_at_ns: int
+    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., service_id: _Optional[str] = ..., service_name: _Optional[str] = ..., revision: _Optional[int] = ..., slot: _Optional[int] = ..., desired_state: _Optional[_Union[DesiredState, str]] = ..., status: _Optional[_Union[TaskStatus, _Mapping]] = ..., node_id: _Optional[str] = ..., address: _Optional[str] = ..., attempt: _Optional[int] = ..., start_at_ns: _Optional[int] = ...) -> None: ...
+
+class Stack(_message.Message):
+    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "name", "spec", "revision")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CREATED_NS_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_NS_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    namespace: str
+    version: int
+    created_ns: int
+    updated_ns: int
+    name: str
+    spec: StackSpec
+    revision: int
+    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., name: _Optional[str] = ..., spec: _Optional[_Union[StackSpec, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,130 @@
+from skep.api import objects_pb2 as _objects_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class AssignmentKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ASSIGNMENT_KIND_UNSPECIFIED: _ClassVar[AssignmentKind]
+    ASSIGNMENT_KIND_COMPLETE: _ClassVar[AssignmentKind]
+    ASSIGNMENT_KIND_INCREMENT: _ClassVar[AssignmentKind]
+ASSIGNMENT_KIND_UNSPECIFIED: AssignmentKind
+ASSIGNMENT_KIND_COMPLETE: AssignmentKind
+ASSIGNMENT_KIND_INCREMENT: AssignmentKind
+
+class WorkerHello(_message.Message):
+    __slots__ = ("format", "cluster_id", "node_id", "name", "role", "description", "highest_term")
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    HIGHEST_TERM_FIELD_NUMBER: _ClassVar[int]
+    format: int
+    cluster_id: str
+    node_id: str
+    name: str
+    role: _objects_pb2.NodeRole
+    description: _objects_pb2.NodeDescription
+    highest_term: int
+    def __init__(self, format: _Optional[int] = ..., cluster_id: _Optional[str] = ..., node_id: _Optional[str] = ..., name: _Optional[str] = ..., role: _Optional[_Union[_objects_pb2.NodeRole, str]] = ..., description: _Optional[_Union[_objects_pb2.NodeDescription, _Mapping]] = ..., highest_term: _Optional[int] = ...) -> None: ...
+
+class Heartbeat(_message.Message):
+    __slots__ = ("number",)
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    def __init__(self, number: _Optional[int] = ...) -> None: ...
+
+class TaskReport(_message.Message):
+    __slots__ = ("task_id", "status")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    status: _objects_pb2.TaskStatus
+    def __init__(self, task_id: _Optional[str] = ..., status: _Optional[_Union[_objects_pb2.TaskStatus, _Mapping]] = ...) -> None: ...
+
+class StatusBatch(_message.Message):
+    __slots__ = ("number", "reports")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    REPORTS_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    reports: _containers.RepeatedCompositeFieldContainer[TaskReport]
+    def __init__(self, number: _Optional[int] = ..., reports: _Optional[_Iterable[_Union[TaskReport, _Mapping]]] = ...) -> None: ...
+
+class WorkerMessage(_message.Message):
+    __slots__ = ("hello", "heartbeat", "statuses")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    STATUSES_FIELD_NUMBER: _ClassVar[int]
+    hello: WorkerHello
+    heartbeat: Heartbeat
+    statuses: StatusBatch
+    def __init__(self, hello: _Optional[_Union[WorkerHello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., statuses: _Optional[_Union[StatusBatch, _Mapping]] = ...) -> None: ...
+
+class SessionWelcome(_message.Message):
+    __slots__ = ("format", "session_id", "term", "heartbeat_period_ns")
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_PERIOD_NS_FIELD_NUMBER: _ClassVar[int]
+    format: int
+    session_id: str
+    term: int
+    heartbeat_period_ns: int
+    def __init__(self, format: _Optional[int] = ..., session_id: _Optional[str] = ..., term: _Optional[int] = ..., heartbeat_period_ns: _Optional[int] = ...) -> None: ...
+
+class Assignment(_message.Message):
+    __slots__ = ("task", "spec", "stack")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    STACK_FIELD_NUMBER: _ClassVar[int]
+    task: _objects_pb2.Task
+    spec: _objects_pb2.ServiceSpec
+    stack: str
+    def __init__(self, task: _Optional[_Union[_objects_pb2.Task, _Mapping]] = ..., spec: _Optional[_Union[_objects_pb2.ServiceSpec, _Mapping]] = ..., stack: _Optional[str] = ...) -> None: ...
+
+class AssignmentSet(_message.Message):
+    __slots__ = ("kind", "sequence", "assignments", "removed", "is_partial")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNMENTS_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    IS_PARTIAL_FIELD_NUMBER: _ClassVar[int]
+    kind: AssignmentKind
+    sequence: int
+    assignments: _containers.RepeatedCompositeFieldContainer[Assignment]
+    removed: _containers.RepeatedScalarFieldContainer[str]
+    is_partial: bool
+    def __init__(self, kind: _Optional[_Union[AssignmentKind, str]] = ..., sequence: _Optional[int] = ..., assignments: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ..., removed: _Optional[_Iterable[str]] = ..., is_partial: _Optional[bool] = ...) -> None: ...
+
+class StatusesStored(_message.Message):
+    __slots__ = ("number",)
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    def __init__(self, number: _Optional[int] = ...) -> None: ...
+
+class Drained(_message.Message):
+    __slots__ = ("task_ids",)
+    TASK_IDS_FIELD_NUMBER: _ClassVar[int]
+    task_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, task_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class LeaderMessage(_message.Message):
+    __slots__ = ("welcome", "heartbeat", "assignments", "stored", "drained")
+    WELCOME_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNMENTS_FIELD_NUMBER: _ClassVar[int]
+    STORED_FIELD_NUMBER: _ClassVar[int]
+    DRAINED_FIELD_NUMBER: _ClassVar[int]
+    welcome: SessionWelcome
+    heartbeat: Heartbeat
+    assignments: AssignmentSet
+    stored: StatusesStored
+    drained: Drained
+    def __init__(self, welcome: _Optional[_Union[SessionWelcome, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., assignments: _Optional[_Union[AssignmentSet, _Mapping]] = ..., stored: _Optional[_Union[StatusesStored, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""The vocabulary as frozen objects: what managers, workers and netproxies all understand."""

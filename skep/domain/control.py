@@ -1,0 +1,229 @@
+"""The control API's requests and answers, as domain objects.
+
+Every mutation carries the client's `request_id`: a retry with the same id gets the same answer
+and does nothing twice. An update carries the `version` the client read; a mismatch is a conflict.
+`ref` fields take an id, a unique prefix of one, or a name. Reads are linearizable unless
+`is_stale`, which asks the manager that was called for what it has.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from skep.domain.base import NodeId, Pairs, Struct
+from skep.domain.objects import Availability, Cluster, Node, Service, Stack, Task
+from skep.domain.spec import ServiceSpec, StackSpec
+
+# Sizes are checked at the API, with the limit in the message.
+STACK_FILE_LIMIT_BYTES = 1024 * 1024
+SPEC_LIMIT_BYTES = 256 * 1024
+ENVIRONMENT_LIMIT_BYTES = 128 * 1024
+LABEL_LIMIT = 64
+
+
+class GetRequest(Struct, kw_only=True):
+    """Ask for one object."""
+
+    ref: str
+    is_stale: bool = False
+
+
+class GetClusterRequest(Struct, kw_only=True):
+    """Ask for the cluster's own row and who leads."""
+
+    is_stale: bool = False
+
+
+class GetClusterResponse(Struct, kw_only=True):
+    """`version` is the last commit the answer includes."""
+
+    cluster: Cluster
+    leader_id: NodeId | None = None
+    term: int = 0
+    version: int = 0
+    release: str = ""
+
+
+class ListNodesRequest(Struct, kw_only=True):
+    """Ask for all nodes."""
+
+    is_stale: bool = False
+
+
+class ListNodesResponse(Struct, kw_only=True):
+    """Nodes by name; `leader_id` names the leading manager's node."""
+
+    nodes: tuple[Node, ...] = ()
+    leader_id: NodeId | None = None
+    version: int = 0
+
+
+class UpdateNodeRequest(Struct, kw_only=True):
+    """Change what the operator sets on a node; an absent part stays as it is."""
+
+    request_id: str
+    ref: str
+    version: int | None = None
+    availability: Availability | None = None
+    labels_set: Pairs = ()
+    labels_removed: tuple[str, ...] = ()
+
+
+class RemoveRequest(Struct, kw_only=True):
+    """Remove one object."""
+
+    request_id: str
+    ref: str
+
+
+class RemoveResponse(Struct, kw_only=True):
+    """What was removed, or is marked to be once its tasks have ended."""
+
+    id: str
+    name: str = ""
+
+
+class CreateServiceRequest(Struct, kw_only=True):
+    """Create a service from a spec."""
+
+    request_id: str
+    spec: ServiceSpec
+
+
+class UpdateServiceRequest(Struct, kw_only=True):
+    """Replace a service's spec. The name can't change."""
+
+    request_id: str
+    ref: str
+    spec: ServiceSpec
+    version: int | None = None
+
+
+class ListServicesRequest(Struct, kw_only=True):
+    """Ask for services, of one stack if `stack` is given."""
+
+    stack: str | None = None
+    is_stale: bool = False
+
+
+class ServiceView(Struct, kw_only=True):
+    """A service and how far reality has come. `running` counts healthy running tasks of the
+    present task revision; `is_converged` says that nothing else is left to do."""
+
+    service: Service
+    running: int = 0
+    desired: int = 0
+    is_converged: bool = False
+    problems: tuple[str, ...] = ()
+
+
+class ListServicesResponse(Struct, kw_only=True):
+    """Services by name."""
+
+    services: tuple[ServiceView, ...] = ()
+    version: int = 0
+
+
+class ListTasksRequest(Struct, kw_only=True):
+    """Ask for tasks, of one service, node or stack if given; ended ones only with `is_all`."""
+
+    service: str | None = None
+    node: str | None = None
+    stack: str | None = None
+    is_all: bool = False
+    is_stale: bool = False
+
+
+class ListTasksResponse(Struct, kw_only=True):
+    """Tasks by service name, slot, and newest first."""
+
+    tasks: tuple[Task, ...] = ()
+    version: int = 0
+
+
+class DeployStackRequest(Struct, kw_only=True):
+    """Make the cluster hold this stack: create, update, and with `is_prune` remove services."""
+
+    request_id: str
+    spec: StackSpec
+    is_prune: bool = False
+
+
+class DeployStackResponse(Struct, kw_only=True):
+    """What the deploy did, by service name. `kept` are running services that the stack no longer
+    names; they are removed only when pruning was asked for."""
+
+    stack: Stack
+    created: tuple[str, ...] = ()
+    updated: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+
+
+class ListStacksRequest(Struct, kw_only=True):
+    """Ask for all stacks."""
+
+    is_stale: bool = False
+
+
+class ListStacksResponse(Struct, kw_only=True):
+    """Stacks by name."""
+
+    stacks: tuple[Stack, ...] = ()
+    version: int = 0
+
+
+class WatchAction(enum.Enum):
+    """What happened to an object."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    REMOVE = "remove"
+
+
+class WatchRequest(Struct, kw_only=True):
+    """Follow changes after `from_version` (absent: from now). `kinds` narrows to "node",
+    "service", "task", "stack"; empty means all of these."""
+
+    from_version: int | None = None
+    kinds: tuple[str, ...] = ()
+
+
+class WatchEvent(Struct, kw_only=True):
+    """One change, in commit order, with the object as it was written (or last was).
+
+    `is_resync` alone means that `from_version` is gone: read everything again and follow from
+    `version`. An event with nothing but a version says that all up to it has been seen.
+    """
+
+    version: int
+    action: WatchAction | None = None
+    node: Node | None = None
+    service: Service | None = None
+    task: Task | None = None
+    stack: Stack | None = None
+    is_resync: bool = False
+
+
+class NetproxyProgress(Struct, kw_only=True):
+    """How far one node's netproxy is, as seen by the manager it follows."""
+
+    node_id: NodeId
+    version: int
+    is_connected: bool = True
+
+
+class ManagerReport(Struct, kw_only=True):
+    """A follower's regular word to the leader: it lives, and so far are the netproxies on it.
+    The netproxies are complete: one that is not listed does not follow this manager."""
+
+    node_id: NodeId
+    applied_version: int
+    netproxies: tuple[NetproxyProgress, ...] = ()
+
+
+class ManagerReportResponse(Struct, kw_only=True):
+    """The leader's answer."""
+
+    term: int

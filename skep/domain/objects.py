@@ -1,0 +1,188 @@
+"""The rows of the cluster database.
+
+Every object has an `id`, the `version` (commit index) that last wrote it, and the wall times of
+its creation and last change, stamped by the leader that proposed the write.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from skep.domain.base import NodeId, Pairs, ServiceId, SessionId, StackId, Struct, TaskId
+from skep.domain.spec import NAMESPACE, Port, ServiceSpec, StackSpec
+from skep.domain.states import TERMINAL, DesiredState, TaskState
+
+
+class Object(Struct, kw_only=True):
+    """What every row has. `version` and the times are written by the store alone."""
+
+    id: str
+    namespace: str = NAMESPACE
+    version: int = 0
+    created_ns: int = 0
+    updated_ns: int = 0
+
+
+class Cluster(Object, kw_only=True):
+    """The one row that describes the cluster itself. Its id is the cluster's.
+
+    `block` is B of the loopback plan: nodes are 127.B.0.k, tasks 127.B.16-255.x.
+    """
+
+    name: str = "default"
+    block: int = 0
+    feature_level: int = 1
+    task_history_limit: int = 5
+
+
+class NodeRole(enum.Enum):
+    """What a node is for."""
+
+    MANAGER = "manager"
+    WORKER = "worker"
+
+
+class NodeState(enum.Enum):
+    """What the leader last judged of a node."""
+
+    UNKNOWN = "unknown"
+    READY = "ready"
+    DOWN = "down"
+
+
+class Availability(enum.Enum):
+    """What the operator allows on a node."""
+
+    ACTIVE = "active"
+    PAUSE = "pause"
+    DRAIN = "drain"
+
+
+class NodeDescription(Struct, kw_only=True):
+    """What a node says of itself when it registers."""
+
+    hostname: str
+    address: str = ""
+    mesh_address: str = ""
+    os: str = ""
+    arch: str = ""
+    cpu_nano: int = 0
+    memory_bytes: int = 0
+    engines: tuple[str, ...] = ()
+    notes: Pairs = ()
+
+
+class Node(Object, kw_only=True):
+    """A machine. `labels` are the operator's; the description is the node's own word."""
+
+    id: NodeId
+    name: str
+    role: NodeRole
+    description: NodeDescription
+    labels: Pairs = ()
+    availability: Availability = Availability.ACTIVE
+    state: NodeState = NodeState.UNKNOWN
+    message: str = ""
+    control_address: str = ""
+    runs_tasks: bool = True
+
+
+class Service(Object, kw_only=True):
+    """A spec that is kept true.
+
+    `revision` counts specs; `task_revision` is the last one that changed what a task is, so that
+    scaling replaces nothing. `ports` are the spec's with the published ones filled in by the
+    allocator. A service that is being removed is marked first, and deleted once its tasks ended.
+    """
+
+    id: ServiceId
+    name: str
+    spec: ServiceSpec
+    revision: int = 1
+    task_revision: int = 1
+    stack_id: StackId | None = None
+    ports: tuple[Port, ...] | None = None
+    is_removing: bool = False
+
+
+class Revision(Object, kw_only=True):
+    """A spec as it once was. Its id is `revision_id(service, number)`."""
+
+    service_id: ServiceId
+    number: int
+    spec: ServiceSpec
+
+
+class TaskStatus(Struct, kw_only=True):
+    """What a worker last said of a task.
+
+    `counter` grows with each status of one task, on its worker's disk; `session_id` names the
+    session that brought it. `exit_code` is 128 + signal for a task that a signal ended.
+    """
+
+    state: TaskState = TaskState.NEW
+    since_ns: int = 0
+    message: str = ""
+    error: str = ""
+    exit_code: int | None = None
+    pid: int | None = None
+    is_healthy: bool = True
+    counter: int = 0
+    session_id: SessionId | None = None
+
+
+class Task(Object, kw_only=True):
+    """One attempt to run one slot of a service on one node; never moved, never restarted.
+
+    `attempt` counts replacements after a failure within one slot and task revision.
+    `start_at_ns` (wall time) is when a replacement may start, by its restart delay.
+    """
+
+    id: TaskId
+    service_id: ServiceId
+    service_name: str
+    revision: int
+    slot: int
+    desired_state: DesiredState = DesiredState.RUNNING
+    status: TaskStatus = TaskStatus()
+    node_id: NodeId | None = None
+    address: str = ""
+    attempt: int = 0
+    start_at_ns: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The name people know it by: service and slot."""
+        return f"{self.service_name}.{self.slot}"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether it has ended for good."""
+        return self.status.state in TERMINAL
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether managers still want it to run, now or soon."""
+        return self.desired_state in (DesiredState.READY, DesiredState.RUNNING)
+
+
+class Stack(Object, kw_only=True):
+    """A named set of services, deployed as one."""
+
+    id: StackId
+    name: str
+    spec: StackSpec
+    revision: int = 1
+
+
+class Request(Object, kw_only=True):
+    """The answer to a client's mutation, kept so that a retry gets the same one. Its id is the
+    client's request id; `answer` is the encoded response."""
+
+    method: str
+    answer: bytes
+
+
+def revision_id(service_id: ServiceId, number: int) -> str:
+    """The id of one revision of a service."""
+    return f"{service_id}.{number}"

@@ -1,0 +1,114 @@
+"""What a worker and the leader say to each other on their one stream.
+
+Each message type holds exactly one of its optional parts. A stream's first message carries the
+format's version and the cluster's id.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from skep.domain.base import ClusterId, NodeId, SessionId, Struct, TaskId
+from skep.domain.objects import NodeDescription, NodeRole, Task, TaskStatus
+from skep.domain.spec import ServiceSpec
+
+SESSION_FORMAT = 1
+
+
+class WorkerHello(Struct, kw_only=True):
+    """The first message up. `highest_term` is the highest leader term this worker has obeyed."""
+
+    format: int
+    cluster_id: ClusterId
+    node_id: NodeId
+    name: str
+    role: NodeRole
+    description: NodeDescription
+    highest_term: int = 0
+
+
+class Heartbeat(Struct, kw_only=True):
+    """A sign of life; answered with one."""
+
+    number: int
+
+
+class TaskReport(Struct, kw_only=True):
+    """The newest status of one task."""
+
+    task_id: TaskId
+    status: TaskStatus
+
+
+class StatusBatch(Struct, kw_only=True):
+    """Statuses to store. `number` is acknowledged once they are committed."""
+
+    number: int
+    reports: tuple[TaskReport, ...]
+
+
+class WorkerMessage(Struct, kw_only=True):
+    """One frame up: one of its parts."""
+
+    hello: WorkerHello | None = None
+    heartbeat: Heartbeat | None = None
+    statuses: StatusBatch | None = None
+
+
+class SessionWelcome(Struct, kw_only=True):
+    """The first message down. Everything after it is under this term and session."""
+
+    format: int
+    session_id: SessionId
+    term: int
+    heartbeat_period_ns: int
+
+
+class AssignmentKind(enum.Enum):
+    """Whether a set replaces what the worker holds or changes it."""
+
+    COMPLETE = "complete"
+    INCREMENT = "increment"
+
+
+class Assignment(Struct, kw_only=True):
+    """A task and the spec of its revision: all that its worker needs to run it."""
+
+    task: Task
+    spec: ServiceSpec
+    stack: str = ""
+
+
+class AssignmentSet(Struct, kw_only=True):
+    """What a worker must hold. Sets are numbered 1, 2, 3 ... within a session; a gap means that
+    the worker must register anew. One set may come in several frames: all but the last say
+    `is_partial`, and none is acted on before the last has come.
+    """
+
+    kind: AssignmentKind
+    sequence: int
+    assignments: tuple[Assignment, ...] = ()
+    removed: tuple[TaskId, ...] = ()
+    is_partial: bool = False
+
+
+class StatusesStored(Struct, kw_only=True):
+    """Every status up to this batch is committed."""
+
+    number: int
+
+
+class Drained(Struct, kw_only=True):
+    """No netproxy sends new connections to these tasks any more: they may be stopped."""
+
+    task_ids: tuple[TaskId, ...]
+
+
+class LeaderMessage(Struct, kw_only=True):
+    """One frame down: one of its parts."""
+
+    welcome: SessionWelcome | None = None
+    heartbeat: Heartbeat | None = None
+    assignments: AssignmentSet | None = None
+    stored: StatusesStored | None = None
+    drained: Drained | None = None

@@ -1,0 +1,146 @@
+"""What a user asks for: services and stacks, as specs. Nothing here is observed or allocated.
+
+Durations are integer nanoseconds. An optional field is absent, never zero: zero is a value.
+Defaults are Docker Swarm's, except where a comment says otherwise.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from skep.domain.base import SECOND_NS, Pairs, Struct
+
+NAMESPACE = "default"
+
+
+class ServiceMode(enum.Enum):
+    """How many tasks a service has."""
+
+    REPLICATED = "replicated"
+
+
+class Protocol(enum.Enum):
+    """The transport protocol of a port."""
+
+    TCP = "tcp"
+
+
+class Balance(enum.Enum):
+    """How an ingress listener picks the next endpoint."""
+
+    ROUND_ROBIN = "round_robin"
+    LEAST_CONNECTIONS = "least_connections"
+
+
+class RestartCondition(enum.Enum):
+    """Which ends of a task call for a replacement."""
+
+    NONE = "none"
+    ON_FAILURE = "on_failure"
+    ANY = "any"
+
+
+class Port(Struct, kw_only=True):
+    """A port published on every node (the ingress). `published` None: the allocator picks one."""
+
+    target: int
+    published: int | None = None
+    protocol: Protocol = Protocol.TCP
+    balance: Balance = Balance.ROUND_ROBIN
+    name: str = ""
+
+
+class HealthCheck(Struct, kw_only=True):
+    """How a task's health is tested.
+
+    `test` is ("CMD", program, argument ...) or ("CMD-SHELL", line); ("NONE",) tests nothing.
+    A task is STARTING until its first success; failures within `start_period_ns` don't count;
+    `retries` failures in a row make it unhealthy.
+    """
+
+    test: tuple[str, ...]
+    interval_ns: int = 30 * SECOND_NS
+    timeout_ns: int = 30 * SECOND_NS
+    retries: int = 3
+    start_period_ns: int = 0
+    start_interval_ns: int = 5 * SECOND_NS
+
+
+class Resources(Struct, kw_only=True):
+    """Amounts; None is "not said". CPU in billionths of a core."""
+
+    cpu_nano: int | None = None
+    memory_bytes: int | None = None
+    pids: int | None = None
+
+
+class RestartPolicy(Struct, kw_only=True):
+    """When and how soon an ended task is replaced."""
+
+    condition: RestartCondition = RestartCondition.ANY
+    delay_ns: int = 5 * SECOND_NS
+    max_attempts: int | None = None
+    window_ns: int | None = None
+
+
+class Placement(Struct, kw_only=True):
+    """Which nodes may run the tasks: constraints such as "node.labels.disk == ssd"."""
+
+    constraints: tuple[str, ...] = ()
+
+
+class LogPolicy(Struct, kw_only=True):
+    """How much of a task's output is kept on its node."""
+
+    max_bytes: int = 10 * 1024 * 1024
+    max_files: int = 2
+
+
+class RunSpec(Struct, kw_only=True):
+    """What to run. `command` followed by `args` is the argument vector.
+
+    `image` is the release's name; the process engine shows it and doesn't use it.
+    Strings of command, args, env values and the health test may hold templates
+    such as `{{.Task.Address}}`.
+    """
+
+    image: str = ""
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: Pairs = ()
+    working_dir: str = ""
+    user: str = ""
+    stop_signal: str = "SIGTERM"
+    stop_grace_ns: int = 10 * SECOND_NS
+    health: HealthCheck | None = None
+    log: LogPolicy = LogPolicy()
+
+
+class TaskSpec(Struct, kw_only=True):
+    """Everything about one task of a service but its place."""
+
+    run: RunSpec
+    engine: str = "process"
+    limits: Resources = Resources()
+    reservations: Resources = Resources()
+    restart: RestartPolicy = RestartPolicy()
+    placement: Placement = Placement()
+    force_update: int = 0
+
+
+class ServiceSpec(Struct, kw_only=True):
+    """What a user wants kept true."""
+
+    name: str
+    task: TaskSpec
+    labels: Pairs = ()
+    mode: ServiceMode = ServiceMode.REPLICATED
+    replicas: int = 1
+    ports: tuple[Port, ...] = ()
+
+
+class StackSpec(Struct, kw_only=True):
+    """A named set of services, as one object. Names of services carry the stack's prefix."""
+
+    name: str
+    services: tuple[ServiceSpec, ...] = ()
