@@ -14,6 +14,8 @@ help:  ## show this list
 
 setup: $(STAMP)  ## make .venv with Skep and its tools, as pinned in constraints.txt
 
+# PySyncObj comes as source only. What builds it, and Skep, is installed first and is pinned as well: without
+# isolation pip takes no newer setuptools of its own choice.
 $(STAMP): constraints.txt pyproject.toml
 	@$(PYTHON) -m ensurepip --version >/dev/null 2>&1 || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -24,7 +26,8 @@ $(STAMP): constraints.txt pyproject.toml
 	  fi; }
 	@$(BIN)/python -c '' 2>/dev/null || { echo "making .venv"; $(PYTHON) -m venv --clear .venv; }
 	@echo "installing what constraints.txt pins"
-	@$(PIP) install --require-hashes -r constraints.txt
+	@awk '/^[a-z]/ { wanted = /^(packaging|setuptools|wheel)==/ } wanted' constraints.txt | $(PIP) install --require-hashes -r /dev/stdin
+	@$(PIP) install --require-hashes --no-build-isolation -r constraints.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -41,7 +44,7 @@ check: setup  ## lint, formatting, types and layers
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy --strict -p skep -p tests
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 format: setup  ## format the code and apply the linter's safe fixes
 	@$(BIN)/ruff check --fix --quiet . || true

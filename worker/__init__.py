@@ -1,1 +1,1 @@
-"""The worker: the agent that runs the tasks assigned to its node, and the engines it runs them with."""
+"""The worker: the agent that runs what is assigned to its node, and the engines it runs it with."""
