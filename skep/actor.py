@@ -142,9 +142,7 @@ class Reply(Generic[T]):
         return await self._future
 
 
-async def ask(
-    env: Env, mailbox: Mailbox[M], make: Callable[[Reply[T]], M], deadline_s: float
-) -> T:
+async def ask(env: Env, mailbox: Mailbox[M], make: Callable[[Reply[T]], M], deadline_s: float) -> T:
     """Send the message that `make` builds round a reply, and wait for the answer.
 
     Raises TimeoutError after `deadline_s` (the message may still be handled), InboxFull, or what

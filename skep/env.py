@@ -98,7 +98,9 @@ class CallError(Exception):
 class Timer(Protocol):
     """A pending call; `cancel` is idempotent."""
 
-    def cancel(self) -> None: ...
+    def cancel(self) -> None:
+        """Don't make the call, if it hasn't been made."""
+        ...
 
 
 class Clock(Protocol):

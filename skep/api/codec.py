@@ -106,9 +106,7 @@ def _parts(kind: type[Struct]) -> tuple[_Part, ...]:
     for field in msgspec.structs.fields(kind):
         wire_field = descriptor.fields_by_name[field.name]
         read, write = _converter(_bare(field.type))
-        parts.append(
-            _Part(field.name, field.required, bool(wire_field.has_presence), read, write)
-        )
+        parts.append(_Part(field.name, field.required, bool(wire_field.has_presence), read, write))
     return tuple(parts)
 
 

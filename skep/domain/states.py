@@ -8,6 +8,7 @@ coalesced statuses that skip states, checks the order only.
 from __future__ import annotations
 
 import enum
+import itertools
 
 
 class TaskState(enum.Enum):
@@ -78,7 +79,7 @@ def _table() -> dict[tuple[TaskState, TaskState], frozenset[Writer]]:
 
     allow(TaskState.NEW, TaskState.PENDING, Writer.ALLOCATOR)
     allow(TaskState.PENDING, TaskState.ASSIGNED, Writer.SCHEDULER)
-    for old, new in zip(_WORKER_CHAIN, _WORKER_CHAIN[1:], strict=False):
+    for old, new in itertools.pairwise(_WORKER_CHAIN):
         allow(old, new, Writer.WORKER)
     for old in _WORKER_CHAIN:
         allow(old, TaskState.SHUTDOWN, Writer.WORKER)

@@ -1,0 +1,103 @@
+"""What the agent asks of an engine.
+
+Every call names a task by its id and is idempotent: an agent that died half-way asks again. An
+engine remembers on disk what it needs to answer for tasks that it started in an earlier life.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import Protocol
+
+from skep.domain.base import Struct, TaskId
+from skep.domain.session import Assignment
+from skep.domain.spec import HealthCheck
+
+
+class NodeFacts(Struct, kw_only=True):
+    """What templates may name of the node a task runs on."""
+
+    node_id: str
+    hostname: str
+    address: str = ""
+    os: str = "linux"
+    arch: str = ""
+
+
+class Started(Struct, kw_only=True):
+    """A task's process is running."""
+
+    pid: int
+    started_ns: int
+
+
+class Exit(Struct, kw_only=True):
+    """How a task ended. `exit_code` is 128 + signal for a signal; `reason` is for a person."""
+
+    exit_code: int
+    ended_ns: int
+    reason: str = ""
+
+
+class HeldState(enum.Enum):
+    """What an engine has of a task."""
+
+    PREPARED = "prepared"
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+class Held(Struct, kw_only=True):
+    """One task that an engine holds, for adoption after an agent's death."""
+
+    task_id: TaskId
+    state: HeldState
+    started: Started | None = None
+    exit: Exit | None = None
+
+
+class Engine(Protocol):
+    """Runs tasks. Raises Rejected for what can never work here, Retryable for what may later."""
+
+    @property
+    def name(self) -> str:
+        """What specs call it: "process", "docker"."""
+        ...
+
+    async def prepare(self, assignment: Assignment, node: NodeFacts) -> None:
+        """Make everything ready to start: folders, resolved templates, checks."""
+        ...
+
+    async def start(self, task_id: TaskId) -> Started:
+        """Start a prepared task; a task that is already running is left as it is."""
+        ...
+
+    async def wait(self, task_id: TaskId) -> Exit:
+        """How the task ended, once it has. Safe to cancel and to call again."""
+        ...
+
+    async def stop(self, task_id: TaskId) -> None:
+        """Ask it to end by its stop signal; kill all of it when its grace is over. Returns once
+        no process of it is left; `wait` then answers. Unknown or ended tasks are fine."""
+        ...
+
+    async def remove(self, task_id: TaskId) -> None:
+        """Forget an ended (or never started) task and all its leftovers."""
+        ...
+
+    async def probe(self, task_id: TaskId, health: HealthCheck) -> str | None:
+        """Run the health test once, within its timeout: None for healthy, else what it said."""
+        ...
+
+    async def held(self) -> Sequence[Held]:
+        """Everything this engine has, for adoption."""
+        ...
+
+    async def logs(self, task_id: TaskId, limit_bytes: int) -> bytes:
+        """The newest output, stdout and stderr in the order they came as far as known."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything; running tasks go on."""
+        ...
