@@ -199,11 +199,14 @@ class Stream(Protocol):
         ...
 
     async def send(self, frame: bytes) -> None:
-        """Hand over one frame; waits while the other side is slow. Raises StreamBroken."""
+        """Hand over one frame; waits while the other side is slow. Raises as `receive`."""
         ...
 
     async def receive(self) -> bytes | None:
-        """The next frame, or None once the other side has closed. Raises StreamBroken."""
+        """The next frame, or None once the other side has closed.
+
+        Raises CallError where the serving side said why it ended the stream, else StreamBroken.
+        """
         ...
 
     async def close(self) -> None:

@@ -26,7 +26,8 @@ S = TypeVar("S", bound="Struct")
 
 
 class Struct(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Base of all domain objects. Subclasses say `kw_only=True`, which msgspec does not inherit."""
+    """Base of all domain objects. Subclasses say `frozen=True, kw_only=True`: mypy
+    and msgspec do not inherit them."""
 
 
 def pairs(items: Mapping[str, str] | Iterable[tuple[str, str]]) -> Pairs:

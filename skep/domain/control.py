@@ -21,20 +21,20 @@ ENVIRONMENT_LIMIT_BYTES = 128 * 1024
 LABEL_LIMIT = 64
 
 
-class GetRequest(Struct, kw_only=True):
+class GetRequest(Struct, frozen=True, kw_only=True):
     """Ask for one object."""
 
     ref: str
     is_stale: bool = False
 
 
-class GetClusterRequest(Struct, kw_only=True):
+class GetClusterRequest(Struct, frozen=True, kw_only=True):
     """Ask for the cluster's own row and who leads."""
 
     is_stale: bool = False
 
 
-class GetClusterResponse(Struct, kw_only=True):
+class GetClusterResponse(Struct, frozen=True, kw_only=True):
     """`version` is the last commit the answer includes."""
 
     cluster: Cluster
@@ -44,13 +44,13 @@ class GetClusterResponse(Struct, kw_only=True):
     release: str = ""
 
 
-class ListNodesRequest(Struct, kw_only=True):
+class ListNodesRequest(Struct, frozen=True, kw_only=True):
     """Ask for all nodes."""
 
     is_stale: bool = False
 
 
-class ListNodesResponse(Struct, kw_only=True):
+class ListNodesResponse(Struct, frozen=True, kw_only=True):
     """Nodes by name; `leader_id` names the leading manager's node."""
 
     nodes: tuple[Node, ...] = ()
@@ -58,7 +58,7 @@ class ListNodesResponse(Struct, kw_only=True):
     version: int = 0
 
 
-class UpdateNodeRequest(Struct, kw_only=True):
+class UpdateNodeRequest(Struct, frozen=True, kw_only=True):
     """Change what the operator sets on a node; an absent part stays as it is."""
 
     request_id: str
@@ -69,28 +69,28 @@ class UpdateNodeRequest(Struct, kw_only=True):
     labels_removed: tuple[str, ...] = ()
 
 
-class RemoveRequest(Struct, kw_only=True):
+class RemoveRequest(Struct, frozen=True, kw_only=True):
     """Remove one object."""
 
     request_id: str
     ref: str
 
 
-class RemoveResponse(Struct, kw_only=True):
+class RemoveResponse(Struct, frozen=True, kw_only=True):
     """What was removed, or is marked to be once its tasks have ended."""
 
     id: str
     name: str = ""
 
 
-class CreateServiceRequest(Struct, kw_only=True):
+class CreateServiceRequest(Struct, frozen=True, kw_only=True):
     """Create a service from a spec."""
 
     request_id: str
     spec: ServiceSpec
 
 
-class UpdateServiceRequest(Struct, kw_only=True):
+class UpdateServiceRequest(Struct, frozen=True, kw_only=True):
     """Replace a service's spec. The name can't change."""
 
     request_id: str
@@ -99,14 +99,14 @@ class UpdateServiceRequest(Struct, kw_only=True):
     version: int | None = None
 
 
-class ListServicesRequest(Struct, kw_only=True):
+class ListServicesRequest(Struct, frozen=True, kw_only=True):
     """Ask for services, of one stack if `stack` is given."""
 
     stack: str | None = None
     is_stale: bool = False
 
 
-class ServiceView(Struct, kw_only=True):
+class ServiceView(Struct, frozen=True, kw_only=True):
     """A service and how far reality has come. `running` counts healthy running tasks of the
     present task revision; `is_converged` says that nothing else is left to do."""
 
@@ -117,14 +117,14 @@ class ServiceView(Struct, kw_only=True):
     problems: tuple[str, ...] = ()
 
 
-class ListServicesResponse(Struct, kw_only=True):
+class ListServicesResponse(Struct, frozen=True, kw_only=True):
     """Services by name."""
 
     services: tuple[ServiceView, ...] = ()
     version: int = 0
 
 
-class ListTasksRequest(Struct, kw_only=True):
+class ListTasksRequest(Struct, frozen=True, kw_only=True):
     """Ask for tasks, of one service, node or stack if given; ended ones only with `is_all`."""
 
     service: str | None = None
@@ -134,14 +134,14 @@ class ListTasksRequest(Struct, kw_only=True):
     is_stale: bool = False
 
 
-class ListTasksResponse(Struct, kw_only=True):
+class ListTasksResponse(Struct, frozen=True, kw_only=True):
     """Tasks by service name, slot, and newest first."""
 
     tasks: tuple[Task, ...] = ()
     version: int = 0
 
 
-class DeployStackRequest(Struct, kw_only=True):
+class DeployStackRequest(Struct, frozen=True, kw_only=True):
     """Make the cluster hold this stack: create, update, and with `is_prune` remove services."""
 
     request_id: str
@@ -149,7 +149,7 @@ class DeployStackRequest(Struct, kw_only=True):
     is_prune: bool = False
 
 
-class DeployStackResponse(Struct, kw_only=True):
+class DeployStackResponse(Struct, frozen=True, kw_only=True):
     """What the deploy did, by service name. `kept` are running services that the stack no longer
     names; they are removed only when pruning was asked for."""
 
@@ -161,13 +161,13 @@ class DeployStackResponse(Struct, kw_only=True):
     kept: tuple[str, ...] = ()
 
 
-class ListStacksRequest(Struct, kw_only=True):
+class ListStacksRequest(Struct, frozen=True, kw_only=True):
     """Ask for all stacks."""
 
     is_stale: bool = False
 
 
-class ListStacksResponse(Struct, kw_only=True):
+class ListStacksResponse(Struct, frozen=True, kw_only=True):
     """Stacks by name."""
 
     stacks: tuple[Stack, ...] = ()
@@ -182,7 +182,7 @@ class WatchAction(enum.Enum):
     REMOVE = "remove"
 
 
-class WatchRequest(Struct, kw_only=True):
+class WatchRequest(Struct, frozen=True, kw_only=True):
     """Follow changes after `from_version` (absent: from now). `kinds` narrows to "node",
     "service", "task", "stack"; empty means all of these."""
 
@@ -190,7 +190,7 @@ class WatchRequest(Struct, kw_only=True):
     kinds: tuple[str, ...] = ()
 
 
-class WatchEvent(Struct, kw_only=True):
+class WatchEvent(Struct, frozen=True, kw_only=True):
     """One change, in commit order, with the object as it was written (or last was).
 
     `is_resync` alone means that `from_version` is gone: read everything again and follow from
@@ -206,7 +206,7 @@ class WatchEvent(Struct, kw_only=True):
     is_resync: bool = False
 
 
-class NetproxyProgress(Struct, kw_only=True):
+class NetproxyProgress(Struct, frozen=True, kw_only=True):
     """How far one node's netproxy is, as seen by the manager it follows."""
 
     node_id: NodeId
@@ -214,7 +214,7 @@ class NetproxyProgress(Struct, kw_only=True):
     is_connected: bool = True
 
 
-class ManagerReport(Struct, kw_only=True):
+class ManagerReport(Struct, frozen=True, kw_only=True):
     """A follower's regular word to the leader: it lives, and so far are the netproxies on it.
     The netproxies are complete: one that is not listed does not follow this manager."""
 
@@ -223,7 +223,7 @@ class ManagerReport(Struct, kw_only=True):
     netproxies: tuple[NetproxyProgress, ...] = ()
 
 
-class ManagerReportResponse(Struct, kw_only=True):
+class ManagerReportResponse(Struct, frozen=True, kw_only=True):
     """The leader's answer."""
 
     term: int

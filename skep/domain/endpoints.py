@@ -16,7 +16,7 @@ from skep.domain.states import DesiredState, TaskState
 ENDPOINT_FORMAT = 1
 
 
-class Endpoint(Struct, kw_only=True):
+class Endpoint(Struct, frozen=True, kw_only=True):
     """One task that serves, at `address` on the target port of each of the service's ports."""
 
     task_id: TaskId
@@ -24,7 +24,7 @@ class Endpoint(Struct, kw_only=True):
     address: str
 
 
-class ServiceEndpoints(Struct, kw_only=True):
+class ServiceEndpoints(Struct, frozen=True, kw_only=True):
     """A service's published ports and the healthy tasks behind them, by task id."""
 
     service_id: ServiceId
@@ -33,14 +33,14 @@ class ServiceEndpoints(Struct, kw_only=True):
     endpoints: tuple[Endpoint, ...] = ()
 
 
-class MeshNode(Struct, kw_only=True):
+class MeshNode(Struct, frozen=True, kw_only=True):
     """Where the netproxy of a node takes connections from other nodes."""
 
     node_id: NodeId
     mesh_address: str
 
 
-class EndpointUpdate(Struct, kw_only=True):
+class EndpointUpdate(Struct, frozen=True, kw_only=True):
     """One step of the stream, or (`is_complete`) the whole of it. One step may come in several
     frames: all but the last say `is_partial`. An update with nothing in it moves the version."""
 
@@ -54,7 +54,7 @@ class EndpointUpdate(Struct, kw_only=True):
     removed_nodes: tuple[NodeId, ...] = ()
 
 
-class NetproxyHello(Struct, kw_only=True):
+class NetproxyHello(Struct, frozen=True, kw_only=True):
     """The first message up. `applied_version` 0 asks for the whole."""
 
     format: int
@@ -63,14 +63,14 @@ class NetproxyHello(Struct, kw_only=True):
     applied_version: int = 0
 
 
-class NetproxyApplied(Struct, kw_only=True):
+class NetproxyApplied(Struct, frozen=True, kw_only=True):
     """Everything up to `version` is in force on this node."""
 
     version: int
     errors: tuple[str, ...] = ()
 
 
-class NetproxyMessage(Struct, kw_only=True):
+class NetproxyMessage(Struct, frozen=True, kw_only=True):
     """One frame up: one of its parts."""
 
     hello: NetproxyHello | None = None

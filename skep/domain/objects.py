@@ -13,7 +13,7 @@ from skep.domain.spec import NAMESPACE, Port, ServiceSpec, StackSpec
 from skep.domain.states import TERMINAL, DesiredState, TaskState
 
 
-class Object(Struct, kw_only=True):
+class Object(Struct, frozen=True, kw_only=True):
     """What every row has. `version` and the times are written by the store alone."""
 
     id: str
@@ -23,7 +23,7 @@ class Object(Struct, kw_only=True):
     updated_ns: int = 0
 
 
-class Cluster(Object, kw_only=True):
+class Cluster(Object, frozen=True, kw_only=True):
     """The one row that describes the cluster itself. Its id is the cluster's.
 
     `block` is B of the loopback plan: nodes are 127.B.0.k, tasks 127.B.16-255.x.
@@ -58,7 +58,7 @@ class Availability(enum.Enum):
     DRAIN = "drain"
 
 
-class NodeDescription(Struct, kw_only=True):
+class NodeDescription(Struct, frozen=True, kw_only=True):
     """What a node says of itself when it registers."""
 
     hostname: str
@@ -72,7 +72,7 @@ class NodeDescription(Struct, kw_only=True):
     notes: Pairs = ()
 
 
-class Node(Object, kw_only=True):
+class Node(Object, frozen=True, kw_only=True):
     """A machine. `labels` are the operator's; the description is the node's own word."""
 
     id: NodeId
@@ -87,7 +87,7 @@ class Node(Object, kw_only=True):
     runs_tasks: bool = True
 
 
-class Service(Object, kw_only=True):
+class Service(Object, frozen=True, kw_only=True):
     """A spec that is kept true.
 
     `revision` counts specs; `task_revision` is the last one that changed what a task is, so that
@@ -105,7 +105,7 @@ class Service(Object, kw_only=True):
     is_removing: bool = False
 
 
-class Revision(Object, kw_only=True):
+class Revision(Object, frozen=True, kw_only=True):
     """A spec as it once was. Its id is `revision_id(service, number)`."""
 
     service_id: ServiceId
@@ -113,7 +113,7 @@ class Revision(Object, kw_only=True):
     spec: ServiceSpec
 
 
-class TaskStatus(Struct, kw_only=True):
+class TaskStatus(Struct, frozen=True, kw_only=True):
     """What a worker last said of a task.
 
     `counter` grows with each status of one task, on its worker's disk; `session_id` names the
@@ -131,7 +131,7 @@ class TaskStatus(Struct, kw_only=True):
     session_id: SessionId | None = None
 
 
-class Task(Object, kw_only=True):
+class Task(Object, frozen=True, kw_only=True):
     """One attempt to run one slot of a service on one node; never moved, never restarted.
 
     `attempt` counts replacements after a failure within one slot and task revision.
@@ -166,7 +166,7 @@ class Task(Object, kw_only=True):
         return self.desired_state in (DesiredState.READY, DesiredState.RUNNING)
 
 
-class Stack(Object, kw_only=True):
+class Stack(Object, frozen=True, kw_only=True):
     """A named set of services, deployed as one."""
 
     id: StackId
@@ -175,7 +175,7 @@ class Stack(Object, kw_only=True):
     revision: int = 1
 
 
-class Request(Object, kw_only=True):
+class Request(Object, frozen=True, kw_only=True):
     """The answer to a client's mutation, kept so that a retry gets the same one. Its id is the
     client's request id; `answer` is the encoded response."""
 

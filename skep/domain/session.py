@@ -15,7 +15,7 @@ from skep.domain.spec import ServiceSpec
 SESSION_FORMAT = 1
 
 
-class WorkerHello(Struct, kw_only=True):
+class WorkerHello(Struct, frozen=True, kw_only=True):
     """The first message up. `highest_term` is the highest leader term this worker has obeyed."""
 
     format: int
@@ -27,27 +27,27 @@ class WorkerHello(Struct, kw_only=True):
     highest_term: int = 0
 
 
-class Heartbeat(Struct, kw_only=True):
+class Heartbeat(Struct, frozen=True, kw_only=True):
     """A sign of life; answered with one."""
 
     number: int
 
 
-class TaskReport(Struct, kw_only=True):
+class TaskReport(Struct, frozen=True, kw_only=True):
     """The newest status of one task."""
 
     task_id: TaskId
     status: TaskStatus
 
 
-class StatusBatch(Struct, kw_only=True):
+class StatusBatch(Struct, frozen=True, kw_only=True):
     """Statuses to store. `number` is acknowledged once they are committed."""
 
     number: int
     reports: tuple[TaskReport, ...]
 
 
-class WorkerMessage(Struct, kw_only=True):
+class WorkerMessage(Struct, frozen=True, kw_only=True):
     """One frame up: one of its parts."""
 
     hello: WorkerHello | None = None
@@ -55,7 +55,7 @@ class WorkerMessage(Struct, kw_only=True):
     statuses: StatusBatch | None = None
 
 
-class SessionWelcome(Struct, kw_only=True):
+class SessionWelcome(Struct, frozen=True, kw_only=True):
     """The first message down. Everything after it is under this term and session."""
 
     format: int
@@ -71,7 +71,7 @@ class AssignmentKind(enum.Enum):
     INCREMENT = "increment"
 
 
-class Assignment(Struct, kw_only=True):
+class Assignment(Struct, frozen=True, kw_only=True):
     """A task and the spec of its revision: all that its worker needs to run it."""
 
     task: Task
@@ -79,7 +79,7 @@ class Assignment(Struct, kw_only=True):
     stack: str = ""
 
 
-class AssignmentSet(Struct, kw_only=True):
+class AssignmentSet(Struct, frozen=True, kw_only=True):
     """What a worker must hold. Sets are numbered 1, 2, 3 ... within a session; a gap means that
     the worker must register anew. One set may come in several frames: all but the last say
     `is_partial`, and none is acted on before the last has come.
@@ -92,19 +92,19 @@ class AssignmentSet(Struct, kw_only=True):
     is_partial: bool = False
 
 
-class StatusesStored(Struct, kw_only=True):
+class StatusesStored(Struct, frozen=True, kw_only=True):
     """Every status up to this batch is committed."""
 
     number: int
 
 
-class Drained(Struct, kw_only=True):
+class Drained(Struct, frozen=True, kw_only=True):
     """No netproxy sends new connections to these tasks any more: they may be stopped."""
 
     task_ids: tuple[TaskId, ...]
 
 
-class LeaderMessage(Struct, kw_only=True):
+class LeaderMessage(Struct, frozen=True, kw_only=True):
     """One frame down: one of its parts."""
 
     welcome: SessionWelcome | None = None

@@ -40,7 +40,7 @@ class RestartCondition(enum.Enum):
     ANY = "any"
 
 
-class Port(Struct, kw_only=True):
+class Port(Struct, frozen=True, kw_only=True):
     """A port published on every node (the ingress). `published` None: the allocator picks one."""
 
     target: int
@@ -50,7 +50,7 @@ class Port(Struct, kw_only=True):
     name: str = ""
 
 
-class HealthCheck(Struct, kw_only=True):
+class HealthCheck(Struct, frozen=True, kw_only=True):
     """How a task's health is tested.
 
     `test` is ("CMD", program, argument ...) or ("CMD-SHELL", line); ("NONE",) tests nothing.
@@ -66,7 +66,7 @@ class HealthCheck(Struct, kw_only=True):
     start_interval_ns: int = 5 * SECOND_NS
 
 
-class Resources(Struct, kw_only=True):
+class Resources(Struct, frozen=True, kw_only=True):
     """Amounts; None is "not said". CPU in billionths of a core."""
 
     cpu_nano: int | None = None
@@ -74,7 +74,7 @@ class Resources(Struct, kw_only=True):
     pids: int | None = None
 
 
-class RestartPolicy(Struct, kw_only=True):
+class RestartPolicy(Struct, frozen=True, kw_only=True):
     """When and how soon an ended task is replaced."""
 
     condition: RestartCondition = RestartCondition.ANY
@@ -83,20 +83,20 @@ class RestartPolicy(Struct, kw_only=True):
     window_ns: int | None = None
 
 
-class Placement(Struct, kw_only=True):
+class Placement(Struct, frozen=True, kw_only=True):
     """Which nodes may run the tasks: constraints such as "node.labels.disk == ssd"."""
 
     constraints: tuple[str, ...] = ()
 
 
-class LogPolicy(Struct, kw_only=True):
+class LogPolicy(Struct, frozen=True, kw_only=True):
     """How much of a task's output is kept on its node."""
 
     max_bytes: int = 10 * 1024 * 1024
     max_files: int = 2
 
 
-class RunSpec(Struct, kw_only=True):
+class RunSpec(Struct, frozen=True, kw_only=True):
     """What to run. `command` followed by `args` is the argument vector.
 
     `image` is the release's name; the process engine shows it and doesn't use it.
@@ -116,7 +116,7 @@ class RunSpec(Struct, kw_only=True):
     log: LogPolicy = LogPolicy()
 
 
-class TaskSpec(Struct, kw_only=True):
+class TaskSpec(Struct, frozen=True, kw_only=True):
     """Everything about one task of a service but its place."""
 
     run: RunSpec
@@ -128,7 +128,7 @@ class TaskSpec(Struct, kw_only=True):
     force_update: int = 0
 
 
-class ServiceSpec(Struct, kw_only=True):
+class ServiceSpec(Struct, frozen=True, kw_only=True):
     """What a user wants kept true."""
 
     name: str
@@ -139,7 +139,7 @@ class ServiceSpec(Struct, kw_only=True):
     ports: tuple[Port, ...] = ()
 
 
-class StackSpec(Struct, kw_only=True):
+class StackSpec(Struct, frozen=True, kw_only=True):
     """A named set of services, as one object. Names of services carry the stack's prefix."""
 
     name: str

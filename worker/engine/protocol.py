@@ -15,7 +15,7 @@ from skep.domain.session import Assignment
 from skep.domain.spec import HealthCheck
 
 
-class NodeFacts(Struct, kw_only=True):
+class NodeFacts(Struct, frozen=True, kw_only=True):
     """What templates may name of the node a task runs on."""
 
     node_id: str
@@ -25,14 +25,14 @@ class NodeFacts(Struct, kw_only=True):
     arch: str = ""
 
 
-class Started(Struct, kw_only=True):
+class Started(Struct, frozen=True, kw_only=True):
     """A task's process is running."""
 
     pid: int
     started_ns: int
 
 
-class Exit(Struct, kw_only=True):
+class Exit(Struct, frozen=True, kw_only=True):
     """How a task ended. `exit_code` is 128 + signal for a signal; `reason` is for a person."""
 
     exit_code: int
@@ -48,7 +48,7 @@ class HeldState(enum.Enum):
     ENDED = "ended"
 
 
-class Held(Struct, kw_only=True):
+class Held(Struct, frozen=True, kw_only=True):
     """One task that an engine holds, for adoption after an agent's death."""
 
     task_id: TaskId
