@@ -1,0 +1,113 @@
+"""Which keys Skep knows, section by section, and what it says of those it can't do.
+
+Never is a key dropped in silence: it is supported, or it needs a container engine, or it isn't
+supported yet, or it is unknown and perhaps misspelt. The names are those of compose-spec.json and
+of Docker's config_schema_v3.13.json.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Section:
+    """The keys of one kind of mapping. `later` maps a key to what to do instead ("" for
+    nothing); `extensions` are keys of Skep's own."""
+
+    name: str
+    supported: frozenset[str]
+    container: frozenset[str] = frozenset()
+    later: Mapping[str, str] = field(default_factory=dict)
+    extensions: frozenset[str] = frozenset()
+
+    def known(self) -> frozenset[str]:
+        """Every key of this section that is not a misspelling."""
+        return self.supported | self.container | self.later.keys() | self.extensions
+
+
+def _set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+def _later(text: str) -> dict[str, str]:
+    return dict.fromkeys(text.split(), "")
+
+
+TOP = Section(
+    "the file",
+    supported=_set("version name services"),
+    container=_set("networks volumes"),
+    later=_later("configs secrets include models"),
+)
+
+SERVICE = Section(
+    "a service",
+    supported=_set(
+        "image command entrypoint environment working_dir user stop_signal stop_grace_period "
+        "healthcheck ports deploy logging"
+    ),
+    container=_set(
+        "annotations attach blkio_config build cap_add cap_drop cgroup cgroup_parent "
+        "cgroupns_mode container_name cpu_period cpu_quota cpu_rt_period cpu_rt_runtime "
+        "cpu_shares cpuset credential_spec device_cgroup_rules devices dns dns_opt dns_search "
+        "domainname external_links extra_hosts gpus group_add hostname init ipc isolation "
+        "label_file labels links mac_address mem_swappiness memswap_limit network_mode networks "
+        "oom_kill_disable oom_score_adj pid platform privileged pull_policy pull_refresh_after "
+        "read_only runtime security_opt shm_size stdin_open storage_opt sysctls tmpfs tty ulimits "
+        "use_api_socket userns_mode uts volumes volumes_from"
+    ),
+    later=_later(
+        "configs cpu_count cpu_percent depends_on develop env_file expose extends models "
+        "post_start pre_stop profiles provider secrets"
+    )
+    | {
+        "cpus": "use deploy.resources.limits.cpus",
+        "mem_limit": "use deploy.resources.limits.memory",
+        "mem_reservation": "use deploy.resources.reservations.memory",
+        "pids_limit": "use deploy.resources.limits.pids",
+        "restart": "use deploy.restart_policy",
+        "scale": "use deploy.replicas",
+    },
+    extensions=_set("x-engine"),
+)
+
+DEPLOY = Section(
+    "deploy",
+    supported=_set("mode replicas labels resources restart_policy placement"),
+    later=_later("endpoint_mode rollback_config update_config"),
+)
+RESOURCES = Section("resources", supported=_set("limits reservations"))
+LIMITS = Section("limits", supported=_set("cpus memory pids"))
+RESERVATIONS = Section(
+    "reservations",
+    supported=_set("cpus memory"),
+    container=_set("devices"),
+    later=_later("generic_resources"),
+)
+RESTART_POLICY = Section("restart_policy", supported=_set("condition delay max_attempts window"))
+PLACEMENT = Section(
+    "placement",
+    supported=_set("constraints"),
+    later=_later("preferences max_replicas_per_node"),
+)
+HEALTHCHECK = Section(
+    "healthcheck",
+    supported=_set("test interval timeout retries start_period start_interval disable"),
+)
+PORT = Section(
+    "a port",
+    supported=_set("target published protocol mode name"),
+    later=_later("app_protocol") | {"host_ip": "a port is published on every node"},
+    extensions=_set("x-balance"),
+)
+LOGGING = Section("logging", supported=_set("driver options"))
+LOG_OPTIONS = Section("options", supported=_set("max-size max-file"))
+
+
+def did_you_mean(word: str, known: frozenset[str]) -> str:
+    """ "; did you mean 'x'?", or nothing where nothing is near."""
+    near = difflib.get_close_matches(word.lower(), sorted(known), n=1, cutoff=0.7)
+    return f"; did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,213 @@
+"""YAML text to a tree of nodes that remember their places.
+
+Scalars stay text. YAML 1.1 would turn `22:22` into 1342, `no` into false and `1.10` into 1.1; which
+of text, number or truth is meant is known only where a value is read. Anchors, aliases and merge
+keys (`<<`) work; a key that stands twice in one mapping is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import yaml
+
+from skep.domain.control import STACK_FILE_LIMIT_BYTES
+from skep.stackfile.errors import Mark, at, error_at
+
+# The deepest key of a real stack file stands at depth 8; recursion stays far from Python's limit.
+DEPTH_LIMIT = 32
+
+# Aliases make a small file grow without bound ("billion laughs"); 1 MiB of plain YAML holds fewer
+# nodes than this, so that only what aliases multiply is ever refused.
+NODE_LIMIT = 600_000
+
+_UNPRINTABLE = re.compile(
+    "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"  # YAML 1.1, 5.1
+)
+_PLAIN_TAGS = frozenset(
+    f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq")
+) | {"!"}
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """Text. `is_plain` tells `null` from `"null"`."""
+
+    mark: Mark
+    text: str
+    is_plain: bool = True
+    size: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """A list."""
+
+    mark: Mark
+    items: tuple[Node, ...]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """Keys and values in the file's order, what merge keys bring last. `size` counts what the
+    node holds with every alias written out."""
+
+    mark: Mark
+    entries: tuple[tuple[Scalar, Node], ...]
+    size: int
+
+
+Node = Scalar | Sequence | Mapping
+
+
+def compose(text: str, file: str) -> Node:
+    """The tree of the one document in `text`. Raises StackFileError."""
+    size_bytes = len(text.encode("utf-8", "surrogatepass"))
+    if size_bytes > STACK_FILE_LIMIT_BYTES:
+        raise error_at(
+            file,
+            Mark(1, 1),
+            f"the file has {size_bytes} bytes, but a stack file may have no more than "
+            f"{STACK_FILE_LIMIT_BYTES}; split it into several stacks",
+        )
+    found = _UNPRINTABLE.search(text)
+    if found:
+        before = text[: found.start()]
+        mark = Mark(before.count("\n") + 1, found.start() - before.rfind("\n"))
+        raise error_at(file, mark, f"character {found.group()!r} is not allowed in YAML; remove it")
+    try:
+        return _Composer(file, text).document()
+    except yaml.MarkedYAMLError as error:
+        where = error.problem_mark or error.context_mark
+        mark = Mark(where.line + 1, where.column + 1) if where else Mark(1, 1)
+        words = ", ".join(part for part in (error.context, error.problem) if part)
+        raise error_at(file, mark, f"not YAML: {words}") from None
+    except yaml.YAMLError as error:
+        raise error_at(file, Mark(1, 1), f"not YAML: {error}") from None
+
+
+class _Composer:
+    """Builds nodes from the parser's events."""
+
+    def __init__(self, file: str, text: str) -> None:
+        self._file = file
+        self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=_LOADER)
+        self._anchors: dict[str, Node] = {}
+        self._open_anchors: set[str] = set()
+
+    def document(self) -> Node:
+        """The only document."""
+        next(self._events)  # StreamStart
+        if isinstance(next(self._events), yaml.StreamEndEvent):
+            raise error_at(self._file, Mark(1, 1), "the file is empty; it needs 'services:'")
+        node = self._node(next(self._events), 0)
+        next(self._events)  # DocumentEnd
+        after = next(self._events)
+        if not isinstance(after, yaml.StreamEndEvent):
+            raise error_at(
+                self._file, _mark(after), "a second document begins; a stack file has one"
+            )
+        return node
+
+    def _node(self, event: yaml.Event, depth: int) -> Node:
+        mark = _mark(event)
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event.anchor, mark)
+        assert isinstance(event, yaml.NodeEvent), event
+        if depth > DEPTH_LIMIT:
+            raise error_at(self._file, mark, f"nested more than {DEPTH_LIMIT} deep; flatten it")
+        tag = getattr(event, "tag", None)
+        if tag is not None and tag not in _PLAIN_TAGS:
+            raise error_at(self._file, mark, f"tag '{tag}' is not supported; remove it")
+        anchor = event.anchor
+        if anchor is not None:
+            self._open_anchors.add(anchor)
+        node: Node
+        if isinstance(event, yaml.ScalarEvent):
+            is_plain = not event.style and tag in (None, "tag:yaml.org,2002:null")
+            node = Scalar(mark, event.value, is_plain)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            node = self._sequence(mark, depth)
+        else:
+            node = self._mapping(mark, depth)
+        if anchor is not None:
+            self._open_anchors.discard(anchor)
+            self._anchors[anchor] = node
+        return node
+
+    def _alias(self, name: str | None, mark: Mark) -> Node:
+        assert name is not None
+        if name in self._open_anchors:
+            raise error_at(self._file, mark, f"'*{name}' stands inside '&{name}' itself")
+        if name not in self._anchors:
+            raise error_at(self._file, mark, f"'*{name}' has no '&{name}' before it")
+        return self._anchors[name]
+
+    def _sequence(self, mark: Mark, depth: int) -> Sequence:
+        items = []
+        size = 1
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+            item = self._node(event, depth + 1)
+            size = self._grown(size, item, mark)
+            items.append(item)
+        return Sequence(mark, tuple(items), size)
+
+    def _mapping(self, mark: Mark, depth: int) -> Mapping:
+        entries: dict[str, tuple[Scalar, Node]] = {}
+        merge: tuple[Scalar, Node] | None = None
+        size = 1
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            key = self._node(event, depth + 1)
+            if not isinstance(key, Scalar) or not key.text:
+                raise error_at(self._file, key.mark, "a key must be a word, not a list or a map")
+            value = self._node(next(self._events), depth + 1)
+            size = self._grown(size + 1, value, mark)
+            is_merge = key.text == "<<" and key.is_plain
+            known = merge if is_merge else entries.get(key.text)
+            if known:
+                first = at(self._file, known[0].mark)
+                raise error_at(
+                    self._file,
+                    key.mark,
+                    f"key '{key.text}' stands here for the second time (first: {first}); "
+                    "remove one",
+                )
+            if is_merge:
+                merge = (key, value)
+            else:
+                entries[key.text] = (key, value)
+        if merge:
+            for base in self._merged(merge[1]):
+                for key, value in base.entries:
+                    if key.text not in entries:
+                        entries[key.text] = (key, value)
+                        size = self._grown(size + 1, value, mark)
+        return Mapping(mark, tuple(entries.values()), size)
+
+    def _merged(self, node: Node) -> list[Mapping]:
+        """The mappings a merge key names; of two that hold one key, the first wins."""
+        candidates = node.items if isinstance(node, Sequence) else (node,)
+        found = []
+        for candidate in candidates:
+            if not isinstance(candidate, Mapping):
+                raise error_at(self._file, node.mark, "'<<' takes a map or a list of maps")
+            found.append(candidate)
+        return found
+
+    def _grown(self, size: int, child: Node, mark: Mark) -> int:
+        size += child.size
+        if size > NODE_LIMIT:
+            raise error_at(
+                self._file, mark, f"aliases blow this up to more than {NODE_LIMIT} nodes"
+            )
+        return size
+
+
+def _mark(event: yaml.Event) -> Mark:
+    where = event.start_mark
+    assert where is not None, event
+    return Mark(where.line + 1, where.column + 1)

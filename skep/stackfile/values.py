@@ -1,0 +1,146 @@
+"""Single values out of text: durations, sizes, amounts of CPU, ports. All raise BadValue.
+
+The forms are Docker's: Go's durations ("1m30s"), sizes in powers of 1024 ("100M"), CPUs as a
+decimal number of cores ("0.5").
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from fractions import Fraction
+
+_UNITS_NS = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,
+    "\u03bcs": 1_000,  # The Greek letter looks the same as the micro sign above.
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+}
+_DURATION_PART = re.compile(r"([0-9]{1,18}(?:\.[0-9]{0,18})?|\.[0-9]{1,18})(ns|us|µs|μs|ms|s|m|h)")
+_SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?) ?([kKmMgGtTpP]?)(?:i?[bB])?")
+_SIZE_LETTERS = " kmgtp"
+_CPUS = re.compile(r"[0-9]{0,9}(?:\.[0-9]{0,18})?")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_INT64_MAX = 2**63 - 1
+PORT_MAX = 65535
+
+SIGNALS = {
+    1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 5: "SIGTRAP", 6: "SIGABRT",
+    7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 10: "SIGUSR1", 11: "SIGSEGV", 12: "SIGUSR2",
+    13: "SIGPIPE", 14: "SIGALRM", 15: "SIGTERM", 16: "SIGSTKFLT", 17: "SIGCHLD", 18: "SIGCONT",
+    19: "SIGSTOP", 20: "SIGTSTP", 21: "SIGTTIN", 22: "SIGTTOU", 23: "SIGURG", 24: "SIGXCPU",
+    25: "SIGXFSZ", 26: "SIGVTALRM", 27: "SIGPROF", 28: "SIGWINCH", 29: "SIGIO", 30: "SIGPWR",
+    31: "SIGSYS",
+}  # fmt: skip
+"""Linux's numbers (signal(7), x86 and ARM)."""
+
+
+class BadValue(ValueError):
+    """The text is not such a value; says which form is meant."""
+
+
+def duration_ns(text: str) -> int:
+    """Nanoseconds in one of Go's durations, such as "1m30s" or "500ms"; "0" needs no unit."""
+    if text in ("0", "+0"):
+        return 0
+    total = Fraction(0)
+    position = 0
+    while found := _DURATION_PART.match(text, position):
+        number = found.group(1)
+        total += (
+            Fraction("0" + number if number.startswith(".") else number.rstrip("."))
+            * (_UNITS_NS[found.group(2)])
+        )
+        position = found.end()
+    if position == 0 or position != len(text):
+        if _INTEGER.fullmatch(text):
+            raise BadValue(f"'{text}' has no unit; write '{text}s' if seconds are meant")
+        raise BadValue(f"'{text}' is not a duration; write one like '10s', '1m30s' or '500ms'")
+    if total > _INT64_MAX:
+        raise BadValue(f"'{text}' is too long; the longest duration is 2562047h")
+    return int(total)
+
+
+def size_bytes(text: str) -> int:
+    """Bytes in a size such as "100M", "1.5GiB" or "512"; K is 1024, as in Docker."""
+    found = _SIZE.fullmatch(text)
+    if not found:
+        raise BadValue(f"'{text}' is not a size; write one like '100M', '1.5G' or '64k'")
+    letter = found.group(2).lower() or " "
+    total = int(Fraction(found.group(1)) * 1024 ** _SIZE_LETTERS.index(letter))
+    if total > _INT64_MAX:
+        raise BadValue(f"'{text}' is too large")
+    return total
+
+
+def cpu_nano(text: str) -> int:
+    """Billionths of a core in a decimal number of cores."""
+    if not _CPUS.fullmatch(text) or not re.search("[0-9]", text):
+        raise BadValue(f"'{text}' is not a number of CPUs; write one like '0.5' or '2'")
+    whole, _, part = text.partition(".")
+    amount = Fraction(f"{whole or 0}.{part or 0}") * 1_000_000_000
+    if amount.denominator != 1:
+        raise BadValue(f"'{text}' is finer than a billionth of a CPU; round it")
+    return int(amount)
+
+
+def integer(text: str, minimum: int, maximum: int) -> int:
+    """A decimal integer within the two bounds, which belong to it."""
+    if not _INTEGER.fullmatch(text):
+        raise BadValue(f"'{text}' is not a whole number")
+    number = int(text)
+    if not minimum <= number <= maximum:
+        raise BadValue(f"{number} is out of range; it must be {minimum} to {maximum}")
+    return number
+
+
+def port(text: str) -> int:
+    """A port number."""
+    if not _INTEGER.fullmatch(text):
+        raise BadValue(f"'{text}' is not a port number")
+    number = int(text)
+    if not 1 <= number <= PORT_MAX:
+        raise BadValue(f"port {number} is out of range; ports are 1 to {PORT_MAX}")
+    return number
+
+
+def port_range(text: str) -> range:
+    """Ports in "80" or "8000-8009"; the last one belongs to it."""
+    first_text, dash, last_text = text.partition("-")
+    first = port(first_text)
+    last = port(last_text) if dash else first
+    if last < first:
+        raise BadValue(f"range '{text}' runs backwards; write the smaller port first")
+    return range(first, last + 1)
+
+
+def signal_name(text: str) -> str:
+    """The full name of a signal given as "SIGTERM", "TERM" or "15"."""
+    if re.fullmatch("[0-9]{1,2}", text) and int(text) in SIGNALS:
+        return SIGNALS[int(text)]
+    name = text.upper() if text.upper().startswith("SIG") else f"SIG{text.upper()}"
+    if name not in SIGNALS.values():
+        raise BadValue(f"'{text}' is not a signal; write one like 'SIGTERM' or 'SIGINT'")
+    return name
+
+
+def words(text: str) -> tuple[str, ...]:
+    """A command line's words, by the shell's rules for quotes; nothing else of a shell."""
+    try:
+        found = tuple(shlex.split(text))
+    except ValueError as error:
+        raise BadValue(
+            f"this command line can't be split ({str(error).lower()}); balance its quotes, or "
+            "write it as a list"
+        ) from None
+    for word in found:
+        if word.count("{{") != word.count("}}"):
+            raise BadValue(
+                f"a space cuts a template at '{word}'; put the template in quotes, or leave the "
+                "spaces inside its braces out"
+            )
+    return found

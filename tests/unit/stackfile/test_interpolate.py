@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+
+from skep.stackfile.interpolate import DEPTH_LIMIT, BadVariable, interpolate
+
+ENVIRON = {"A": "a", "EMPTY": "", "MSG": "say"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "unset"),
+    [
+        ("plain", "plain", ()),
+        ("$A-$A", "a-a", ()),
+        ("${A}b", "ab", ()),
+        ("$$A $${A}", "$A ${A}", ()),
+        ("${NO}x$NO", "x", ("NO",)),
+        ("${NO:-d}", "d", ()),
+        ("${EMPTY:-d}", "d", ()),
+        ("${EMPTY-d}", "", ()),
+        ("${NO-d}", "d", ()),
+        ("${NO:-}", "", ()),
+        ("${A:-d}", "a", ()),
+        ("${A:+yes}", "yes", ()),
+        ("${EMPTY:+yes}", "", ()),
+        ("${EMPTY+yes}", "yes", ()),
+        ("${NO+yes}", "", ()),
+        ("${A:?why}", "a", ()),
+        ("${EMPTY?why}", "", ()),
+        ("${NO:-${A}-${EMPTY:-x}}", "a-x", ()),
+        ("${A:-${NO:?never asked}}", "a", ()),
+        ("${A:-$NO}", "a", ()),
+        ("${NO:-http://h:80/?q}", "http://h:80/?q", ()),
+        ("{{.Task.Address}}:${A}", "{{.Task.Address}}:a", ()),
+    ],
+)
+def test_variables(text: str, expected: str, unset: tuple[str, ...]) -> None:
+    assert interpolate(text, ENVIRON) == (expected, unset)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("${NO:?give a tag}", "variable 'NO' must be set: give a tag"),
+        ("${NO?${MSG} it}", "must be set: say it"),
+        ("${EMPTY:?}", "variable 'EMPTY' must be set; set it"),
+        ("${A", "never closed"),
+        ("${NO:-${A}", "never closed"),
+        ("$(date)", "write '$$'"),
+        ("cost: 5$", "write '$$'"),
+        ("${}", "write '$$'"),
+        ("${1}", "write '$$'"),
+        ("${A!x}", "followed by '!'"),
+        ("${A:=x}", "followed by ':'"),
+        ("${A:-" * (DEPTH_LIMIT + 1) + "}" * (DEPTH_LIMIT + 1), "deep"),
+    ],
+)
+def test_what_is_refused(text: str, part: str) -> None:
+    with pytest.raises(BadVariable) as caught:
+        interpolate(text, ENVIRON)
+    assert part in str(caught.value)
