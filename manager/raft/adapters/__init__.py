@@ -1,0 +1,1 @@
+"""PySyncObj (`engine`) and TCP (`tcp`)."""

@@ -1,0 +1,1 @@
+"""The rules of the replicated log, without waiting, clocks or I/O."""
