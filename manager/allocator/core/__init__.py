@@ -1,0 +1,1 @@
+"""The pools, and the passes that fill in what tasks and services lack."""

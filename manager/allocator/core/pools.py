@@ -1,0 +1,111 @@
+"""Task addresses and dynamic published ports.
+
+Pools are rebuilt from the cluster's state whenever that is cheap enough to do so, and hold nothing
+of their own: what a row names is taken, everything else is free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from skep.domain.base import replace
+from skep.domain.objects import Service, Task
+from skep.domain.spec import Port, Protocol
+from skep.domain.states import TaskState, Writer, check_move
+
+# Of 127.B.x.y, x below 16 is for nodes; y 0 and 255 look like networks to some programs.
+FIRST_THIRD_BYTE = 16
+LAST_THIRD_BYTE = 255
+
+# Where Swarm has them too: above the ports people choose, below the kernel's own.
+DYNAMIC_PORT_FIRST = 30_000
+DYNAMIC_PORT_LAST = 32_767
+
+
+class AddressPool:
+    """127.B.16.1 to 127.B.255.254, given out in turn so that an address rests before reuse."""
+
+    def __init__(self, block: int) -> None:
+        self._block = block
+        self._owners: dict[str, str] = {}
+        self._next = 0
+        self._size = (LAST_THIRD_BYTE - FIRST_THIRD_BYTE + 1) * 254
+
+    def __len__(self) -> int:
+        return len(self._owners)
+
+    def hold(self, address: str, task_id: str) -> None:
+        """An address that a row names. Two rows with one address are our own error."""
+        owner = self._owners.setdefault(address, task_id)
+        assert owner == task_id, f"address={address} of task={owner} and task={task_id}"
+        self._next = max(self._next, self._number(address) + 1)
+
+    def take(self, task_id: str) -> str | None:
+        """The next free address, or None when all are taken."""
+        for _ in range(self._size):
+            address = self._address(self._next % self._size)
+            self._next = (self._next + 1) % self._size
+            if address not in self._owners:
+                self._owners[address] = task_id
+                return address
+        return None
+
+    def give_back(self, address: str) -> None:
+        """The row that named it is gone."""
+        self._owners.pop(address, None)
+
+    def _address(self, number: int) -> str:
+        third, fourth = divmod(number, 254)
+        return f"127.{self._block}.{FIRST_THIRD_BYTE + third}.{fourth + 1}"
+
+    def _number(self, address: str) -> int:
+        third, fourth = (int(part) for part in address.split(".")[2:])
+        return (third - FIRST_THIRD_BYTE) * 254 + fourth - 1
+
+
+def allocated(task: Task, address: str | None, now_ns: int) -> Task | None:
+    """A new task with its address, ready to be placed; None if nothing changes."""
+    if address is None:
+        why = "no task address is free: too many tasks are kept in this cluster"
+        if task.status.error == why:
+            return None
+        return replace(task, status=replace(task.status, error=why))
+    check_move(task.id, task.status.state, TaskState.PENDING, Writer.ALLOCATOR)
+    status = replace(
+        task.status, state=TaskState.PENDING, message="waiting for a node", since_ns=now_ns
+    )
+    return replace(task, address=address, status=status)
+
+
+def ports_for(service: Service, services: Iterable[Service]) -> tuple[Port, ...]:
+    """The service's ports with the published ones filled in.
+
+    A port that was dynamic before keeps its number. Raises LookupError when none is free.
+    """
+    taken: set[tuple[int, Protocol]] = set()
+    for other in services:
+        if other.id != service.id:
+            for port in (*(other.ports or ()), *other.spec.ports):
+                if port.published is not None:
+                    taken.add((port.published, port.protocol))
+    taken |= {(p.published, p.protocol) for p in service.spec.ports if p.published is not None}
+    before = {
+        (port.target, port.protocol, port.name): port.published for port in service.ports or ()
+    }
+    filled = []
+    for port in service.spec.ports:
+        number = port.published
+        if number is None:
+            number = before.get((port.target, port.protocol, port.name))
+            if number is None or (number, port.protocol) in taken:
+                number = _free_port(port.protocol, taken)
+            taken.add((number, port.protocol))
+        filled.append(replace(port, published=number))
+    return tuple(filled)
+
+
+def _free_port(protocol: Protocol, taken: set[tuple[int, Protocol]]) -> int:
+    for number in range(DYNAMIC_PORT_FIRST, DYNAMIC_PORT_LAST + 1):
+        if (number, protocol) not in taken:
+            return number
+    raise LookupError(f"no port from {DYNAMIC_PORT_FIRST} to {DYNAMIC_PORT_LAST} is free")

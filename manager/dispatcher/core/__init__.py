@@ -1,0 +1,1 @@
+"""Sessions, liveness and drain, without the streams."""

@@ -1,0 +1,47 @@
+"""Which reports of workers count.
+
+A status is taken only from the node that holds the task, only with a higher counter than the one
+stored, and only forward: so late, doubled and reordered reports change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from skep.domain.base import NodeId, SessionId, replace
+from skep.domain.objects import Task
+from skep.domain.session import TaskReport
+from skep.domain.states import order
+from skep.manager.store.core.transaction import Transaction
+
+# A worker's text is shown to people, not kept as a log.
+TEXT_LIMIT = 1000
+
+
+def accepted(
+    tx: Transaction, node_id: NodeId, session_id: SessionId, reports: Sequence[TaskReport]
+) -> list[Task]:
+    """Write the reports that count; returns the tasks as they were before."""
+    changed = []
+    for report in reports:
+        task = tx.get(Task, report.task_id)
+        if task is None or task.node_id != node_id or not is_newer(task, report):
+            continue
+        status = replace(
+            report.status,
+            session_id=session_id,
+            message=report.status.message[:TEXT_LIMIT],
+            error=report.status.error[:TEXT_LIMIT],
+        )
+        tx.update(replace(task, status=status))
+        changed.append(task)
+    return changed
+
+
+def is_newer(task: Task, report: TaskReport) -> bool:
+    """Whether a report says more than what is stored."""
+    return (
+        not task.is_terminal
+        and report.status.counter > task.status.counter
+        and order(report.status.state) >= order(task.status.state)
+    )

@@ -1,0 +1,1 @@
+"""The endpoint stream: what every netproxy follows, from any manager."""

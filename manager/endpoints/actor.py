@@ -1,0 +1,149 @@
+"""The streams of netproxies on this manager, and how far each of them is.
+
+Every manager serves them, leader or not: the feed follows this manager's own store. What netproxies
+say they have applied is reported to the leader by `skep.manager.roster`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from skep.api import codec
+from skep.domain.base import ClusterId, NodeId
+from skep.domain.control import NetproxyProgress
+from skep.domain.endpoints import ENDPOINT_FORMAT, NetproxyHello, NetproxyMessage
+from skep.env import CallError, Code, Env, Stream, StreamBroken
+from skep.manager.endpoints.core.feed import EndpointFeed
+from skep.manager.store.actor import Store
+from skep.manager.store.core.command import Change
+
+log = logging.getLogger(__name__)
+
+METHOD = "skep.v1.Endpoints/Follow"
+
+# A follower hears at least this often, so that silence means that something is broken.
+SIGN_OF_LIFE_S = 2.0
+HELLO_DEADLINE_S = 5.0
+# Changes that come within this time travel together.
+COALESCE_S = 0.01
+
+
+@dataclass
+class _Follower:
+    """One netproxy's stream."""
+
+    node_id: NodeId
+    stream: Stream
+    sent: int
+    applied: int
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    errors: tuple[str, ...] = ()
+
+
+class EndpointServer:
+    """Serves the endpoint stream. `on_progress` is called when a netproxy's version moves."""
+
+    def __init__(self, env: Env, store: Store, cluster_id: ClusterId) -> None:
+        self._env = env
+        self._store = store
+        self._cluster_id = cluster_id
+        self._followers: dict[NodeId, _Follower] = {}
+        self.feed = EndpointFeed()
+        self.on_progress: Callable[[], None] = lambda: None
+
+    def start(self) -> None:
+        """Follow the store from its present state."""
+        self.feed.reset(self._store.tables, self._store.version)
+        self._store.subscribe(self._changed)
+
+    def restored(self) -> None:
+        """The store was replaced by a snapshot."""
+        self.feed.reset(self._store.tables, self._store.version)
+        self._wake_all()
+
+    def progress(self) -> tuple[NetproxyProgress, ...]:
+        """How far the netproxies on this manager are."""
+        return tuple(
+            NetproxyProgress(node_id=follower.node_id, version=follower.applied)
+            for follower in self._followers.values()
+        )
+
+    async def serve(self, stream: Stream) -> None:
+        """One netproxy, until it goes away. See `skep.env.StreamHandler`."""
+        hello = await self._hello(stream)
+        old = self._followers.get(hello.node_id)
+        if old is not None:
+            await old.stream.close()
+        follower = _Follower(hello.node_id, stream, hello.applied_version, hello.applied_version)
+        self._followers[hello.node_id] = follower
+        log.info("netproxy=%s follows from=%d", hello.node_id, hello.applied_version)
+        reader = self._env.spawn(f"endpoints/read/{hello.node_id}", self._read(follower))
+        try:
+            await self._write(follower, reader)
+        finally:
+            reader.cancel()
+            if self._followers.get(hello.node_id) is follower:
+                del self._followers[hello.node_id]
+                self.on_progress()
+            log.info("netproxy=%s left applied=%d", hello.node_id, follower.applied)
+
+    async def _hello(self, stream: Stream) -> NetproxyHello:
+        try:
+            frame = await self._env.clock.within(HELLO_DEADLINE_S, stream.receive())
+        except TimeoutError:
+            raise CallError(Code.DEADLINE_EXCEEDED, "no hello came") from None
+        if frame is None:
+            raise StreamBroken("closed before its hello")
+        hello = codec.decode(NetproxyMessage, frame).hello
+        if hello is None or hello.format != ENDPOINT_FORMAT:
+            raise CallError(Code.FAILED_PRECONDITION, f"this manager speaks {ENDPOINT_FORMAT=}")
+        if hello.cluster_id != self._cluster_id:
+            raise CallError(
+                Code.PERMISSION_DENIED,
+                f"this is cluster {self._cluster_id}, not {hello.cluster_id}",
+            )
+        return hello
+
+    async def _write(self, follower: _Follower, reader: asyncio.Task[None]) -> None:
+        while not reader.done():
+            follower.wake.clear()
+            frames = self.feed.update_since(follower.sent)
+            # The frames are of one moment: between computing and sending them nothing is awaited
+            # but the sending, and they carry their own version.
+            version = self.feed.version
+            for frame in frames:
+                await follower.stream.send(codec.encode(frame))
+            follower.sent = version
+            try:
+                await self._env.clock.within(SIGN_OF_LIFE_S, follower.wake.wait())
+                await self._env.clock.sleep(COALESCE_S)
+            except TimeoutError:
+                continue
+
+    async def _read(self, follower: _Follower) -> None:
+        try:
+            while (frame := await follower.stream.receive()) is not None:
+                applied = codec.decode(NetproxyMessage, frame).applied
+                if applied is None:
+                    continue
+                if applied.errors != follower.errors:
+                    follower.errors = applied.errors
+                    log.warning("netproxy=%s errors=%s", follower.node_id, list(applied.errors))
+                if applied.version != follower.applied:
+                    follower.applied = applied.version
+                    self.on_progress()
+        except (StreamBroken, CallError):
+            pass
+        finally:
+            follower.wake.set()
+
+    def _changed(self, changes: list[Change]) -> None:
+        if self.feed.apply(self._store.tables, changes, self._store.version):
+            self._wake_all()
+
+    def _wake_all(self) -> None:
+        for follower in self._followers.values():
+            follower.wake.set()

@@ -1,0 +1,1 @@
+"""The projection, kept up to date commit by commit."""

@@ -1,0 +1,152 @@
+"""Endpoints by version: the projection of the store, and what changed in it since when.
+
+Nothing is queued for anybody. A follower at version v gets whatever differs from v at the moment
+it is ready for more, so that a slow one skips what came and went and never holds anything up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from skep.domain.base import NodeId, ServiceId
+from skep.domain.endpoints import (
+    EndpointUpdate,
+    MeshNode,
+    ServiceEndpoints,
+    project_node,
+    project_service,
+)
+from skep.domain.objects import Node, Service, Task
+from skep.manager.store.core.command import Change
+from skep.manager.store.core.tables import View
+
+# Endpoints of one frame, about 100 bytes each: small beside the heartbeats that must get through.
+FRAME_ENDPOINTS = 1000
+
+
+class EndpointFeed:
+    """The current projection, and for each entry the version at which it last changed."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self._floor = 0
+        self._services: dict[ServiceId, ServiceEndpoints] = {}
+        self._nodes: dict[NodeId, MeshNode] = {}
+        self._service_changed: dict[ServiceId, int] = {}
+        self._node_changed: dict[NodeId, int] = {}
+
+    def reset(self, view: View, version: int) -> None:
+        """Start over from a whole state: what a follower has from before can't be built upon."""
+        self.version = self._floor = version
+        self._services = {}
+        self._nodes = {}
+        self._service_changed = {}
+        self._node_changed = {}
+        for service in view.all(Service):
+            projected = project_service(service, view.tasks_of_service(service.id))
+            if projected is not None:
+                self._services[service.id] = projected
+        for node in view.all(Node):
+            mesh = project_node(node)
+            if mesh is not None:
+                self._nodes[node.id] = mesh
+
+    def apply(self, view: View, changes: Iterable[Change], version: int) -> bool:
+        """Follow one commit; whether any endpoint or node changed."""
+        self.version = version
+        services: dict[ServiceId, None] = {}
+        is_changed = False
+        for change in changes:
+            match change.row:
+                case Task(service_id=service_id):
+                    services[service_id] = None
+                case Service(id=service_id):
+                    services[service_id] = None
+                case Node(id=node_id):
+                    is_changed |= self._follow_node(view, node_id)
+        for service_id in services:
+            is_changed |= self._follow_service(view, service_id)
+        return is_changed
+
+    def changed_at(self, service_id: ServiceId) -> int:
+        """The version at which a service's endpoints last changed, as far as known."""
+        return self._service_changed.get(service_id, self._floor)
+
+    def serves(self, task: Task) -> bool:
+        """Whether a task is among the endpoints now."""
+        service = self._services.get(task.service_id)
+        return service is not None and any(e.task_id == task.id for e in service.endpoints)
+
+    def update_since(self, version: int) -> list[EndpointUpdate]:
+        """What takes a follower from `version` to now, in frames; the whole where `version` is
+        too old or was never this feed's."""
+        if version < self._floor or version > self.version or version == 0:
+            return self._frames(0, True, self._services.keys(), (), self._nodes.keys(), ())
+        services = [id_ for id_, at in self._service_changed.items() if at > version]
+        nodes = [id_ for id_, at in self._node_changed.items() if at > version]
+        return self._frames(
+            version,
+            False,
+            [id_ for id_ in services if id_ in self._services],
+            [id_ for id_ in services if id_ not in self._services],
+            [id_ for id_ in nodes if id_ in self._nodes],
+            [id_ for id_ in nodes if id_ not in self._nodes],
+        )
+
+    def _follow_service(self, view: View, service_id: ServiceId) -> bool:
+        service = view.get(Service, service_id)
+        projected = None
+        if service is not None:
+            projected = project_service(service, view.tasks_of_service(service_id))
+        if projected == self._services.get(service_id):
+            return False
+        if projected is None:
+            del self._services[service_id]
+        else:
+            self._services[service_id] = projected
+        self._service_changed[service_id] = self.version
+        return True
+
+    def _follow_node(self, view: View, node_id: NodeId) -> bool:
+        node = view.get(Node, node_id)
+        mesh = None if node is None else project_node(node)
+        if mesh == self._nodes.get(node_id):
+            return False
+        if mesh is None:
+            del self._nodes[node_id]
+        else:
+            self._nodes[node_id] = mesh
+        self._node_changed[node_id] = self.version
+        return True
+
+    def _frames(  # noqa: PLR0913 - the parts of one update
+        self,
+        from_version: int,
+        is_complete: bool,
+        services: Iterable[ServiceId],
+        removed_services: Iterable[ServiceId],
+        nodes: Iterable[NodeId],
+        removed_nodes: Iterable[NodeId],
+    ) -> list[EndpointUpdate]:
+        chunks: list[list[ServiceEndpoints]] = [[]]
+        room = FRAME_ENDPOINTS
+        for service_id in services:
+            entry = self._services[service_id]
+            if room < len(entry.endpoints) and chunks[-1]:
+                chunks.append([])
+                room = FRAME_ENDPOINTS
+            chunks[-1].append(entry)
+            room -= 1 + len(entry.endpoints)
+        return [
+            EndpointUpdate(
+                from_version=from_version,
+                version=self.version,
+                is_complete=is_complete,
+                is_partial=place < len(chunks) - 1,
+                services=tuple(chunk),
+                removed_services=tuple(removed_services) if place == 0 else (),
+                nodes=tuple(self._nodes[id_] for id_ in nodes) if place == 0 else (),
+                removed_nodes=tuple(removed_nodes) if place == 0 else (),
+            )
+            for place, chunk in enumerate(chunks)
+        ]

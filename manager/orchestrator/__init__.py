@@ -1,0 +1,1 @@
+"""What should exist: creates tasks, replaces what failed, removes what is not wanted."""

@@ -1,0 +1,155 @@
+"""The orchestrator and the reaper: one pass per service that something happened to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Iterable
+
+from skep.domain.base import ServiceId
+from skep.domain.objects import Cluster, Node, Revision, Service, Task
+from skep.manager.orchestrator.core.plan import Plan
+from skep.manager.orchestrator.core.reaper import reapable
+from skep.manager.orchestrator.core.replicated import Scene, reconcile
+from skep.manager.passes import PASS_CHANGES, Pass
+from skep.manager.store.core.command import Change
+from skep.manager.store.core.tables import View
+from skep.manager.store.core.transaction import Transaction
+
+log = logging.getLogger(__name__)
+
+# Revisions of a service kept for history, on top of those that a task still names.
+REVISIONS_KEPT = 10
+
+
+class Orchestrator(Pass):
+    """Keeps every replicated service as its spec says."""
+
+    def all_keys(self) -> tuple[Hashable, ...]:
+        """Every service, and every service that only tasks still name."""
+        return _all_services(self.store.tables)
+
+    def hints_of(self, change: Change) -> tuple[Hashable, ...]:
+        """A service, a task's service, or the services on a node whose fitness changed."""
+        match change.row:
+            case Service(id=service_id):
+                return (service_id,)
+            case Task(service_id=service_id):
+                return (service_id,)
+            case Node() as node if _fitness_changed(change):
+                tasks = self.store.tables.tasks_of_node(node.id)
+                return tuple(dict.fromkeys(task.service_id for task in tasks))
+        return ()
+
+    async def look(self, key: Hashable) -> None:
+        """Bring one service nearer to its spec."""
+        service_id = ServiceId(str(key))
+        now_ns = self.store.wall_ns
+        plan = self._plan(self.store.tables, service_id, now_ns)
+        if not plan.is_empty:
+            plan = await self.store.update(lambda tx: self._write(tx, service_id), term=self.term)
+            for note in plan.notes:
+                log.info("%s", note)
+        if plan.wake_at_ns is not None:
+            self.look_again(key, (plan.wake_at_ns - self.store.wall_ns) / 1e9)
+
+    def _plan(self, view: View, service_id: ServiceId, now_ns: int) -> Plan:
+        service = view.get(Service, service_id)
+        if service is None:
+            return Plan()
+        tasks = tuple(view.tasks_of_service(service_id))
+        on = dict.fromkeys(task.node_id for task in tasks if task.node_id is not None)
+        nodes = {node_id: view.get(Node, node_id) for node_id in on}
+        scene = Scene(
+            service=service,
+            tasks=tasks,
+            nodes={node_id: node for node_id, node in nodes.items() if node is not None},
+            now_ns=now_ns,
+            new_id=self.env.ids.new_id,
+        )
+        return reconcile(scene)
+
+    def _write(self, tx: Transaction, service_id: ServiceId) -> Plan:
+        plan = self._plan(tx, service_id, tx.now_ns)
+        room = PASS_CHANGES
+        for task in tuple(plan.updated.values())[:room]:
+            tx.update(task)
+        room -= min(len(plan.updated), room)
+        for task in plan.created[:room]:
+            tx.create(task)
+        # What did not fit is found again by the pass that this commit hints.
+        return plan
+
+
+class Reaper(Pass):
+    """Deletes what is over: old history, and services whose removal is complete."""
+
+    def all_keys(self) -> tuple[Hashable, ...]:
+        """Every service, and every service that only tasks still name."""
+        return _all_services(self.store.tables)
+
+    def hints_of(self, change: Change) -> tuple[Hashable, ...]:
+        """A service, a task's service, or the services on a node that was lost."""
+        match change.row:
+            case Service(id=service_id):
+                return (service_id,)
+            case Task(service_id=service_id):
+                return (service_id,)
+            case Node() as node if _fitness_changed(change):
+                tasks = self.store.tables.tasks_of_node(node.id)
+                return tuple(dict.fromkeys(task.service_id for task in tasks))
+        return ()
+
+    async def look(self, key: Hashable) -> None:
+        """Forget what may be forgotten of one service."""
+        service_id = ServiceId(str(key))
+        if self._reap(Transaction(self.store.tables, self.store.wall_ns), service_id):
+            await self.store.update(lambda tx: self._reap(tx, service_id), term=self.term)
+
+    def _reap(self, tx: Transaction, service_id: ServiceId) -> bool:
+        service = tx.get(Service, service_id)
+        cluster = next(iter(tx.all(Cluster)), Cluster(id=""))
+        tasks = tuple(tx.tasks_of_service(service_id))
+        nodes = {node.id: node for node in tx.all(Node)}
+        gone = reapable(service, tasks, nodes, cluster.task_history_limit)[:PASS_CHANGES]
+        for task in gone:
+            tx.remove(Task, task.id)
+        left = tuple(tx.tasks_of_service(service_id))
+        if service is not None and service.is_removing and not left:
+            tx.remove(Service, service_id)
+            service = None
+        self._trim_revisions(tx, service_id, service, left)
+        return not tx.is_empty
+
+    def _trim_revisions(
+        self,
+        tx: Transaction,
+        service_id: ServiceId,
+        service: Service | None,
+        left: tuple[Task, ...],
+    ) -> None:
+        needed = {task.revision for task in left}
+        if service is not None:
+            needed.add(service.task_revision)
+            needed.update(range(service.revision - REVISIONS_KEPT + 1, service.revision + 1))
+        for row in tx.all(Revision):
+            if row.service_id == service_id and row.number not in needed:
+                tx.remove(Revision, row.id)
+
+
+def _all_services(view: View) -> tuple[Hashable, ...]:
+    ids = dict.fromkeys(service.id for service in view.all(Service))
+    ids.update(dict.fromkeys(task.service_id for task in view.all(Task)))
+    return tuple(ids)
+
+
+def _fitness_changed(change: Change) -> bool:
+    """Whether a change of a node can matter to the tasks on it."""
+    old, new = change.old, change.row
+    if not isinstance(old, Node) or not isinstance(new, Node) or old is new:
+        return True
+    return (old.state, old.availability, old.labels, old.description) != (
+        new.state,
+        new.availability,
+        new.labels,
+        new.description,
+    )

@@ -1,0 +1,1 @@
+"""Which node: places pending tasks by filters and spread, and says why it can't."""

@@ -1,0 +1,1 @@
+"""Filters, spread and the explanation, as pure functions."""

@@ -1,0 +1,1 @@
+"""The cluster database: tables, transactions and change events, replicated by Raft."""

@@ -1,0 +1,1 @@
+"""The database without its surroundings: what a command means, and nothing else."""

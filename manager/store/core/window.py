@@ -1,0 +1,39 @@
+"""The newest changes, kept so that a watcher can resume where it left off."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from skep.manager.store.core.command import Change
+
+# Some minutes of a busy cluster; a watcher that was away longer reads everything anew.
+WINDOW_CHANGES = 10_000
+
+
+class ChangeWindow:
+    """At least the last `WINDOW_CHANGES` changes, whole commits at a time."""
+
+    def __init__(self) -> None:
+        self._commits: deque[tuple[int, list[Change]]] = deque()
+        self._count = 0
+        self._floor = 0
+
+    def add(self, version: int, changes: list[Change]) -> None:
+        """One commit's changes."""
+        self._commits.append((version, changes))
+        self._count += len(changes)
+        while self._commits and self._count - len(self._commits[0][1]) >= WINDOW_CHANGES:
+            self._floor, dropped = self._commits.popleft()
+            self._count -= len(dropped)
+
+    def reset(self, version: int) -> None:
+        """A snapshot took the place of everything up to `version`."""
+        self._commits.clear()
+        self._count = 0
+        self._floor = version
+
+    def since(self, version: int) -> list[Change] | None:
+        """Every change after `version`, or None when some of them are gone."""
+        if version < self._floor:
+            return None
+        return [change for at, changes in self._commits if at > version for change in changes]

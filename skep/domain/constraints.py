@@ -1,0 +1,83 @@
+"""Placement constraints: "node.labels.disk == ssd".
+
+The grammar and the keys are Docker Swarm's: `key OP value` with == or !=, whole values compared
+without regard to case and without patterns; all constraints of a service must hold.
+"""
+
+from __future__ import annotations
+
+import re
+
+from skep.domain.base import Pairs, Struct, lookup
+from skep.domain.objects import Node
+from skep.env import Rejected
+
+_KEY = re.compile(r"[a-z_][a-z0-9\-_.]+", re.IGNORECASE)
+_VALUE = re.compile(r"[a-z0-9:\-_\s.*()?+\[\]\\^$|/]+", re.IGNORECASE)
+
+KEYS = (
+    "node.id",
+    "node.hostname",
+    "node.ip",
+    "node.role",
+    "node.platform.os",
+    "node.platform.arch",
+    "node.labels.NAME",
+)
+
+
+class Constraint(Struct, frozen=True, kw_only=True):
+    """One parsed constraint."""
+
+    key: str
+    is_equal: bool
+    value: str
+
+
+def parse_constraint(text: str) -> Constraint:
+    """Parse one constraint. Raises Rejected.
+
+    An unknown key is refused here; in Swarm it silently matches no node.
+    """
+    for sign in ("==", "!="):
+        if sign in text:
+            key, _, value = text.partition(sign)
+            break
+    else:
+        raise Rejected(f"constraint {text!r} has no operator; write KEY == VALUE or KEY != VALUE")
+    key, value = key.strip(), value.strip()
+    if not _KEY.fullmatch(key):
+        raise Rejected(f"constraint {text!r}: {key!r} is not a valid key")
+    if not _VALUE.fullmatch(value):
+        raise Rejected(f"constraint {text!r}: {value!r} is not a valid value")
+    is_label = key.lower().startswith("node.labels.") and len(key) > len("node.labels.")
+    if not is_label and key.lower() not in KEYS[:-1]:
+        raise Rejected(f"constraint {text!r}: unknown key {key!r}; known are {', '.join(KEYS)}")
+    return Constraint(key=key, is_equal=sign == "==", value=value)
+
+
+def is_met(constraint: Constraint, node: Node) -> bool:
+    """Whether a node satisfies a constraint."""
+    actual = _value_on(constraint.key, node)
+    return (actual.lower() == constraint.value.lower()) == constraint.is_equal
+
+
+def are_met(constraints: tuple[str, ...], node: Node) -> bool:
+    """Whether a node satisfies all of a spec's constraints, which were parsed when it came in."""
+    return all(is_met(parse_constraint(text), node) for text in constraints)
+
+
+def _value_on(key: str, node: Node) -> str:
+    values: Pairs = (
+        ("node.hostname", node.description.hostname or node.name),
+        ("node.id", node.id),
+        ("node.ip", node.description.address),
+        ("node.platform.arch", node.description.arch),
+        ("node.platform.os", node.description.os),
+        ("node.role", node.role.value),
+    )
+    prefix = "node.labels."
+    if key.lower().startswith(prefix):
+        # The label's own name is compared exactly, as everywhere else.
+        return lookup(node.labels, key[len(prefix) :]) or ""
+    return lookup(values, key.lower()) or ""

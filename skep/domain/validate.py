@@ -1,0 +1,192 @@
+"""What a spec must satisfy before the cluster takes it: one clear error, naming the field.
+
+The rules are those that need nothing but the spec itself; clashes with what the cluster already
+holds are found where the spec is written.
+"""
+
+from __future__ import annotations
+
+import re
+
+from skep.domain.base import Struct, encode
+from skep.domain.constraints import parse_constraint
+from skep.domain.control import ENVIRONMENT_LIMIT_BYTES, LABEL_LIMIT, SPEC_LIMIT_BYTES
+from skep.domain.spec import (
+    HealthCheck,
+    Port,
+    Resources,
+    RestartPolicy,
+    RunSpec,
+    ServiceSpec,
+    StackSpec,
+    TaskSpec,
+)
+from skep.env import Rejected
+
+NAME = re.compile(r"[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*")
+NAME_LIMIT = 63
+REPLICAS_LIMIT = 10_000
+ENGINES = ("process",)
+
+# Swarm's smallest amounts: below them a task could not even start.
+MIN_CPU_NANO = 1_000_000
+MIN_MEMORY_BYTES = 4 * 1024 * 1024
+MIN_HEALTH_TIME_NS = 1_000_000
+
+
+def _refuse(field: str, problem: str) -> Rejected:
+    return Rejected(f"{field}: {problem}", field=field)
+
+
+def check_stack(spec: StackSpec, field: str = "spec") -> None:
+    """Refuse a stack spec that can't work. Raises Rejected."""
+    _check_name(spec.name, f"{field}.name")
+    names: set[str] = set()
+    published: dict[tuple[int, str], str] = {}
+    for place, service in enumerate(spec.services):
+        where = f"{field}.services[{place}]"
+        check_service(service, where)
+        if service.name in names:
+            raise _refuse(f"{where}.name", f"two services are called {service.name!r}")
+        names.add(service.name)
+        for port in service.ports:
+            if port.published is None:
+                continue
+            key = (port.published, port.protocol.value)
+            if key in published:
+                other = published[key]
+                raise _refuse(
+                    f"{where}.ports",
+                    f"port {port.published}/{port.protocol.value} is published by {other!r} too",
+                )
+            published[key] = service.name
+
+
+def check_service(spec: ServiceSpec, field: str = "spec") -> None:
+    """Refuse a service spec that can't work. Raises Rejected."""
+    _check_name(spec.name, f"{field}.name")
+    _check_labels(spec, field)
+    if not 0 <= spec.replicas <= REPLICAS_LIMIT:
+        raise _refuse(f"{field}.replicas", f"{spec.replicas} is not between 0 and {REPLICAS_LIMIT}")
+    _check_ports(spec.ports, f"{field}.ports")
+    _check_task(spec.task, f"{field}.task")
+    size = len(encode(spec))
+    if size > SPEC_LIMIT_BYTES:
+        raise _refuse(field, f"the spec has {size} bytes, the limit is {SPEC_LIMIT_BYTES}")
+
+
+def _check_name(name: str, field: str) -> None:
+    if not name:
+        raise _refuse(field, "a name is required")
+    if len(name) > NAME_LIMIT:
+        raise _refuse(field, f"{name!r} has more than {NAME_LIMIT} characters")
+    if not NAME.fullmatch(name):
+        raise _refuse(
+            field, f"{name!r} can't be a DNS name; use letters, digits, and - or _ between them"
+        )
+
+
+def _check_labels(spec: ServiceSpec, field: str) -> None:
+    if len(spec.labels) > LABEL_LIMIT:
+        count = len(spec.labels)
+        raise _refuse(f"{field}.labels", f"{count} labels, the limit is {LABEL_LIMIT}")
+
+
+def _check_ports(ports: tuple[Port, ...], field: str) -> None:
+    published: set[tuple[int, str]] = set()
+    for place, port in enumerate(ports):
+        where = f"{field}[{place}]"
+        if not 1 <= port.target <= 65535:
+            raise _refuse(f"{where}.target", f"{port.target} is not a port (1 to 65535)")
+        if port.published is None:
+            continue
+        if not 1 <= port.published <= 65535:
+            raise _refuse(f"{where}.published", f"{port.published} is not a port (1 to 65535)")
+        key = (port.published, port.protocol.value)
+        if key in published:
+            raise _refuse(f"{where}.published", f"port {port.published} is published twice")
+        published.add(key)
+
+
+def _check_task(task: TaskSpec, field: str) -> None:
+    if task.engine not in ENGINES:
+        raise _refuse(
+            f"{field}.engine", f"{task.engine!r} is not an engine; known are {', '.join(ENGINES)}"
+        )
+    _check_run(task.run, f"{field}.run", task.engine)
+    for name, amounts in (("limits", task.limits), ("reservations", task.reservations)):
+        _check_resources(amounts, f"{field}.{name}")
+    _check_restart(task.restart, f"{field}.restart")
+    for place, text in enumerate(task.placement.constraints):
+        try:
+            parse_constraint(text)
+        except Rejected as error:
+            raise _refuse(f"{field}.placement.constraints[{place}]", str(error)) from None
+
+
+def _check_run(run: RunSpec, field: str, engine: str) -> None:
+    if engine == "process" and not run.command and not run.args:
+        what = f"image {run.image!r} needs a container engine" if run.image else "nothing to run"
+        raise _refuse(
+            f"{field}.command", f"{what}; the engine 'process' runs a command, so give one"
+        )
+    for place, word in enumerate((*run.command, *run.args)):
+        if "\0" in word:
+            raise _refuse(f"{field}.command[{place}]", "holds a NUL character")
+    size = sum(len(key) + len(value) + 2 for key, value in run.env)
+    if size > ENVIRONMENT_LIMIT_BYTES:
+        limit = ENVIRONMENT_LIMIT_BYTES
+        raise _refuse(f"{field}.env", f"the environment has {size} bytes, the limit is {limit}")
+    for key, value in run.env:
+        if not key or "=" in key or "\0" in key + value:
+            raise _refuse(f"{field}.env", f"{key!r} can't be the name of a variable")
+    if run.stop_grace_ns < 0:
+        raise _refuse(f"{field}.stop_grace_ns", "can't be negative")
+    if run.log.max_bytes < 1 or run.log.max_files < 1:
+        raise _refuse(f"{field}.log", "max_bytes and max_files must be at least 1")
+    if run.health is not None:
+        _check_health(run.health, f"{field}.health")
+
+
+def _check_health(health: HealthCheck, field: str) -> None:
+    kind = health.test[0] if health.test else ""
+    if kind not in ("NONE", "CMD", "CMD-SHELL"):
+        raise _refuse(f"{field}.test", "must begin with NONE, CMD or CMD-SHELL")
+    if kind != "NONE" and len(health.test) < 2:
+        raise _refuse(f"{field}.test", f"{kind} needs a command")
+    if kind == "CMD-SHELL" and len(health.test) != 2:
+        raise _refuse(f"{field}.test", "CMD-SHELL takes exactly one string")
+    for name in ("interval_ns", "timeout_ns", "start_interval_ns"):
+        if getattr(health, name) < MIN_HEALTH_TIME_NS:
+            raise _refuse(f"{field}.{name}", "can't be less than 1 ms")
+    if health.start_period_ns < 0:
+        raise _refuse(f"{field}.start_period_ns", "can't be negative")
+    if health.retries < 1:
+        raise _refuse(f"{field}.retries", "must be at least 1")
+
+
+def _check_resources(amounts: Resources, field: str) -> None:
+    least = {"cpu_nano": MIN_CPU_NANO, "memory_bytes": MIN_MEMORY_BYTES, "pids": 1}
+    for name, smallest in least.items():
+        value = getattr(amounts, name)
+        if value is not None and value < smallest:
+            raise _refuse(f"{field}.{name}", f"{value} is below the smallest amount, {smallest}")
+
+
+def _check_restart(restart: RestartPolicy, field: str) -> None:
+    for name in ("delay_ns", "max_attempts", "window_ns"):
+        value = getattr(restart, name)
+        if value is not None and value < 0:
+            raise _refuse(f"{field}.{name}", "can't be negative")
+
+
+def check_ref(ref: str, field: str = "ref") -> None:
+    """Refuse an empty reference. Raises Rejected."""
+    if not ref:
+        raise _refuse(field, "a name or an id is required")
+
+
+def check_request_id(request: Struct) -> None:
+    """Refuse a mutation without a client's request id. Raises Rejected."""
+    if not getattr(request, "request_id", ""):
+        raise _refuse("request_id", "required: a fresh random id per intention, kept on retries")
