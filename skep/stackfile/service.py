@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from dataclasses import replace
 from typing import NamedTuple
 
 from skep.domain.base import Pairs
+from skep.domain.constraints import parse_constraint
 from skep.domain.control import LABEL_LIMIT
 from skep.domain.spec import (
     HealthCheck,
@@ -20,15 +20,19 @@ from skep.domain.spec import (
     ServiceSpec,
     TaskSpec,
 )
+from skep.domain.validate import (
+    MIN_CPU_NANO,
+    MIN_HEALTH_TIME_NS,
+    MIN_MEMORY_BYTES,
+    REPLICAS_LIMIT,
+    check_service,
+)
+from skep.env import Rejected
 from skep.stackfile import keys, values
 from skep.stackfile.ports import PlacedPort, read_ports
 from skep.stackfile.reader import Place
 
-# Guards against a typo only: a cluster has 61,440 task addresses.
-REPLICA_LIMIT = 100_000
 COUNT_LIMIT = 2**31 - 1
-# Docker's own floor for a probe's times.
-PROBE_TIME_MIN_NS = 1_000_000
 
 ENGINES = {"process": "process"}
 _CONDITIONS = {
@@ -36,7 +40,6 @@ _CONDITIONS = {
     "on-failure": RestartCondition.ON_FAILURE,
     "any": RestartCondition.ANY,
 }
-_CONSTRAINT = re.compile(r"\s*[A-Za-z][\w.-]*(/[\w.-]+)*\s*(==|!=)\s*\S(.*\S)?\s*")
 
 
 class ReadService(NamedTuple):
@@ -73,10 +76,19 @@ def read_service(place: Place, name: str) -> ReadService:
         name=name,
         task=task,
         labels=_labels(deploy["labels"]) if "labels" in deploy else (),
-        replicas=deploy["replicas"].integer(0, REPLICA_LIMIT) if "replicas" in deploy else 1,
+        replicas=deploy["replicas"].integer(0, REPLICAS_LIMIT) if "replicas" in deploy else 1,
         ports=tuple(port for port, _ in ports),
     )
+    _check_whole(place, spec)
     return ReadService(spec, ports)
+
+
+def _check_whole(place: Place, spec: ServiceSpec) -> None:
+    """What only the finished spec shows, by the rules the cluster itself goes by."""
+    try:
+        check_service(spec, spec.name)
+    except Rejected as error:
+        raise place.error(str(error)) from None
 
 
 def _engine(place: Place) -> str:
@@ -144,10 +156,10 @@ def _health(place: Place) -> HealthCheck:
     found = HealthCheck(test=_test(fields["test"]))
     times = {}
     for key, name, minimum in (
-        ("interval", "interval_ns", PROBE_TIME_MIN_NS),
-        ("timeout", "timeout_ns", PROBE_TIME_MIN_NS),
+        ("interval", "interval_ns", MIN_HEALTH_TIME_NS),
+        ("timeout", "timeout_ns", MIN_HEALTH_TIME_NS),
         ("start_period", "start_period_ns", 0),
-        ("start_interval", "start_interval_ns", PROBE_TIME_MIN_NS),
+        ("start_interval", "start_interval_ns", MIN_HEALTH_TIME_NS),
     ):
         if key in fields:
             times[name] = fields[key].parsed(values.duration_ns)
@@ -207,9 +219,15 @@ def _resources(place: Place | None, section: keys.Section) -> Resources:
     fields = place.fields(section)
     cpus, memory, pids = (fields.get(key) for key in ("cpus", "memory", "pids"))
     # As in Docker, an amount of 0 sets no limit and reserves nothing.
+    cpu_nano = (cpus.parsed(values.cpu_nano) or None) if cpus else None
+    if cpus and cpu_nano is not None and cpu_nano < MIN_CPU_NANO:
+        raise cpus.error("cpus must be 0.001 or more; nothing could start with less")
+    memory_bytes = (memory.parsed(values.size_bytes) or None) if memory else None
+    if memory and memory_bytes is not None and memory_bytes < MIN_MEMORY_BYTES:
+        raise memory.error("memory must be 4M or more; nothing could start with less")
     return Resources(
-        cpu_nano=(cpus.parsed(values.cpu_nano) or None) if cpus else None,
-        memory_bytes=(memory.parsed(values.size_bytes) or None) if memory else None,
+        cpu_nano=cpu_nano,
+        memory_bytes=memory_bytes,
         pids=(pids.integer(0, COUNT_LIMIT) or None) if pids else None,
     )
 
@@ -234,9 +252,8 @@ def _placement(place: Place) -> Placement:
     if "constraints" not in fields:
         return Placement()
     for item in fields["constraints"].items():
-        if not _CONSTRAINT.fullmatch(item.text()):
-            raise item.error(
-                f"'{item.text()[:60]}' is not a constraint; write one like "
-                "'node.labels.disk == ssd' or 'node.hostname != w1'"
-            )
+        try:
+            parse_constraint(item.text())
+        except Rejected as error:
+            raise item.error(str(error)) from None
     return Placement(constraints=tuple(text.strip() for text in fields["constraints"].texts()))

@@ -7,15 +7,15 @@ import re
 from collections.abc import Callable, Mapping
 
 from skep.domain.spec import Protocol, ServiceSpec, StackSpec
+from skep.domain.validate import NAME_LIMIT
 from skep.stackfile import keys, nodes
 from skep.stackfile.errors import Mark, error_at
 from skep.stackfile.ports import PlacedPort
 from skep.stackfile.reader import Place, Source
 from skep.stackfile.service import read_service
 
-# Names become DNS labels, which have 63 characters at most (RFC 1035, 2.3.4).
-NAME_LIMIT = 63
-_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?")
+# One way only to match a name, so that a long bad one costs no time.
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?")
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
