@@ -56,6 +56,7 @@ class _Link:
         self.work = asyncio.Event()
         self.drained = asyncio.Event()
         self.drained.set()
+        self.ended = asyncio.Event()
         self.heard_at = now
 
     def put(self, data: bytes) -> None:
@@ -63,10 +64,10 @@ class _Link:
         self.queued_bytes += len(data)
         self.work.set()
 
-    async def close(self) -> None:
-        self.work.set()
+    def end(self) -> None:
+        """Whoever serves it gives it up; nothing is heard or sent on it any more."""
         self.drained.set()
-        await self.stream.close()
+        self.ended.set()
 
 
 class Links:
@@ -112,7 +113,7 @@ class Links:
         if self._listener is not None:
             await self._listener.close()
         for link in list(self._links.values()):
-            await link.close()
+            link.end()
 
     def is_up(self, peer: int) -> bool:
         """Whether there is a link to `peer`."""
@@ -148,7 +149,7 @@ class Links:
                     deadline_s = self._settings.dial_deadline_s
                     stream = await channel.open(METHOD, deadline_s=deadline_s)
                     await self._use(stream, frozenset({peer}))
-                except (CallError, StreamBroken, OSError, TimeoutError) as error:
+                except (CallError, StreamBroken, TimeoutError) as error:
                     logger.debug("dial node=%s peer=%s why=%s", self._env.node, peer, error)
                 await self._env.clock.sleep(self._settings.redial_s * self._dice.uniform(0.5, 1.5))
         finally:
@@ -157,7 +158,7 @@ class Links:
     async def _take(self, stream: Stream) -> None:
         try:
             await self._use(stream, frozenset(peer for peer in self._peers if peer < self._me))
-        except (StreamBroken, TimeoutError) as error:
+        except (CallError, StreamBroken, TimeoutError) as error:
             logger.debug("link node=%s peer=%s why=%s", self._env.node, stream.peer, error)
 
     async def _use(self, stream: Stream, expected: frozenset[int]) -> None:
@@ -191,43 +192,46 @@ class Links:
         older = self._links.get(peer)
         self._links[peer] = link
         if older is not None:
+            older.end()
             self._hooks.link_down(peer)
         self._hooks.link_up(peer)
-        if older is not None:
-            await older.close()
         logger.info("link up node=%s peer=%s address=%s", self._env.node, peer, stream.peer)
+        reader = self._tasks.spawn(f"raft-read-{peer}", self._read(peer, link))
         writer = self._tasks.spawn(f"raft-write-{peer}", self._write(peer, link))
         try:
-            await self._read(peer, link)
+            await link.ended.wait()
         finally:
+            reader.cancel()
             writer.cancel()
+            link.end()
             if self._links.get(peer) is link:
                 del self._links[peer]
                 self._hooks.link_down(peer)
                 logger.info("link down node=%s peer=%s", self._env.node, peer)
-            await link.close()
 
     async def _read(self, peer: int, link: _Link) -> None:
-        while self._links.get(peer) is link:
-            data = await link.stream.receive()
-            await self._env.turn()
-            if data is None or self._links.get(peer) is not link:
-                return
-            link.heard_at = self._env.now()
-            try:
+        try:
+            while True:
+                data = await link.stream.receive()
+                await self._env.turn()
+                if data is None or link.ended.is_set():
+                    return
+                link.heard_at = self._env.now()
                 frame = codec.decode(data)
-            except codec.FrameInvalid as error:
-                logger.warning("link cut node=%s peer=%s why=%s", self._env.node, peer, error)
-                return
-            if isinstance(frame, codec.Refused):
-                logger.warning("link refused node=%s peer=%s why=%s", self._env.node, peer, frame)
-                return
-            if not isinstance(frame, codec.Ping):
-                self._hooks.frame_received(peer, frame)
+                if isinstance(frame, codec.Refused):
+                    raise codec.FrameInvalid(f"the other side refused: {frame.why}")
+                if not isinstance(frame, codec.Ping):
+                    self._hooks.frame_received(peer, frame)
+        except (StreamBroken, CallError) as error:
+            logger.debug("link broken node=%s peer=%s why=%s", self._env.node, peer, error)
+        except codec.FrameInvalid as error:
+            logger.warning("link cut node=%s peer=%s why=%s", self._env.node, peer, error)
+        finally:
+            link.end()
 
     async def _write(self, peer: int, link: _Link) -> None:
         try:
-            while self._links.get(peer) is link:
+            while True:
                 await link.work.wait()
                 link.work.clear()
                 while link.queue:
@@ -235,9 +239,10 @@ class Links:
                     await link.stream.send(data)
                     link.queued_bytes -= len(data)
                     self._let_go(peer, link)
-        except StreamBroken:
-            # The reader sees it too, and takes the link down.
-            await link.close()
+        except (StreamBroken, CallError) as error:
+            logger.debug("link broken node=%s peer=%s why=%s", self._env.node, peer, error)
+        finally:
+            link.end()
 
     def _let_go(self, peer: int, link: _Link) -> None:
         if link.is_held_back and link.queued_bytes < self._settings.link_limit_bytes // 2:
@@ -254,6 +259,6 @@ class Links:
             for peer, link in list(self._links.items()):
                 if self._env.now() - link.heard_at > self._settings.link_silence_s:
                     logger.warning("link cut node=%s peer=%s why=silent", self._env.node, peer)
-                    await link.close()
+                    link.end()
                 elif not link.queue:
                     link.put(codec.encode(codec.Ping()))

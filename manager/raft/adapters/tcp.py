@@ -133,7 +133,7 @@ class _Connection(asyncio.Protocol):
             return None
         if kind == _ERROR:
             error = msgspec.msgpack.decode(data, type=_Error)
-            raise StreamBroken(f"{error.code.value}: {error.message}")
+            raise CallError(error.code, error.message, error.details)
         return data
 
     async def receive_kind(self) -> tuple[int, bytes]:
