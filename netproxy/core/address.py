@@ -1,0 +1,58 @@
+"""Addresses are numbers: a name would make a connect wait for a resolver."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from skep.env import Rejected
+
+Address = tuple[str, int]
+"""An IP address as text, and a port."""
+
+
+def parse_address(text: str) -> Address:
+    """The two parts of "127.0.0.1:7000" or "[::1]:7000". Raises Rejected."""
+    host, colon, port_text = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not (port_text.isascii() and port_text.isdigit()):
+        raise Rejected(f"{text!r} is not an address such as 127.0.0.1:7000")
+    port = int(port_text)
+    if port > 65535:
+        raise Rejected(f"{text!r}: a port is at most 65535")
+    return parse_host(host), port
+
+
+def parse_host(text: str) -> str:
+    """An IP address in its shortest form. Raises Rejected."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise Rejected(f"{text!r} is not an IP address") from None
+
+
+def show_address(address: Address) -> str:
+    """The text that `parse_address` reads."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def refuse_open_listener(host: str, allowed: tuple[str, ...], what: str) -> bool:
+    """Refuse to listen where strangers can reach us, since nothing proves who they are yet.
+
+    Returns whether `host` is beyond loopback but covered by one of the networks that the operator
+    `allowed`, which calls for a warning. Raises Rejected otherwise.
+    """
+    address = ipaddress.ip_address(parse_host(host))
+    if address.is_loopback:
+        return False
+    for cidr in allowed:
+        try:
+            network = ipaddress.ip_network(cidr)
+        except ValueError as error:
+            raise Rejected(f"--insecure-listen {cidr}: {error}") from None
+        if address in network:
+            return True
+    raise Rejected(
+        f"{what} {host} is not a loopback address, and whoever reaches it is not asked who they "
+        f"are; on a network for tests, allow it with --insecure-listen {address}"
+    )

@@ -1,0 +1,293 @@
+"""What this node holds of the managers' word, and how much of it is in force.
+
+Three versions matter. `held` is the last step of the stream that came whole; `in_force` is what the
+data plane has confirmed, and all that is ever acknowledged: a manager that reads "version 12 is in
+force here" lets tasks stop that version 12 no longer names. `told` is what the manager at the other
+end knows of it.
+
+A step that doesn't start exactly at `held` means that something was missed: the stream is opened
+again, asking for the whole. A manager that lags behind what this node holds is left for another,
+for a while: going back would send new connections to tasks that are already gone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from skep.domain.base import NodeId, ServiceId
+from skep.domain.endpoints import EndpointUpdate, MeshNode, ServiceEndpoints
+from skep.netproxy.core.routes import Desired, build
+
+# One step of 200,000 endpoints is about 16 MiB. More than this is not a cluster but a mistake.
+STEP_LIMIT_BYTES = 32 * 1024 * 1024
+# Managers differ by milliseconds; one that is still behind after this long is what is left of the
+# cluster (restored from an older state), and its word counts.
+BEHIND_LIMIT_S = 10.0
+# A port is mostly taken by the process that this one replaces, so the first retry is soon.
+FIRST_RETRY_S = 0.1
+LONGEST_RETRY_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class StateLoaded:
+    """What was on disk: (0, (), ()) where nothing was."""
+
+    version: int
+    services: tuple[ServiceEndpoints, ...]
+    nodes: tuple[MeshNode, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOpened:
+    """A manager is at the other end."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLost:
+    """There is no manager at the other end any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateReceived:
+    """One frame, and how many bytes it had."""
+
+    now: float
+    update: EndpointUpdate
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneApplied:
+    """The data plane has done what `Apply` asked for, all but `errors`."""
+
+    now: float
+    version: int
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RetryReached:
+    """It is time to try again what went wrong."""
+
+
+Event = StateLoaded | StreamOpened | StreamLost | UpdateReceived | PlaneApplied | RetryReached
+
+
+@dataclass(frozen=True, slots=True)
+class SendHello:
+    """Greet the manager; 0 asks for the whole."""
+
+    applied_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendApplied:
+    """Acknowledge."""
+
+    version: int
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Put this in force; answered by `PlaneApplied`."""
+
+    desired: Desired
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Keep what is held on disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetRetry:
+    """Send `RetryReached` at this time."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Leave this stream and open another."""
+
+    why: str
+
+
+Effect = SendHello | SendApplied | Apply | Save | SetRetry | Cut
+
+
+class EndpointTable:
+    """The core. `step` is the only way in; what it returns is the only way out."""
+
+    def __init__(self, node_id: NodeId) -> None:
+        self._node_id = node_id
+        self.version = 0
+        self.services: dict[ServiceId, ServiceEndpoints] = {}
+        self.nodes: dict[NodeId, MeshNode] = {}
+        self.in_force = 0
+        self.errors: tuple[str, ...] = ()
+        self._problems: tuple[str, ...] = ()
+        self._applying: int | None = None
+        self._is_dirty = False  # what is held differs from what was last handed to the data plane
+        self._failures = 0
+        self._partial: list[EndpointUpdate] = []
+        self._partial_bytes = 0
+        self._is_connected = False
+        self._told: tuple[int, tuple[str, ...]] | None = None
+        self._behind_since: float | None = None
+
+    def step(self, event: Event) -> list[Effect]:
+        """What follows."""
+        match event:
+            case StateLoaded(version, services, nodes):
+                self.version = version
+                self.services = {service.service_id: service for service in services}
+                self.nodes = {node.node_id: node for node in nodes}
+                return self._apply()
+            case StreamOpened():
+                return self._opened()
+            case StreamLost():
+                self._disconnect()
+                return []
+            case UpdateReceived(now, update, size_bytes):
+                return self._received(now, update, size_bytes)
+            case PlaneApplied(now, version, errors):
+                return self._applied(now, version, errors)
+            case RetryReached():
+                return self._apply() if self._applying is None else []
+
+    def _opened(self) -> list[Effect]:
+        self._disconnect()
+        self._is_connected = True
+        # An increment would start at what is in force, but be added to what is held.
+        hello = self.in_force if self.in_force == self.version else 0
+        self._told = (hello, ())
+        effects: list[Effect] = [SendHello(hello)]
+        if hello and self.errors:
+            effects += self._tell()
+        return effects
+
+    def _disconnect(self) -> None:
+        self._is_connected = False
+        self._told = None
+        self._forget_partial()
+
+    def _forget_partial(self) -> None:
+        self._partial = []
+        self._partial_bytes = 0
+
+    def _received(self, now: float, update: EndpointUpdate, size_bytes: int) -> list[Effect]:
+        if not self._is_connected:
+            return []  # It was on its way when the stream was cut.
+        if self._partial and not _is_same_step(self._partial[0], update):
+            return self._cut(f"a frame of version {update.version} amid another step")
+        self._partial_bytes += size_bytes
+        if self._partial_bytes > STEP_LIMIT_BYTES:
+            return self._cut(f"version {update.version} is over {STEP_LIMIT_BYTES} bytes")
+        self._partial.append(update)
+        if update.is_partial:
+            return []
+        frames = self._partial
+        self._forget_partial()
+        if update.is_complete:
+            return self._replace(now, frames)
+        return self._increment(frames)
+
+    def _cut(self, why: str) -> list[Effect]:
+        self._disconnect()
+        return [Cut(why)]
+
+    def _replace(self, now: float, frames: list[EndpointUpdate]) -> list[Effect]:
+        version = frames[-1].version
+        if version < self.version:
+            if self._behind_since is None:
+                self._behind_since = now
+            if now - self._behind_since < BEHIND_LIMIT_S:
+                return self._cut(f"the manager is at {version}, behind {self.version}")
+            self.in_force = 0
+        self._behind_since = None
+        services = {s.service_id: s for frame in frames for s in frame.services}
+        nodes = {n.node_id: n for frame in frames for n in frame.nodes}
+        return self._hold(version, services, nodes)
+
+    def _increment(self, frames: list[EndpointUpdate]) -> list[Effect]:
+        from_version, version = frames[-1].from_version, frames[-1].version
+        if from_version != self.version:
+            return self._cut(f"a step from {from_version}, but {self.version} is held")
+        if version < from_version:
+            return self._cut(f"a step back, from {from_version} to {version}")
+        self._behind_since = None
+        services, nodes = dict(self.services), dict(self.nodes)
+        for frame in frames:
+            for service_id in frame.removed_services:
+                services.pop(service_id, None)
+            for node_id in frame.removed_nodes:
+                nodes.pop(node_id, None)
+            services.update((service.service_id, service) for service in frame.services)
+            nodes.update((node.node_id, node) for node in frame.nodes)
+        return self._hold(version, services, nodes)
+
+    def _hold(
+        self,
+        version: int,
+        services: dict[ServiceId, ServiceEndpoints],
+        nodes: dict[NodeId, MeshNode],
+    ) -> list[Effect]:
+        is_changed = services != self.services or nodes != self.nodes
+        self.version, self.services, self.nodes = version, services, nodes
+        if is_changed:
+            self._is_dirty = True
+            applied: list[Effect] = self._apply() if self._applying is None else []
+            return [*applied, Save()]
+        if self._applying is None:
+            # Nothing to do for this version, so it is in force.
+            self.in_force = version
+        return self._tell()
+
+    def _apply(self) -> list[Effect]:
+        assert self._applying is None
+        desired = build(self._node_id, self.version, self.services.values(), self.nodes)
+        self._problems = desired.problems
+        self._applying = self.version
+        self._is_dirty = False
+        return [Apply(desired)]
+
+    def _applied(self, now: float, version: int, errors: tuple[str, ...]) -> list[Effect]:
+        assert self._applying == version, (self._applying, version)
+        self._applying = None
+        # Later versions that changed nothing are in force along with it.
+        self.in_force = version if self._is_dirty else self.version
+        self.errors = self._problems + errors
+        effects = self._tell()
+        if self._is_dirty:
+            return effects + self._apply()
+        if not errors:
+            self._failures = 0
+            return effects
+        retry_s = min(FIRST_RETRY_S * 2.0**self._failures, LONGEST_RETRY_S)
+        self._failures = min(self._failures + 1, 16)
+        return [*effects, SetRetry(now + retry_s)]
+
+    def _tell(self) -> list[Effect]:
+        news = (self.in_force, self.errors)
+        if not self._is_connected or self._told == news or not self.in_force:
+            return []
+        self._told = news
+        return [SendApplied(*news)]
+
+    def check_invariants(self) -> None:
+        """Called by tests after every step."""
+        assert self.in_force <= self.version, (self.in_force, self.version)
+        assert not self._is_dirty or self._applying is not None, "a change that nobody applies"
+        assert self._applying is None or self._applying <= self.version
+        assert self._partial_bytes <= STEP_LIMIT_BYTES
+        assert self._is_connected or not self._partial
+
+
+def _is_same_step(first: EndpointUpdate, other: EndpointUpdate) -> bool:
+    return (first.from_version, first.version, first.is_complete) == (
+        other.from_version,
+        other.version,
+        other.is_complete,
+    )

@@ -1,0 +1,103 @@
+"""From what the managers say to what this node must do: which ports, and what is behind each.
+
+A task on this node is reached directly. A task on another node is only ever reached by way of that
+node's mesh address: `Candidate.mesh_address` being set is the one thing that decides this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from skep.domain.base import NodeId, ServiceId, Struct, TaskId
+from skep.domain.endpoints import MeshNode, ServiceEndpoints
+from skep.domain.spec import Balance, Port
+from skep.env import Rejected
+from skep.netproxy.core.address import parse_address, parse_host
+
+
+class Candidate(Struct, frozen=True, kw_only=True):
+    """A task that may be given a connection. `mesh_address` None: it is on this node."""
+
+    task_id: TaskId
+    address: str
+    mesh_address: str | None = None
+
+
+class Route(Struct, frozen=True, kw_only=True):
+    """One published port and the tasks behind it, by task id."""
+
+    service_id: ServiceId
+    service_name: str
+    published: int
+    target: int
+    balance: Balance
+    candidates: tuple[Candidate, ...] = ()
+
+
+class Desired(Struct, frozen=True, kw_only=True):
+    """Everything that must be in force at `version`, by published port. `problems` are what in
+    the managers' word can't be put in force, for the report to them."""
+
+    version: int
+    routes: tuple[Route, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def build(
+    node_id: NodeId,
+    version: int,
+    services: Iterable[ServiceEndpoints],
+    nodes: Mapping[NodeId, MeshNode],
+) -> Desired:
+    """What node `node_id` must do."""
+    routes: dict[int, Route] = {}
+    problems: dict[str, None] = {}
+    for service in sorted(services, key=lambda s: s.service_id):
+        candidates = tuple(_candidates(node_id, service, nodes, problems))
+        for port in service.ports:
+            if port.published is None:
+                continue  # The allocator has not picked one yet.
+            if port.published in routes:
+                first = routes[port.published].service_name
+                problems[f"port {port.published}: {service.name} can't have it, {first} has it"] = (
+                    None
+                )
+                continue
+            routes[port.published] = _route(service, port, port.published, candidates)
+    ordered = tuple(routes[published] for published in sorted(routes))
+    return Desired(version=version, routes=ordered, problems=tuple(problems))
+
+
+def _route(
+    service: ServiceEndpoints, port: Port, published: int, candidates: tuple[Candidate, ...]
+) -> Route:
+    return Route(
+        service_id=service.service_id,
+        service_name=service.name,
+        published=published,
+        target=port.target,
+        balance=port.balance,
+        candidates=candidates,
+    )
+
+
+def _candidates(
+    node_id: NodeId,
+    service: ServiceEndpoints,
+    nodes: Mapping[NodeId, MeshNode],
+    problems: dict[str, None],
+) -> Iterator[Candidate]:
+    for endpoint in sorted(service.endpoints, key=lambda e: e.task_id):
+        mesh_address = None
+        try:
+            address = parse_host(endpoint.address)
+            if endpoint.node_id != node_id:
+                node = nodes.get(endpoint.node_id)
+                if node is None:
+                    raise Rejected(f"its node {endpoint.node_id} has no mesh address")
+                parse_address(node.mesh_address)
+                mesh_address = node.mesh_address
+        except Rejected as error:
+            problems[f"{service.name}: task {endpoint.task_id} can't be reached: {error}"] = None
+            continue
+        yield Candidate(task_id=endpoint.task_id, address=address, mesh_address=mesh_address)
