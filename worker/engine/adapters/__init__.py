@@ -1,0 +1,1 @@
+"""The engines themselves: what they do to processes, files and control groups."""

@@ -1,0 +1,399 @@
+"""The embedded engine: runs tasks as plain processes, without a daemon and without root.
+
+Every task runs under a shim (worker/engine/core/launch.py) that outlives this process, and has a
+folder (worker/engine/core/records.py) from which a later engine knows all that this one knew. An
+end is noticed by a pidfd of the shim, at once, whoever its parent is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import logging
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from skep.domain.base import SECOND_NS, Pairs, TaskId, pairs
+from skep.domain.session import Assignment
+from skep.domain.spec import HealthCheck
+from skep.env import Env, Fatal, Rejected, Retryable
+from skep.worker.engine.adapters import cgroup, files, host, logs, probe, proc, shim
+from skep.worker.engine.adapters.prepare import Prepare
+from skep.worker.engine.adapters.sweep import Sweeper
+from skep.worker.engine.adapters.task import KnownTask
+from skep.worker.engine.core.checks import ENGINE, check_health
+from skep.worker.engine.core.launch import probe_line
+from skep.worker.engine.core.records import (
+    EXIT_KILLED,
+    SHIM_LOG_FILE,
+    ExitRecord,
+)
+from skep.worker.engine.core.templates import expand_health
+from skep.worker.engine.protocol import Exit, Held, HeldState, NodeFacts, Started
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+# Two can spawn while others sync or look through /proc; more would only compete.
+THREADS = 4
+# A shim gives word within milliseconds; a machine that needs longer is no place to start tasks.
+ANNOUNCE_DEADLINE_S = 20.0
+ANNOUNCE_LOOK_S = 0.02
+# How long after a kill we wait for the shim to write the end down, before we do it for it.
+SETTLE_DEADLINE_S = 5.0
+LOG_CHECK_PERIOD_S = 2.0
+CLOSE_DEADLINE_S = 5.0
+
+
+class ProcessEngine:
+    """See `skep.worker.engine.protocol.Engine`.
+
+    `root` is this engine's own folder; `cgroup_name` names the node's control groups, and must be
+    no other node's on this machine.
+    """
+
+    def __init__(self, root: Path, env: Env, cgroup_name: str) -> None:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._root = root.absolute()
+        self._env = env
+        self._boot_id = proc.read_boot_id()
+        self._tools = host.find_tools()
+        self._cgroups = cgroup.detect(cgroup_name)
+        self._prepare = Prepare(self._tools, self._cgroups, env.node)
+        self._tasks: dict[TaskId, KnownTask] = {}
+        self._loading: dict[TaskId, asyncio.Task[KnownTask | None]] = {}
+        self._work: set[asyncio.Task[Any]] = set()
+        self._sweeper = Sweeper(env, self._in_thread)
+        self._log_keeper: asyncio.Task[None] | None = None
+        self._is_closed = False
+        self._executor = concurrent.futures.ThreadPoolExecutor(THREADS, "process-engine")
+
+    @property
+    def name(self) -> str:
+        """See `Engine.name`."""
+        return ENGINE
+
+    @property
+    def notes(self) -> Pairs:
+        """What this engine can hold tasks to on this node, for the node's description."""
+        if self._cgroups is not None:
+            limits = self._cgroups.note
+        else:
+            limits = "memory by RLIMIT_DATA, as best effort; cpu and pids are not enforced"
+        users = "any" if os.geteuid() == 0 else f"uid {os.geteuid()} only"
+        return pairs({"process.limits": limits, "process.users": users})
+
+    async def prepare(self, assignment: Assignment, node: NodeFacts) -> None:
+        """See `Engine.prepare`. A task that has been started is left as it is."""
+        task_id = TaskId(assignment.task.id)
+        known = await self._find(task_id)
+        if known is not None and known.started is not None:
+            return
+        folder = self._folder(task_id)
+        record = await self._in_thread(self._prepare.write, folder, assignment, node)
+        if known is None:
+            self._tasks[task_id] = KnownTask(record, folder)
+        else:
+            known.record = record
+
+    async def start(self, task_id: TaskId) -> Started:
+        """See `Engine.start`. A task is started once in its life: one that has ended is not
+        started again, and `wait` says how it ended."""
+        task = await self._get(task_id)
+        if task.started is None:
+            await self._whole(f"engine-start-{task_id}", self._start(task))
+        assert task.started is not None
+        return task.started
+
+    async def wait(self, task_id: TaskId) -> Exit:
+        """See `Engine.wait`."""
+        task = await self._get(task_id)
+        await task.ended.wait()
+        if task.exit is None:
+            raise Rejected(f"task {task_id} was removed before it was ever started")
+        return task.exit
+
+    async def stop(self, task_id: TaskId) -> None:
+        """See `Engine.stop`. The signal goes to the task's own process, as with Docker."""
+        task = await self._find(task_id)
+        if task is None:
+            return
+        async with task.change:
+            if not task.is_running:
+                return
+            if task.stopping is None:
+                task.stopping = self._keep(f"engine-stop-{task_id}", self._stop(task))
+        await asyncio.shield(task.stopping)
+
+    async def remove(self, task_id: TaskId) -> None:
+        """See `Engine.remove`. Raises Rejected for a running task."""
+        task = await self._find(task_id)
+        if task is None:
+            await self._in_thread(files.remove_task, self._folder(task_id))
+            return
+        await self._whole(f"engine-remove-{task_id}", self._remove(task_id, task))
+
+    async def probe(self, task_id: TaskId, health: HealthCheck) -> str | None:
+        """See `Engine.probe`. The test runs as the task does: its environment, user, folder and
+        limits."""
+        check_health(health)
+        if health.test[0] == "NONE":
+            return None
+        task = await self._get(task_id)
+        if not task.is_running:
+            return "the task is not running"
+        test = expand_health(health, task.record.values).test
+        argv = probe_line(task.record, self._tools, test)
+        env = dict(task.record.env)
+        work = self._in_thread(probe.spawn, argv, env, task.record.working_dir)
+        spawning = self._keep(f"engine-probe-{task_id}", work)
+        try:
+            running = await asyncio.shield(spawning)
+        except OSError as error:
+            return f"{argv[0]}: {error.strerror}"
+        except asyncio.CancelledError:
+            spawning.add_done_callback(probe.abandon)
+            raise
+        return await probe.judge(running, self._env.clock, health.timeout_ns / SECOND_NS)
+
+    async def held(self) -> Sequence[Held]:
+        """See `Engine.held`."""
+        found = []
+        for task_id in await self._in_thread(files.list_tasks, self._root):
+            task = await self._find(task_id)
+            if task is None:
+                log.warning("task=%s folder=%s why=no record: removed", task_id, self._root)
+                await self._in_thread(files.remove_task, self._folder(task_id))
+            elif task.started is None:
+                found.append(Held(task_id=task_id, state=HeldState.PREPARED))
+            else:
+                state = HeldState.RUNNING if task.exit is None else HeldState.ENDED
+                found.append(
+                    Held(task_id=task_id, state=state, started=task.started, exit=task.exit)
+                )
+        if self._cgroups is not None:
+            await self._in_thread(self._cgroups.clean, [held.task_id for held in found])
+        return found
+
+    async def logs(self, task_id: TaskId, limit_bytes: int) -> bytes:
+        """See `Engine.logs`."""
+        task = await self._get(task_id)
+        async with task.files:
+            policy = task.record.log
+            return await self._in_thread(logs.newest, task.folder, policy, limit_bytes)
+
+    async def close(self) -> None:
+        """See `Engine.close`."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._log_keeper is not None:
+            self._log_keeper.cancel()
+        stops = {task.stopping for task in self._tasks.values() if task.stopping is not None}
+        for stop in stops:
+            stop.cancel()
+        if self._work:
+            await asyncio.wait(self._work, timeout=CLOSE_DEADLINE_S)
+        for task in self._tasks.values():
+            self._unwatch(task)
+        self._executor.shutdown(wait=False)
+        if self._cgroups is not None and not any(t.is_running for t in self._tasks.values()):
+            self._cgroups.close()
+
+    # ------------------------------------------------------------------------ finding tasks
+
+    def _folder(self, task_id: TaskId) -> Path:
+        if not task_id.isalnum():
+            raise Rejected(f'"{task_id}" is no task id')
+        return self._root / task_id
+
+    async def _get(self, task_id: TaskId) -> KnownTask:
+        task = await self._find(task_id)
+        if task is None:
+            raise Rejected(f"task {task_id} was never prepared on this node")
+        return task
+
+    async def _find(self, task_id: TaskId) -> KnownTask | None:
+        """The task, known already or adopted from its folder."""
+        if self._is_closed:
+            raise Fatal("the process engine is closed")
+        if task_id in self._tasks:
+            return self._tasks[task_id]
+        loading = self._loading.get(task_id)
+        if loading is None:
+            loading = self._keep(f"engine-adopt-{task_id}", self._adopt(task_id))
+            self._loading[task_id] = loading
+            loading.add_done_callback(lambda _: self._loading.pop(task_id))
+        return await asyncio.shield(loading)
+
+    async def _adopt(self, task_id: TaskId) -> KnownTask | None:
+        folder = self._folder(task_id)
+        record = await self._in_thread(files.read_record, folder)
+        if record is None:
+            return None
+        task = KnownTask(record, folder)
+        await self._recognise(task)
+        return self._tasks.setdefault(task_id, task)
+
+    async def _recognise(self, task: KnownTask) -> None:
+        """Find out from its folder whether a task was started, and watch or settle it."""
+        found = await self._in_thread(files.read_main, task.folder)
+        deadline = self._env.now() + ANNOUNCE_DEADLINE_S
+        while found is None and await self._in_thread(shim.is_locked, task.folder):
+            # An engine that died a moment ago has left a shim that is still on its way.
+            if self._env.now() > deadline:
+                raise Retryable(f"task {task.record.task_id}: its shim doesn't come to start it")
+            await self._env.clock.sleep(ANNOUNCE_LOOK_S)
+            found = await self._in_thread(files.read_main, task.folder)
+        found = found or await self._in_thread(files.read_main, task.folder)
+        if found is None:
+            return
+        task.main, started_ns = found
+        task.started = Started(pid=task.main.pid, started_ns=started_ns)
+        is_old = task.main.boot_id != self._boot_id
+        task.shim_fd = None if is_old else proc.open_shim(task.main)
+        if task.shim_fd is None:
+            await self._settle(task)
+        else:
+            self._watch(task, task.shim_fd)
+
+    # ---------------------------------------------------------------------- starting tasks
+
+    async def _start(self, task: KnownTask) -> None:
+        async with task.change:
+            if task.started is not None:
+                return
+            limits = task.record.limits
+            try:
+                if self._cgroups is not None and task.record.cgroups:
+                    await self._in_thread(self._cgroups.create, task.record.task_id, limits)
+                launched = await self._in_thread(
+                    shim.launch, task.folder, task.record, self._boot_id
+                )
+            except OSError as error:
+                raise Retryable(f"task {task.record.task_id} can't be started: {error}") from error
+            if launched is not None:
+                await self._announced(launched)
+            await self._recognise(task)
+            if task.started is None:
+                if launched is not None:
+                    proc.reap(launched.pid)
+                words = files.last_line(task.folder / SHIM_LOG_FILE)
+                raise Retryable(f"task {task.record.task_id}: its shim ended early: {words}")
+
+    async def _announced(self, launched: shim.Launched) -> None:
+        """Wait until the shim has given word, or has ended."""
+        loop = asyncio.get_running_loop()
+        said = asyncio.Event()
+        loop.add_reader(launched.announcement, said.set)
+        try:
+            # Whatever comes of it, what counts is what stands in the folder.
+            with contextlib.suppress(TimeoutError):
+                await self._env.clock.within(ANNOUNCE_DEADLINE_S, said.wait())
+        finally:
+            loop.remove_reader(launched.announcement)
+            os.close(launched.announcement)
+
+    def _watch(self, task: KnownTask, shim_fd: int) -> None:
+        def end() -> None:
+            self._unwatch(task)
+            self._keep(f"engine-end-{task.record.task_id}", self._settle(task))
+
+        asyncio.get_running_loop().add_reader(shim_fd, end)
+        if self._log_keeper is None:
+            self._log_keeper = self._env.spawn("engine-logs", self._keep_logs())
+
+    def _unwatch(self, task: KnownTask) -> None:
+        if task.shim_fd is not None:
+            asyncio.get_running_loop().remove_reader(task.shim_fd)
+            os.close(task.shim_fd)
+            task.shim_fd = None
+
+    # ------------------------------------------------------------------------ ending tasks
+
+    async def _settle(self, task: KnownTask) -> None:
+        """The shim has ended: see to it that everything of the task has, and say how."""
+        main, record = task.main, task.record
+        assert main is not None
+        own_exit = None
+        if main.boot_id == self._boot_id:
+            own_exit = proc.reap(main.shim_pid)
+            await self._sweep(task)
+        is_oom = self._cgroups is not None and self._cgroups.was_out_of_memory(record.task_id)
+        try:
+            found = await self._in_thread(shim.settle, task.folder, main, self._boot_id, own_exit)
+            keep = functools.partial(shim.keep, task.folder, record, found, is_oom=is_oom)
+            kept = await self._in_thread(keep)
+        except OSError as error:
+            kept = ExitRecord(exit_code=EXIT_KILLED, reason=f"how it ended is unknown: {error}")
+        ended_ns = self._env.wall() if kept.ended_ns is None else kept.ended_ns
+        task.exit = Exit(exit_code=kept.exit_code, ended_ns=ended_ns, reason=kept.reason)
+        task.ended.set()
+
+    async def _stop(self, task: KnownTask) -> None:
+        assert task.main is not None
+        record = task.record
+        if record.stop_grace_ns > 0:
+            proc.signal_main(task.main, record.stop_signal)
+            if await self._has_ended(task, record.stop_grace_ns / SECOND_NS):
+                return
+        log.info("task=%s why=grace of %s ns is over: killed", record.task_id, record.stop_grace_ns)
+        while True:
+            # Its own process first, which the shim waits for: the shim then writes its end down.
+            proc.signal_main(task.main, 9)
+            if await self._has_ended(task, SETTLE_DEADLINE_S):
+                return
+            await self._sweep(task)
+            await self._in_thread(proc.kill_silent_shim, task.main)
+
+    async def _has_ended(self, task: KnownTask, within_s: float) -> bool:
+        try:
+            await self._env.clock.within(within_s, task.ended.wait())
+        except TimeoutError:
+            return False
+        return True
+
+    async def _sweep(self, task: KnownTask) -> None:
+        """Kill what is left of a task in its session and its control groups."""
+        assert task.main is not None
+        if task.record.cgroups:
+            with contextlib.suppress(TimeoutError):
+                await self._in_thread(cgroup.kill_all, task.record.cgroups)
+        await self._sweeper.sweep(task.main)
+
+    async def _remove(self, task_id: TaskId, task: KnownTask) -> None:
+        async with task.change, task.files:
+            if task.is_running:
+                raise Rejected(f"task {task_id} is running: stop it first")
+            if self._cgroups is not None and task.record.cgroups:
+                await self._in_thread(self._cgroups.remove, task_id)
+            await self._in_thread(files.remove_task, task.folder)
+            self._tasks.pop(task_id, None)
+            task.ended.set()
+
+    # ---------------------------------------------------------------------------- the rest
+
+    async def _keep_logs(self) -> None:
+        while True:
+            await self._env.clock.sleep(LOG_CHECK_PERIOD_S)
+            for task in [t for t in self._tasks.values() if t.is_running]:
+                for stream in logs.over_limit(task.folder, task.record.log):
+                    async with task.files:
+                        await self._in_thread(logs.rotate, task.folder, stream, task.record.log)
+
+    async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work, *args)
+
+    def _keep(self, name: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        started = self._env.spawn(name, work)
+        self._work.add(started)
+        started.add_done_callback(self._work.discard)
+        return started
+
+    async def _whole(self, name: str, work: Coroutine[Any, Any, T]) -> T:
+        """Do all of it, even if nobody waits for it any more."""
+        return await asyncio.shield(self._keep(name, work))

@@ -1,0 +1,1 @@
+"""The engines' rules, without any I/O."""

@@ -1,0 +1,159 @@
+"""Templates in a service's spec, such as `{{.Task.Address}}`, as Docker Swarm writes them.
+
+Only what a task may need to know of itself is there: fields, `index` on labels, and string
+literals (`{{"{{"}}` is how two braces are written). What is unknown is refused with the whole list
+of what is known, so that a typing error never reaches a running task as an empty string.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from skep.domain.base import Pairs, Struct, lookup, replace
+from skep.domain.session import Assignment
+from skep.domain.spec import HealthCheck, RunSpec
+from skep.env import Rejected
+from skep.worker.engine.protocol import NodeFacts
+
+
+class TemplateValues(Struct, frozen=True, kw_only=True):
+    """What templates of one task may name."""
+
+    task_id: str = "task"
+    task_name: str = "service.1.task"
+    task_slot: str = "1"
+    task_address: str = "127.0.0.1"
+    node_id: str = "node"
+    node_hostname: str = "node"
+    node_address: str = "127.0.0.1"
+    node_os: str = "linux"
+    node_arch: str = "x86_64"
+    service_id: str = "service"
+    service_name: str = "service"
+    service_labels: Pairs = ()
+    stack_name: str = ""
+
+
+FIELDS: dict[str, Callable[[TemplateValues], str]] = {
+    ".Node.Address": lambda v: v.node_address,
+    ".Node.Hostname": lambda v: v.node_hostname,
+    ".Node.ID": lambda v: v.node_id,
+    ".Node.Platform.Architecture": lambda v: v.node_arch,
+    ".Node.Platform.OS": lambda v: v.node_os,
+    ".Service.ID": lambda v: v.service_id,
+    ".Service.Name": lambda v: v.service_name,
+    ".Stack.Name": lambda v: v.stack_name,
+    ".Task.Address": lambda v: v.task_address,
+    ".Task.ID": lambda v: v.task_id,
+    ".Task.Name": lambda v: v.task_name,
+    ".Task.Slot": lambda v: v.task_slot,
+}
+LABELS = ".Service.Labels"
+KNOWN = (
+    ", ".join("{{" + name + "}}" for name in FIELDS)
+    + ', {{.Service.Labels.KEY}}, {{index .Service.Labels "KEY"}}'
+)
+
+_ACTION = re.compile(r"\{\{(?P<trim_left>-\s)?(?P<body>.*?)(?P<trim_right>\s-)?\}\}", re.DOTALL)
+_INDEX = re.compile(r"index\s+\.Service\.Labels\s+(?P<key>\"[^\"]*\"|`[^`]*`)")
+_LITERAL = re.compile(r"\"(?P<text>[^\"\\]*)\"|`(?P<raw>[^`]*)`")
+
+
+def values_of(assignment: Assignment, node: NodeFacts) -> TemplateValues:
+    """What the templates of this task stand for on this node. A task's name is Docker Swarm's:
+    service, slot and id."""
+    task, spec = assignment.task, assignment.spec
+    return TemplateValues(
+        task_id=task.id,
+        task_name=f"{task.name}.{task.id}",
+        task_slot=str(task.slot),
+        task_address=task.address,
+        node_id=node.node_id,
+        node_hostname=node.hostname,
+        node_address=node.address,
+        node_os=node.os,
+        node_arch=node.arch,
+        service_id=task.service_id,
+        service_name=task.service_name,
+        service_labels=spec.labels,
+        stack_name=assignment.stack,
+    )
+
+
+def expand(text: str, values: TemplateValues, field: str) -> str:
+    """The text with its templates replaced; raises Rejected for a template nobody knows."""
+    if "{{" not in text:
+        return text
+    parts: list[str] = []
+    position = 0
+    trim_next = False
+    while (start := text.find("{{", position)) >= 0:
+        match = _match_action(text, start, field)
+        before = text[position:start]
+        before = before.lstrip() if trim_next else before
+        parts.append(before.rstrip() if match["trim_left"] else before)
+        parts.append(_evaluate(match["body"].strip(), match.group(), values, field))
+        trim_next = match["trim_right"] is not None
+        position = match.end()
+    rest = text[position:]
+    parts.append(rest.lstrip() if trim_next else rest)
+    return "".join(parts)
+
+
+def _match_action(text: str, start: int, field: str) -> re.Match[str]:
+    # A literal may hold the closing braces, so it is tried before the search for them.
+    literal = re.compile(
+        r"\{\{(?P<trim_left>-\s)?\s*(?P<body>\"[^\"\\]*\"|`[^`]*`)\s*(?P<trim_right>\s-)?\}\}"
+    ).match(text, start)
+    match = literal or _ACTION.match(text, start)
+    if match is None:
+        raise Rejected(
+            f'{field}: "{text[start : start + 40]}" opens a template and does not close it; '
+            'write {{"{{"}} for two braces',
+            field=field,
+        )
+    return match
+
+
+def _evaluate(body: str, action: str, values: TemplateValues, field: str) -> str:
+    if body in FIELDS:
+        return FIELDS[body](values)
+    if literal := _LITERAL.fullmatch(body):
+        return literal["text"] if literal["text"] is not None else literal["raw"]
+    if index := _INDEX.fullmatch(body):
+        return lookup(values.service_labels, index["key"][1:-1]) or ""
+    if body.startswith(LABELS + ".") and body[len(LABELS) + 1 :].isidentifier():
+        return lookup(values.service_labels, body[len(LABELS) + 1 :]) or ""
+    raise Rejected(
+        f"{field}: unknown template {action}; known are {KNOWN}; "
+        'write {{"{{"}} for two braces that are not a template',
+        field=field,
+    )
+
+
+def expand_health(health: HealthCheck, values: TemplateValues) -> HealthCheck:
+    """The health check with the templates in its test replaced."""
+    field = "task.run.health.test"
+    test = tuple(expand(part, values, f"{field}[{i}]") for i, part in enumerate(health.test))
+    return replace(health, test=test)
+
+
+def expand_run(run: RunSpec, values: TemplateValues) -> RunSpec:
+    """The spec with the templates in command, args, environment and health test replaced."""
+
+    def each(parts: tuple[str, ...], field: str) -> tuple[str, ...]:
+        return tuple(expand(part, values, f"{field}[{i}]") for i, part in enumerate(parts))
+
+    return replace(
+        run,
+        command=each(run.command, "task.run.command"),
+        args=each(run.args, "task.run.args"),
+        env=tuple((name, expand(value, values, f"task.run.env.{name}")) for name, value in run.env),
+        health=None if run.health is None else expand_health(run.health, values),
+    )
+
+
+def check_templates(run: RunSpec) -> None:
+    """Raise Rejected for templates that would be refused on any node."""
+    expand_run(run, TemplateValues())
