@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import enum
+import errno
 import fcntl
 import os
 import random
@@ -327,7 +328,6 @@ class RealFile:
     def __init__(self, path: Path, executor: concurrent.futures.Executor) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._executor = executor
-        self._open = True
 
     def append(self, data: bytes) -> None:
         """See `File.append`."""
@@ -337,6 +337,8 @@ class RealFile:
 
     async def sync(self) -> None:
         """See `File.sync`."""
+        if self._fd < 0:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._executor, os.fdatasync, self._fd)
 
@@ -350,9 +352,10 @@ class RealFile:
 
     def close(self) -> None:
         """See `File.close`."""
-        if self._open:
-            self._open = False
-            os.close(self._fd)
+        if self._fd >= 0:
+            # The number goes at once: the system gives it to the next file that is opened.
+            fd, self._fd = self._fd, -1
+            os.close(fd)
 
 
 class RealDisk:
@@ -374,7 +377,7 @@ class RealDisk:
         """See `Disk.open`."""
         full = self._root / path
         if not full.exists():
-            full.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _make_folder(full.parent)
             file = RealFile(full, self._executor)
             _sync_folder(full.parent)
             return file
@@ -405,7 +408,8 @@ class RealDisk:
     def list(self, path: str) -> tuple[str, ...]:
         """See `Disk.list`."""
         try:
-            return tuple(sorted(name for name in os.listdir(self._root / path) if name != ".lock"))
+            # The lock, and what a crash has left of a replacement, are nobody's business.
+            return tuple(sorted(n for n in os.listdir(self._root / path) if not _is_private(n)))
         except FileNotFoundError:
             return ()
 
@@ -415,10 +419,22 @@ class RealDisk:
         os.close(self._lock_fd)
 
 
+def _is_private(name: str) -> bool:
+    return name == ".lock" or (name.startswith(".") and name.endswith(".new"))
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder and those above it, each durably in the one that holds it."""
+    if not path.is_dir():
+        _make_folder(path.parent)
+        path.mkdir(exist_ok=True, mode=0o700)
+        _sync_folder(path.parent)
+
+
 def _replace(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _make_folder(path.parent)
     # One thread per disk calls this, so the temporary name can't be in use twice.
-    temporary = path.with_name(path.name + ".new")
+    temporary = path.with_name(f".{path.name}.new")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         view = memoryview(data)
