@@ -84,14 +84,35 @@ class Supervisor:
             try:
                 await child.make().run()
                 return
+            except asyncio.CancelledError as error:
+                # Something that the actor waited for was cancelled: that is its death, not ours.
+                if self._is_stopping or _is_cancelled():
+                    raise
+                died_of: BaseException = error
             except Exception as error:
-                now = self._env.now()
-                deaths = [at for at in deaths if now - at < RESTART_WINDOW_S] + [now]
-                log.exception("actor=%s/%s died deaths=%d", self._name, child.name, len(deaths))
-                if len(deaths) > RESTART_LIMIT:
-                    # From outside, since this very task is one of those to be stopped.
-                    self._on_escalate(error)
+                if self._is_stopping:
+                    log.exception("actor=%s/%s failed to stop", self._name, child.name)
                     return
+                died_of = error
+            now = self._env.now()
+            deaths = [at for at in deaths if now - at < RESTART_WINDOW_S] + [now]
+            log.error(
+                "actor=%s/%s died deaths=%d",
+                self._name,
+                child.name,
+                len(deaths),
+                exc_info=died_of,
+            )
+            if len(deaths) > RESTART_LIMIT:
+                # From outside, since this very task is one of those to be stopped.
+                self._on_escalate(died_of)
+                return
             self.restarts[child.name] += 1
             backoff_s = FIRST_BACKOFF_S * 2.0 ** (len(deaths) - 1)
             await self._env.clock.sleep(min(backoff_s, LONGEST_BACKOFF_S))
+
+
+def _is_cancelled() -> bool:
+    """Whether the running task itself was asked to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
