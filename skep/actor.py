@@ -255,6 +255,8 @@ class KeyedQueue(Generic[K]):
     async def _run_one(self, key: K) -> None:
         try:
             await self.env.turn()
+            # Whatever was hinted until now, this run sees.
+            self._keys[key].is_hinted = False
             await self.work(key)
         except Exception as error:
             self.on_error(key, error)
