@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 
 from skep.domain.base import ServiceId
 from skep.domain.objects import Cluster, Node, Revision, Service, Task

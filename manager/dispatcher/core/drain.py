@@ -9,48 +9,59 @@ the worker's own deadline bounds that wait.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from skep.domain.base import NodeId
+from skep.domain.control import NetproxyProgress
 
 # A netproxy that lost its manager finds another one within a second or two.
 UNHEARD_GRACE_S = 6.0
+# Managers report every second; one that misses three says nothing about its netproxies any more.
+REPORT_VALID_S = 3.0
 
 
 @dataclass(slots=True)
-class _Progress:
-    version: int
-    heard: float
+class _Report:
+    at: float
+    versions: dict[NodeId, int]
 
 
-class NetproxyProgress:
-    """How far each netproxy is, as last heard through any manager."""
+@dataclass(slots=True)
+class DrainWatch:
+    """How far each netproxy is, by the newest report of each manager.
 
-    def __init__(self, now: float) -> None:
-        self._started = now
-        self._nodes: dict[NodeId, _Progress] = {}
+    A netproxy that two managers claim (its stream has moved, and the old one hasn't noticed yet)
+    counts as being where the slower word puts it.
+    """
 
-    def heard(self, now: float, node_id: NodeId, version: int) -> None:
-        """A netproxy has applied `version`."""
-        known = self._nodes.setdefault(node_id, _Progress(version, now))
-        # Its word may come over two managers, the older one last.
-        known.version = max(known.version, version)
-        known.heard = now
+    started: float
+    _reports: dict[NodeId, _Report] = field(default_factory=dict)
+    _last_heard: dict[NodeId, float] = field(default_factory=dict)
 
-    def restarted(self, now: float, node_id: NodeId, version: int) -> None:
-        """A netproxy says where it stands at the start of a stream: this may be further back."""
-        self._nodes[node_id] = _Progress(version, now)
+    def reported(
+        self, now: float, manager_id: NodeId, netproxies: Iterable[NetproxyProgress]
+    ) -> None:
+        """All netproxies that follow one manager, and what they have applied."""
+        versions = {each.node_id: each.version for each in netproxies if each.is_connected}
+        self._reports[manager_id] = _Report(now, versions)
+        for node_id in versions:
+            self._last_heard[node_id] = now
 
     def applied_everywhere(self, now: float, nodes: Iterable[NodeId], version: int) -> bool:
         """Whether every netproxy on `nodes` that is alive has applied `version`."""
         return all(self._is_past(now, node_id, version) for node_id in nodes)
 
-    def versions(self) -> dict[NodeId, int]:
-        """For metrics and the doctor."""
-        return {node_id: known.version for node_id, known in self._nodes.items()}
+    def versions(self, now: float) -> dict[NodeId, int]:
+        """How far each netproxy is, for metrics."""
+        found: dict[NodeId, int] = {}
+        for report in self._reports.values():
+            if now - report.at <= REPORT_VALID_S:
+                for node_id, version in report.versions.items():
+                    found[node_id] = min(version, found.get(node_id, version))
+        return found
 
     def _is_past(self, now: float, node_id: NodeId, version: int) -> bool:
-        known = self._nodes.get(node_id)
-        if known is None:
-            return now - self._started > UNHEARD_GRACE_S
-        return known.version >= version or now - known.heard > UNHEARD_GRACE_S
+        known = self.versions(now).get(node_id)
+        if known is not None:
+            return known >= version
+        return now - self._last_heard.get(node_id, self.started) > UNHEARD_GRACE_S

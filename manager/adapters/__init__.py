@@ -1,0 +1,1 @@
+"""What a manager shows to the world outside the cluster."""

@@ -1,0 +1,1 @@
+"""The control API: what users and their programs speak to."""

@@ -1,0 +1,44 @@
+"""From what people type to objects: an id, a name, or a unique prefix of an id."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from skep.domain.objects import Node, Object, Service, Stack, Task
+from skep.env import CallError, Code
+from skep.manager.store.core.tables import KINDS, View
+
+R = TypeVar("R", bound=Object)
+
+
+def find(view: View, kind: type[R], ref: str) -> R:
+    """The object that `ref` names. Raises CallError NOT_FOUND, or INVALID_ARGUMENT when the
+    prefix fits more than one."""
+    what = KINDS[kind]
+    if not ref:
+        raise CallError(
+            Code.INVALID_ARGUMENT, f"{what}: a name or id is required", {"field": "ref"}
+        )
+    exact = view.get(kind, ref)
+    if exact is not None:
+        return exact
+    if kind in (Node, Service, Stack):
+        named = view.named(kind, ref)
+        if named is not None:
+            return named
+    fits = [row for row in view.all(kind) if row.id.startswith(ref)]
+    if kind is Task and not fits:
+        fits = [row for row in view.all(kind) if isinstance(row, Task) and _is_named(row, ref)]
+    if len(fits) == 1:
+        return fits[0]
+    if fits:
+        raise CallError(
+            Code.INVALID_ARGUMENT,
+            f"{what} {ref!r} fits {len(fits)} of them; give more of the id",
+            {"field": "ref"},
+        )
+    raise CallError(Code.NOT_FOUND, f"there is no {what} {ref!r}")
+
+
+def _is_named(task: Task, ref: str) -> bool:
+    return task.name == ref and task.is_wanted

@@ -1,0 +1,95 @@
+"""Deploying and removing stacks: one transaction, so that nothing is ever half deployed."""
+
+from __future__ import annotations
+
+from skep.domain.base import StackId, replace
+from skep.domain.control import (
+    DeployStackRequest,
+    DeployStackResponse,
+    RemoveRequest,
+    RemoveResponse,
+)
+from skep.domain.objects import Service, Stack
+from skep.domain.validate import check_stack
+from skep.env import CallError, Code
+from skep.manager.control.core.find import find
+from skep.manager.control.core.services import (
+    NewId,
+    add_service,
+    change_service,
+    mark_removed,
+)
+from skep.manager.store.core.transaction import Transaction
+
+
+def deploy_stack(
+    tx: Transaction, request: DeployStackRequest, new_id: NewId
+) -> DeployStackResponse:
+    """Make the cluster hold a stack. A service of the stack that the spec no longer names is
+    removed only when pruning was asked for; the answer names it otherwise."""
+    check_stack(request.spec)
+    stack = _write_stack(tx, request, new_id)
+    created: list[str] = []
+    updated: list[str] = []
+    unchanged: list[str] = []
+    for place, spec in enumerate(request.spec.services):
+        field = f"spec.services[{place}]"
+        service = tx.named(Service, spec.name)
+        if service is None:
+            add_service(tx, spec, new_id, stack.id, field)
+            created.append(spec.name)
+            continue
+        if service.is_removing:
+            raise CallError(
+                Code.FAILED_PRECONDITION,
+                f"{field}.name: service {spec.name!r} is still being removed; try again shortly",
+            )
+        if service.stack_id != stack.id:
+            raise CallError(
+                Code.ALREADY_EXISTS,
+                f"{field}.name: service {spec.name!r} exists and is not of this stack",
+                {"field": f"{field}.name"},
+            )
+        changed = change_service(tx, service, spec, field)
+        (unchanged if changed is service else updated).append(spec.name)
+    named = {spec.name for spec in request.spec.services}
+    gone = [
+        service
+        for service in tx.all(Service)
+        if service.stack_id == stack.id and service.name not in named and not service.is_removing
+    ]
+    if request.is_prune:
+        for service in gone:
+            mark_removed(tx, service)
+    names = tuple(sorted(service.name for service in gone))
+    return DeployStackResponse(
+        stack=stack,
+        created=tuple(created),
+        updated=tuple(updated),
+        unchanged=tuple(unchanged),
+        removed=names if request.is_prune else (),
+        kept=() if request.is_prune else names,
+    )
+
+
+def remove_stack(tx: Transaction, request: RemoveRequest) -> RemoveResponse:
+    """Remove a stack and all of its services."""
+    stack = find(tx, Stack, request.ref)
+    for service in tx.all(Service):
+        if service.stack_id == stack.id:
+            mark_removed(tx, service)
+    tx.remove(Stack, stack.id)
+    return RemoveResponse(id=stack.id, name=stack.name)
+
+
+def _write_stack(tx: Transaction, request: DeployStackRequest, new_id: NewId) -> Stack:
+    old = tx.named(Stack, request.spec.name)
+    if old is None:
+        stack = Stack(id=StackId(new_id()), name=request.spec.name, spec=request.spec)
+        tx.create(stack)
+        return stack
+    if old.spec == request.spec:
+        return old
+    stack = replace(old, spec=request.spec, revision=old.revision + 1)
+    tx.update(stack)
+    return stack

@@ -1,0 +1,91 @@
+"""What reads show: services with how far they are, and lists in the order people expect."""
+
+from __future__ import annotations
+
+from skep.domain.control import ListTasksRequest, ServiceView
+from skep.domain.objects import Node, NodeState, Service, Stack, Task
+from skep.domain.states import TaskState
+from skep.manager.control.core.find import find
+from skep.manager.store.core.tables import View
+
+# Different problems of one service that are worth telling.
+PROBLEMS_LIMIT = 5
+
+
+def service_view(view: View, service: Service) -> ServiceView:
+    """A service and how far reality has come."""
+    tasks = tuple(view.tasks_of_service(service.id))
+    running = [task for task in tasks if _is_right(service, task)]
+    leftovers = [
+        task
+        for task in tasks
+        if not task.is_terminal and not _is_right(service, task) and _is_reachable(view, task)
+    ]
+    desired = 0 if service.is_removing else service.spec.replicas
+    return ServiceView(
+        service=service,
+        running=sum(1 for task in tasks if _is_up(task)),
+        desired=desired,
+        is_converged=(
+            len(running) == desired
+            and not leftovers
+            and not service.is_removing
+            and service.ports is not None
+        ),
+        problems=_problems(tasks),
+    )
+
+
+def select_tasks(view: View, request: ListTasksRequest) -> tuple[Task, ...]:
+    """The tasks asked for: by service name, slot, and newest first."""
+    tasks = tuple(view.all(Task))
+    if request.service is not None:
+        tasks = tuple(view.tasks_of_service(find(view, Service, request.service).id))
+    if request.node is not None:
+        node = find(view, Node, request.node)
+        tasks = tuple(task for task in tasks if task.node_id == node.id)
+    if request.stack is not None:
+        stack = find(view, Stack, request.stack)
+        ids = {service.id for service in view.all(Service) if service.stack_id == stack.id}
+        tasks = tuple(task for task in tasks if task.service_id in ids)
+    if not request.is_all:
+        tasks = tuple(task for task in tasks if task.is_wanted or not task.is_terminal)
+    return tuple(
+        sorted(tasks, key=lambda task: (task.service_name, task.slot, -task.created_ns, task.id))
+    )
+
+
+def _is_up(task: Task) -> bool:
+    return task.is_wanted and task.status.state is TaskState.RUNNING and task.status.is_healthy
+
+
+def _is_right(service: Service, task: Task) -> bool:
+    return _is_up(task) and task.revision == service.task_revision
+
+
+def _is_reachable(view: View, task: Task) -> bool:
+    if task.node_id is None:
+        return True
+    node = view.get(Node, task.node_id)
+    return node is not None and node.state is not NodeState.DOWN
+
+
+def _problems(tasks: tuple[Task, ...]) -> tuple[str, ...]:
+    """The newest word of each slot that is not well."""
+    newest: dict[int, Task] = {}
+    for task in sorted(tasks, key=lambda task: (task.created_ns, task.id)):
+        if task.status.error or not task.is_terminal:
+            newest[task.slot] = task
+    found: dict[str, str] = {}
+    failed = {
+        task.slot: task
+        for task in sorted(tasks, key=lambda task: task.created_ns)
+        if task.is_terminal and task.status.error
+    }
+    for slot, task in newest.items():
+        if _is_up(task):
+            continue
+        error = task.status.error or (failed[slot].status.error if slot in failed else "")
+        if error:
+            found.setdefault(error, f"{task.name}: {error}")
+    return tuple(found.values())[:PROBLEMS_LIMIT]

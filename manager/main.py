@@ -1,0 +1,142 @@
+"""The manager process: `python -m skep.manager.main --config FILE`.
+
+SIGTERM and SIGINT hand leadership over and end the process; tasks are left running. The exit code
+is 0 after a signal, 1 after an error that a restart of the process may mend.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+
+from skep import telemetry
+from skep.domain.base import ClusterId, NodeId
+from skep.env import RealDisk, Rejected, real_env
+from skep.manager.adapters import metrics
+from skep.manager.dispatcher.actor import ManagerRow
+from skep.manager.node import SERVICES, Addresses, ManagerNode
+from skep.manager.office import ManagerConfig
+from skep.manager.raft.adapters.tcp import TcpTransport
+from skep.manager.raft.core.codec import FRAME_LIMIT_BYTES
+from skep.rpc import GrpcTransport
+
+log = logging.getLogger("skep.manager")
+
+# A clean stop has this long to hand leadership over and to sync.
+STOP_DEADLINE_S = 5.0
+
+
+class PeerFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One of the other managers."""
+
+    raft: str
+    control: str
+    node_id: str
+    name: str
+
+
+class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """manager.json. `peers` are the other managers, by raft id."""
+
+    name: str
+    node_id: str
+    cluster_id: str
+    raft_id: int
+    control: str
+    raft: str
+    metrics: str
+    peers: dict[str, PeerFile]
+    data_dir: str
+    block: int
+
+
+def main() -> None:
+    """Run until told to stop."""
+    parser = argparse.ArgumentParser(prog="skep-manager", description=__doc__)
+    parser.add_argument("--config", required=True, type=Path, help="manager.json")
+    arguments = parser.parse_args()
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    try:
+        config = msgspec.json.decode(arguments.config.read_bytes(), type=ConfigFile)
+        disk = RealDisk(Path(config.data_dir))
+    except (OSError, msgspec.DecodeError, Rejected) as error:
+        sys.exit(f"skep-manager: {arguments.config}: {error}")
+    with asyncio.Runner() as runner:
+        code = runner.run(_run(config, disk))
+    disk.close()
+    sys.exit(code)
+
+
+async def _run(config: ConfigFile, disk: RealDisk) -> int:
+    env = real_env(config.name, GrpcTransport(SERVICES), disk)
+    ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def fatal(error: BaseException) -> None:
+        log.critical("manager=%s ends why=%s", config.name, error, exc_info=error)
+        if not ended.done():
+            ended.set_result(1)
+
+    def told() -> None:
+        if not ended.done():
+            ended.set_result(0)
+
+    node = ManagerNode(
+        env,
+        TcpTransport(FRAME_LIMIT_BYTES),
+        _manager_config(config),
+        _addresses(config),
+        on_fatal=fatal,
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told)
+    await node.start()
+    metrics.register(node)
+    telemetry.serve(config.metrics)
+    telemetry.watch_loop(env)
+    telemetry.watch_gc()
+    gc.collect()
+    gc.freeze()
+    log.info("manager=%s control=%s raft=%s", config.name, node.address, config.raft)
+    code = await ended
+    try:
+        async with asyncio.timeout(STOP_DEADLINE_S):
+            await node.stop()
+    except TimeoutError:
+        log.warning("manager=%s did not stop in time", config.name)
+    return code
+
+
+def _manager_config(config: ConfigFile) -> ManagerConfig:
+    rows = {
+        int(raft_id): ManagerRow(NodeId(peer.node_id), peer.name, peer.control)
+        for raft_id, peer in config.peers.items()
+    }
+    rows[config.raft_id] = ManagerRow(NodeId(config.node_id), config.name, config.control)
+    return ManagerConfig(
+        cluster_id=ClusterId(config.cluster_id),
+        node_id=NodeId(config.node_id),
+        block=config.block,
+        raft_id=config.raft_id,
+        managers=dict(sorted(rows.items())),
+    )
+
+
+def _addresses(config: ConfigFile) -> Addresses:
+    return Addresses(
+        control=config.control,
+        raft=config.raft,
+        raft_peers={int(raft_id): peer.raft for raft_id, peer in config.peers.items()},
+    )
+
+
+if __name__ == "__main__":
+    main()
