@@ -28,7 +28,7 @@ _MODULES = (objects_pb2, session_pb2, endpoints_pb2, control_pb2)
 
 
 def encode(of: Struct) -> bytes:
-    """The object as it travels."""
+    """The object as it travels. Raises Rejected for what no wire can carry, naming the field."""
     return to_wire(of).SerializeToString()
 
 
@@ -86,8 +86,21 @@ class _Part(typing.NamedTuple):
 def _fill(of: Struct, message: Message) -> None:
     for part in _parts(type(of)):
         value = getattr(of, part.name)
-        if value is not None:
+        if value is None:
+            continue
+        try:
             part.write(value, message, part.name)
+        except Rejected as error:
+            raise _inside(part.name, error) from None
+        except ValueError as error:
+            # Half a character, as a shell's undecodable argument becomes, or more than 64 bits.
+            raise Rejected(f"{part.name}: {error}", field=part.name) from None
+
+
+def _inside(name: str, error: Rejected) -> Rejected:
+    """The same error as seen from the object round the one that it was found in."""
+    dot = "" if error.field.startswith("[") else "."
+    return Rejected(f"{name}{dot}{error}", field=f"{name}{dot}{error.field}")
 
 
 @functools.cache
@@ -173,8 +186,11 @@ def _repeated(of: Any) -> tuple[Callable[[Any, str], Any], Callable[[Any, Messag
 
         def write(values: tuple[Struct, ...], message: Message, name: str) -> None:
             container = getattr(message, name)
-            for value in values:
-                _fill(value, container.add())
+            for place, value in enumerate(values):
+                try:
+                    _fill(value, container.add())
+                except Rejected as error:
+                    raise _inside(f"[{place}]", error) from None
 
         return read, write
     assert of in (str, int), of
