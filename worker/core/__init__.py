@@ -1,0 +1,1 @@
+"""The agent's rules, and nothing but the rules: events in, effects out."""

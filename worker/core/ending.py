@@ -1,0 +1,74 @@
+"""How the end of a task is called.
+
+A task that was to be stopped has been SHUTDOWN, however its process took it. One that ended by
+itself is COMPLETE with exit code 0, else FAILED; and ending before the first healthy probe is a
+failure whatever the code, since whoever waits for it to become healthy waits in vain.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from skep.domain.states import TaskState
+from skep.worker.engine.protocol import Exit
+
+# The output of a health test may be long; people look at its first lines.
+ERROR_LIMIT = 1000
+
+
+class StopCause(enum.Enum):
+    """Why a task is being stopped."""
+
+    WANTED = "wanted"
+    UNHEALTHY = "unhealthy"
+    BROKEN = "broken"  # the engine could not start it; something of it may run all the same
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A stop under way, and what to say of it when the task itself is to blame."""
+
+    cause: StopCause
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What a task's last status says; `why` is for the log."""
+
+    state: TaskState
+    why: str
+    message: str = ""
+    error: str = ""
+    exit_code: int | None = None
+
+
+def ending(state: TaskState, stop: Stop | None, exit_: Exit | None, lost: str = "") -> Ending:
+    """How a task ends that is in `state` when no process of it is left.
+
+    `exit_` is None where it is not known how the process ended; `lost` then says why.
+    """
+    code = exit_.exit_code if exit_ else None
+    if stop is not None and stop.cause is StopCause.WANTED:
+        return Ending(TaskState.SHUTDOWN, "stopped", "stopped", lost, code)
+    if stop is not None:
+        return Ending(TaskState.FAILED, stop.cause.value, "", stop.error, code)
+    if exit_ is None:
+        return Ending(TaskState.FAILED, "lost", "", lost or "how it ended is unknown")
+    if state is TaskState.STARTING:
+        return Ending(
+            TaskState.FAILED,
+            "ended before it was healthy",
+            error=f"ended before it was healthy: {describe(exit_)}",
+            exit_code=code,
+        )
+    if code == 0:
+        return Ending(TaskState.COMPLETE, "ended by itself", "finished", exit_code=0)
+    return Ending(TaskState.FAILED, "ended by itself", error=describe(exit_), exit_code=code)
+
+
+def describe(exit_: Exit) -> str:
+    """An exit for a person."""
+    text = f"exit code {exit_.exit_code}"
+    return f"{text}: {exit_.reason}"[:ERROR_LIMIT] if exit_.reason else text

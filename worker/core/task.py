@@ -1,0 +1,395 @@
+"""The life of one task on its worker.
+
+The machine is level-triggered: whatever happens, `_advance` looks at the state, at what managers
+want and at what the engine is busy with, and takes the next step. Every step is checked against
+the one table of moves. A task is never started twice: what its engine has lost, has failed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from skep.domain.base import SECOND_NS, replace
+from skep.domain.objects import TaskStatus
+from skep.domain.session import Assignment
+from skep.domain.spec import HealthCheck
+from skep.domain.states import (
+    TERMINAL,
+    DesiredState,
+    IllegalMove,
+    TaskState,
+    Writer,
+    check_move,
+    desired_order,
+    order,
+)
+from skep.worker.core.ending import ERROR_LIMIT, Ending, Stop, StopCause, ending
+from skep.worker.core.events import (
+    Call,
+    CallDue,
+    CallFailed,
+    CallSucceeded,
+    ForgetTask,
+    HealthProbed,
+    Moment,
+    NoteMove,
+    ProcessEnded,
+    ProcessStarted,
+    PutOffCall,
+    StartCall,
+    TaskEffect,
+    TaskEvent,
+)
+from skep.worker.core.health import Health, Verdict
+from skep.worker.engine.protocol import Exit, Held, HeldState, Started
+
+# Netproxies apply a version within a second, also when one of them has just reconnected; and a
+# service whose managers are gone must still stop in a time that people are ready to wait.
+DRAIN_DEADLINE_S = 5.0
+# What is in the way for 15 s (0.5 + 1 + 2 + 4 + 8) will not go away by itself: the managers, who
+# can try another node, must hear of it.
+TRIES_LIMIT = 6
+FIRST_DELAY_S = 0.5
+LONGEST_DELAY_S = 30.0
+STORY_LIMIT = 40
+
+_WALK = (
+    TaskState.ASSIGNED,
+    TaskState.ACCEPTED,
+    TaskState.PREPARING,
+    TaskState.READY,
+    TaskState.STARTING,
+)
+
+
+class TaskMachine:
+    """One task. `begin` once, then `step` for each event."""
+
+    def __init__(self, assignment: Assignment, status: TaskStatus) -> None:
+        self.assignment = assignment
+        self.status = status
+        self.is_dropped = False
+        """No leader's assignment names it any more."""
+        self.is_forgotten = False
+        """Its engine has nothing of it left: the agent may forget it too."""
+        self.story: deque[str] = deque(maxlen=STORY_LIMIT)
+        self._is_acknowledged = False
+        self._is_drained = False
+        self._stop: Stop | None = None
+        self._exit: Exit | None = None
+        self._health: Health | None = None
+        self._busy: set[Call] = set()
+        self._due: dict[Call, float] = {}
+        self._tries: dict[Call, int] = {}
+        self._effects: list[TaskEffect] = []
+
+    @property
+    def desired(self) -> DesiredState:
+        """What managers want of it; REMOVE once they have dropped it."""
+        return self.assignment.task.desired_state
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has reached a terminal state."""
+        return self.status.state in TERMINAL
+
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether it is to be stopped."""
+        return desired_order(self.desired) >= desired_order(DesiredState.SHUTDOWN)
+
+    def begin(self, at: Moment, held: Held | None) -> list[TaskEffect]:
+        """Take it up: anew, or as its engine holds it after an agent's death."""
+        self._tell(at, f"begun held={held.state.value if held else None}")
+        if self.is_over:
+            if held is not None and held.state is HeldState.RUNNING:
+                self._call(Call.STOP)
+        elif held is not None and held.state is not HeldState.PREPARED:
+            self._adopt(at, held)
+        else:
+            self._resume(at, is_prepared=held is not None)
+        return self._flush(at)
+
+    def step(self, event: TaskEvent) -> list[TaskEffect]:
+        """What follows from one event."""
+        match event:
+            case CallSucceeded(at, _, call):
+                self._succeeded(at, call)
+            case CallFailed(at, _, call, why, is_retryable):
+                self._failed(at, call, why, is_retryable=is_retryable)
+            case ProcessStarted(at, _, started):
+                self._done(Call.START)
+                self._started(at, started)
+            case ProcessEnded(at, _, exit_):
+                self._done(Call.WAIT)
+                self._exit = exit_
+                if not self.is_over and Call.STOP not in self._busy:
+                    self._ended(at, exit_)
+            case HealthProbed(at, _, complaint):
+                self._done(Call.PROBE)
+                self._probed(at, complaint)
+            case CallDue(at, _, call):
+                self._came_due(at, call)
+        return self._flush(event.at)
+
+    def want(self, at: Moment, desired: DesiredState) -> list[TaskEffect]:
+        """Managers want something else of it. What they want never goes backward."""
+        if desired_order(desired) > desired_order(self.desired):
+            self._tell(at, f"desired={desired.value}")
+            task = replace(self.assignment.task, desired_state=desired)
+            self.assignment = replace(self.assignment, task=task)
+        return self._flush(at)
+
+    def drop(self, at: Moment) -> list[TaskEffect]:
+        """No assignment names it any more: it is to be stopped and forgotten."""
+        self.is_dropped = True
+        return self.want(at, DesiredState.REMOVE)
+
+    def drain(self, at: Moment) -> list[TaskEffect]:
+        """No netproxy sends it new connections."""
+        self._is_drained = True
+        if self._stop is not None and Call.STOP in self._due:
+            self._due[Call.STOP] = at.now
+            self._came_due(at, Call.STOP)
+        return self._flush(at)
+
+    def acknowledge(self, at: Moment) -> list[TaskEffect]:
+        """The leader has committed this task's newest status."""
+        self._is_acknowledged = True
+        return self._flush(at)
+
+    def _flush(self, at: Moment) -> list[TaskEffect]:
+        self._advance(at)
+        effects, self._effects = self._effects, []
+        return effects
+
+    def _advance(self, at: Moment) -> None:
+        if self.is_over:
+            self._dispose()
+            return
+        if self._stop is None and self.is_unwanted:
+            self._begin_stop(at)
+            return
+        if self._stop is not None or self._busy or self._due:
+            return
+        match self.status.state:
+            case TaskState.ASSIGNED | TaskState.ACCEPTED:
+                self._walk(at, TaskState.PREPARING, "assigned")
+                self._call(Call.PREPARE)
+            case TaskState.READY if self.desired is DesiredState.RUNNING:
+                self._move(at, TaskState.STARTING, "wanted running", message="starting")
+                self._call(Call.START)
+
+    def _begin_stop(self, at: Moment) -> None:
+        self._stop = Stop(StopCause.WANTED)
+        self._due.pop(Call.PROBE, None)
+        if order(self.status.state) < order(TaskState.STARTING) and not self._busy:
+            self._finish(at, Ending(TaskState.SHUTDOWN, "wanted stopped", "never started"))
+        elif self._has_connections():
+            self._put_off(at, Call.STOP, DRAIN_DEADLINE_S)
+        else:
+            self._call(Call.STOP)
+
+    def _has_connections(self) -> bool:
+        return (
+            self.status.state is TaskState.RUNNING
+            and bool(self.assignment.spec.ports)
+            and not self._is_drained
+            and not self.is_dropped
+        )
+
+    def _dispose(self) -> None:
+        """Let the engine forget a task that is over, once nobody needs its remains."""
+        is_unneeded = self.is_dropped or self._is_acknowledged
+        if (
+            self.desired is DesiredState.REMOVE
+            and is_unneeded
+            and not self.is_forgotten
+            and not self._busy
+            and Call.REMOVE not in self._due
+        ):
+            self._call(Call.REMOVE)
+
+    def _succeeded(self, at: Moment, call: Call) -> None:
+        self._done(call)
+        match call:
+            case Call.PREPARE if self.status.state is TaskState.PREPARING:
+                self._move(at, TaskState.READY, "prepared", message="prepared")
+            case Call.STOP if not self.is_over and Call.WAIT not in self._busy:
+                self._ended(at, self._exit)
+            case Call.REMOVE:
+                self.is_forgotten = True
+                self._effects.append(ForgetTask(self.assignment.task.id))
+
+    def _failed(self, at: Moment, call: Call, why: str, *, is_retryable: bool) -> None:
+        self._busy.discard(call)
+        why = why[:ERROR_LIMIT]
+        self._tell(at, f"{call.value} failed: {why}")
+        if call is Call.PROBE:
+            self._probed(at, why)
+            return
+        if self._stop is not None and call in (Call.PREPARE, Call.START):
+            return  # The STOP that is under way finishes it.
+        tries = self._tries[call] = self._tries.get(call, 0) + 1
+        must_succeed = call in (Call.STOP, Call.REMOVE)
+        if must_succeed or (is_retryable and (tries < TRIES_LIMIT or call is Call.WAIT)):
+            delay_s = FIRST_DELAY_S * 2.0 ** min(tries - 1, 10)
+            self._put_off(at, call, min(delay_s, LONGEST_DELAY_S))
+            return
+        error = f"{why} (tried {tries} times)" if is_retryable else why
+        if call is Call.WAIT:
+            self._ended(at, None, lost=error)
+        elif call is Call.PREPARE:
+            self._finish(at, Ending(TaskState.REJECTED, "can't be prepared here", error=error))
+        else:
+            self._stop = Stop(StopCause.BROKEN, error)
+            self._call(Call.STOP)
+
+    def _started(self, at: Moment, started: Started) -> None:
+        if self.is_over:
+            return
+        self._call(Call.WAIT)
+        if self._stop is not None:
+            return
+        check = self._check()
+        if check is None:
+            self._become_running(at, "started", pid=started.pid)
+            return
+        if self.status.pid != started.pid:
+            self._set_status(replace(self.status, pid=started.pid))
+        # The start period began with the process, perhaps under an earlier agent.
+        age_s = max(0.0, (at.wall_ns - started.started_ns) / SECOND_NS)
+        is_known = self.status.state is TaskState.RUNNING
+        self._health = Health(check, at.now - age_s, is_known_healthy=is_known)
+        self._put_off(at, Call.PROBE, self._health.delay_s(at.now))
+
+    def _become_running(self, at: Moment, message: str, *, pid: int | None) -> None:
+        if self.status.state is TaskState.STARTING:
+            self._move(at, TaskState.RUNNING, message, message=message, pid=pid)
+        elif self.status.pid != pid:
+            self._set_status(replace(self.status, pid=pid))
+
+    def _probed(self, at: Moment, complaint: str | None) -> None:
+        if self.is_over or self._stop is not None or self._health is None:
+            return
+        verdict = self._health.probed(at.now, complaint)
+        if verdict is Verdict.UNHEALTHY:
+            said = (complaint or "").strip()[:ERROR_LIMIT]
+            self._set_status(replace(self.status, is_healthy=False))
+            self._stop = Stop(StopCause.UNHEALTHY, f"unhealthy: {said}")
+            self._call(Call.STOP)
+            return
+        if verdict is Verdict.HEALTHY:
+            self._become_running(at, "healthy", pid=self.status.pid)
+        self._put_off(at, Call.PROBE, self._health.delay_s(at.now))
+
+    def _came_due(self, at: Moment, call: Call) -> None:
+        due = self._due.get(call)
+        # A timer that was overtaken by another is only a hint.
+        if due is None or at.now < due or self.is_forgotten:
+            return
+        del self._due[call]
+        self._call(call)
+
+    def _ended(self, at: Moment, exit_: Exit | None, lost: str = "") -> None:
+        if self._stop is None and self.is_unwanted:
+            self._stop = Stop(StopCause.WANTED)
+        self._finish(at, ending(self.status.state, self._stop, exit_, lost))
+
+    def _finish(self, at: Moment, end: Ending) -> None:
+        self._move(
+            at,
+            end.state,
+            end.why,
+            message=end.message,
+            error=end.error,
+            exit_code=end.exit_code,
+            pid=None,
+        )
+        self._due.clear()
+        # The last answers may still come in; nobody waits for them.
+        self._busy &= {Call.STOP, Call.REMOVE}
+
+    def _adopt(self, at: Moment, held: Held) -> None:
+        """Its process runs, or has ended meanwhile: take it over as it is."""
+        self._walk(at, TaskState.STARTING, "adopted")
+        if held.state is HeldState.ENDED:
+            if self._check() is None and self.status.state is TaskState.STARTING:
+                self._move(at, TaskState.RUNNING, "adopted", message="started")
+            self._ended(at, held.exit)
+        elif held.started is None:
+            self._call(Call.START)  # It says who runs, and leaves what runs as it is.
+        else:
+            self._started(at, held.started)
+
+    def _resume(self, at: Moment, *, is_prepared: bool) -> None:
+        """No process of it was ever seen: go on where the last status left off."""
+        lost = "the engine has lost it"
+        match self.status.state:
+            case TaskState.RUNNING:
+                self._ended(at, None, lost)
+            case TaskState.STARTING if not is_prepared:
+                self._ended(at, None, lost)
+            case _ if self.is_unwanted:
+                pass
+            case TaskState.STARTING:
+                self._call(Call.START)
+            case TaskState.PREPARING:
+                self._call(Call.PREPARE)
+            case TaskState.READY if not is_prepared:
+                self._call(Call.PREPARE)
+
+    def _walk(self, at: Moment, until: TaskState, why: str) -> None:
+        """Go there step by step, from wherever it is before that."""
+        for state in _WALK:
+            if order(self.status.state) < order(state) <= order(until):
+                self._move(at, state, why, message=state.value)
+
+    def _check(self) -> HealthCheck | None:
+        check = self.assignment.spec.task.run.health
+        return None if check is None or check.test[:1] in ((), ("NONE",)) else check
+
+    def _call(self, call: Call) -> None:
+        if call in self._busy:
+            return
+        if call in (Call.STOP, Call.REMOVE):
+            # The runner cancels these; their answers don't come any more.
+            self._busy -= {Call.PREPARE, Call.START, Call.PROBE}
+            for put_off in (Call.PREPARE, Call.START, Call.PROBE, call):
+                self._due.pop(put_off, None)
+        self._busy.add(call)
+        self._effects.append(StartCall(call, self.assignment))
+
+    def _done(self, call: Call) -> None:
+        self._busy.discard(call)
+        self._tries.pop(call, None)
+
+    def _put_off(self, at: Moment, call: Call, delay_s: float) -> None:
+        self._due[call] = at.now + delay_s
+        self._effects.append(PutOffCall(call, self.assignment.task.id, at.now + delay_s))
+
+    def _move(self, at: Moment, new: TaskState, why: str, **changes: object) -> None:
+        old, task_id = self.status.state, self.assignment.task.id
+        try:
+            check_move(task_id, old, new, Writer.WORKER)
+        except IllegalMove as error:
+            raise IllegalMove(f"{error}\n" + "\n".join(self.story)) from None
+        self._tell(at, f"{old.value} -> {new.value}: {why}")
+        self._set_status(replace(self.status, state=new, since_ns=at.wall_ns, **changes))
+        self._effects.append(NoteMove(task_id, old, new, why))
+
+    def _set_status(self, status: TaskStatus) -> None:
+        self.status = replace(status, counter=self.status.counter + 1)
+        self._is_acknowledged = False
+
+    def _tell(self, at: Moment, what: str) -> None:
+        self.story.append(f"{at.now:.3f} {what}")
+
+    def check_invariants(self) -> None:
+        """Called by tests and the simulator after every step."""
+        story = "\n".join(self.story)
+        assert not (self.is_over and self._busy - {Call.STOP, Call.REMOVE}), story
+        assert not (self.is_forgotten and self._busy), story
+        # Unless it waits for its managers (READY), or is over, something is on its way.
+        is_waiting = self.is_over or self.status.state is TaskState.READY
+        assert is_waiting or self._busy or self._due, story

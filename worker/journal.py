@@ -1,0 +1,149 @@
+"""The ledger on a node's disk: one file of checksummed records, one sync per change.
+
+The first record is the header. A change is one record, written and synced before the next one is
+begun, so that a crash can tear the last record only: it is cut off. Anything else that doesn't add
+up is damage, and refused, since going on without the highest term would unfence old leaders. Every
+now and then, and after any failed write, the file is replaced by one that says the same in short.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import zlib
+
+import msgspec
+
+from skep.domain.base import ClusterId, NodeId, decode, encode
+from skep.env import Disk, File, Rejected
+from skep.worker.core.ledger import LEDGER_FORMAT, Change, Ledger, LedgerHeader
+
+log = logging.getLogger(__name__)
+
+PATH = "ledger"
+# Length and checksum of what follows.
+_FRAME = struct.Struct("<II")
+# Below this, shortening isn't worth its two syncs.
+SHORTEN_ABOVE_BYTES = 256 * 1024
+# The file may hold this many times what it says: few rewrites, and a quick start.
+SHORTEN_FACTOR = 4
+
+
+class Journal:
+    """The ledger of one node. `open` it once per incarnation; one `save` at a time."""
+
+    def __init__(self, disk: Disk, header: LedgerHeader) -> None:
+        self._disk = disk
+        self._header = header
+        self._file: File | None = None
+        self._short_size = 0
+        self.ledger = Ledger()
+
+    @classmethod
+    async def open(cls, disk: Disk, cluster_id: ClusterId, node_id: NodeId) -> Journal:
+        """Read what there is, or begin anew. Raises Rejected for what must not be used."""
+        header = LedgerHeader(format=LEDGER_FORMAT, cluster_id=cluster_id, node_id=node_id)
+        journal = cls(disk, header)
+        data = disk.read(PATH)
+        if data is None:
+            await journal._shorten()
+            return journal
+        records, end = _split(data)
+        journal._load(records)
+        if end < len(data):
+            log.warning("ledger torn=%d bytes cut", len(data) - end)
+            await journal._shorten()
+        else:
+            journal._file = disk.open(PATH)
+            journal._short_size = end
+        return journal
+
+    async def save(self, change: Change) -> None:
+        """Make a change durable. Raises OSError; then none of it counts as saved."""
+        if self._file is None:
+            # The last write failed, and who knows what of it is in the file.
+            after = Ledger()
+            after.apply(self.ledger.whole())
+            after.apply(change)
+            await self._replace(after)
+            return
+        try:
+            self._file.append(_frame(encode(change)))
+            await self._file.sync()
+        except OSError:
+            self.close()
+            raise
+        self.ledger.apply(change)
+        limit = max(SHORTEN_ABOVE_BYTES, SHORTEN_FACTOR * self._short_size)
+        if self._file is not None and self._file.size() > limit:
+            await self._shorten()
+
+    def close(self) -> None:
+        """Give the file back; idempotent."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    async def _shorten(self) -> None:
+        self.close()
+        await self._replace(self.ledger)
+
+    async def _replace(self, ledger: Ledger) -> None:
+        data = _frame(encode(self._header)) + _frame(encode(ledger.whole()))
+        await self._disk.replace(PATH, data)
+        self.ledger = ledger
+        self._short_size = len(data)
+        self._file = self._disk.open(PATH)
+
+    def _load(self, records: list[bytes]) -> None:
+        if not records:
+            raise _damaged("it has no header")
+        try:
+            header = decode(LedgerHeader, records[0])
+            changes = [decode(Change, record) for record in records[1:]]
+        except msgspec.DecodeError as error:
+            raise _damaged(str(error)) from None
+        if not 1 <= header.format <= LEDGER_FORMAT:
+            raise Rejected(
+                f"the ledger has format {header.format}, this release reads {LEDGER_FORMAT}"
+            )
+        if (header.cluster_id, header.node_id) != (self._header.cluster_id, self._header.node_id):
+            raise Rejected(
+                f"the folder belongs to node {header.node_id} of cluster {header.cluster_id}; "
+                "every node needs a folder of its own"
+            )
+        for change in changes:
+            self.ledger.apply(change)
+
+
+def _frame(payload: bytes) -> bytes:
+    return _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def _split(data: bytes) -> tuple[list[bytes], int]:
+    """The sound records, and where they end. Raises Rejected unless the rest is a torn record."""
+    records: list[bytes] = []
+    at = 0
+    while at < len(data):
+        rest = data[at:]
+        if not any(rest):
+            break  # The file had grown, but nothing was written there yet.
+        if len(rest) < _FRAME.size:
+            break
+        length, checksum = _FRAME.unpack_from(rest)
+        payload = rest[_FRAME.size : _FRAME.size + length]
+        if len(payload) == length and zlib.crc32(payload) == checksum:
+            records.append(payload)
+            at += _FRAME.size + length
+            continue
+        if _FRAME.size + length < len(rest):
+            raise _damaged(f"the record at byte {at} is broken, and others follow")
+        break
+    return records, at
+
+
+def _damaged(why: str) -> Rejected:
+    return Rejected(
+        f"the ledger is damaged: {why}. Remove the node from the cluster, move its folder away, "
+        "and let it join anew"
+    )
