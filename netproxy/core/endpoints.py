@@ -134,6 +134,7 @@ class EndpointTable:
         self._partial: list[EndpointUpdate] = []
         self._partial_bytes = 0
         self._is_connected = False
+        self._needs_whole = False
         self._told: tuple[int, tuple[str, ...]] | None = None
         self._behind_since: float | None = None
 
@@ -161,7 +162,8 @@ class EndpointTable:
         self._disconnect()
         self._is_connected = True
         # An increment would start at what is in force, but be added to what is held.
-        hello = self.in_force if self.in_force == self.version else 0
+        can_continue = self.in_force == self.version and not self._needs_whole
+        hello = self.in_force if can_continue else 0
         self._told = (hello, ())
         effects: list[Effect] = [SendHello(hello)]
         if hello and self.errors:
@@ -181,10 +183,10 @@ class EndpointTable:
         if not self._is_connected:
             return []  # It was on its way when the stream was cut.
         if self._partial and not _is_same_step(self._partial[0], update):
-            return self._cut(f"a frame of version {update.version} amid another step")
+            return self._resync(f"a frame of version {update.version} amid another step")
         self._partial_bytes += size_bytes
         if self._partial_bytes > STEP_LIMIT_BYTES:
-            return self._cut(f"version {update.version} is over {STEP_LIMIT_BYTES} bytes")
+            return self._resync(f"version {update.version} is over {STEP_LIMIT_BYTES} bytes")
         self._partial.append(update)
         if update.is_partial:
             return []
@@ -193,6 +195,10 @@ class EndpointTable:
         if update.is_complete:
             return self._replace(now, frames)
         return self._increment(frames)
+
+    def _resync(self, why: str) -> list[Effect]:
+        self._needs_whole = True
+        return self._cut(why)
 
     def _cut(self, why: str) -> list[Effect]:
         self._disconnect()
@@ -207,6 +213,7 @@ class EndpointTable:
                 return self._cut(f"the manager is at {version}, behind {self.version}")
             self.in_force = 0
         self._behind_since = None
+        self._needs_whole = False
         services = {s.service_id: s for frame in frames for s in frame.services}
         nodes = {n.node_id: n for frame in frames for n in frame.nodes}
         return self._hold(version, services, nodes)
@@ -214,9 +221,9 @@ class EndpointTable:
     def _increment(self, frames: list[EndpointUpdate]) -> list[Effect]:
         from_version, version = frames[-1].from_version, frames[-1].version
         if from_version != self.version:
-            return self._cut(f"a step from {from_version}, but {self.version} is held")
+            return self._resync(f"a step from {from_version}, but {self.version} is held")
         if version < from_version:
-            return self._cut(f"a step back, from {from_version} to {version}")
+            return self._resync(f"a step back, from {from_version} to {version}")
         self._behind_since = None
         services, nodes = dict(self.services), dict(self.nodes)
         for frame in frames:

@@ -1,0 +1,170 @@
+"""Who gets the next connection, and what happens when it is refused."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skep.domain.base import TaskId
+from skep.domain.spec import Balance
+from skep.netproxy.core.balance import REFUSED_FOR_S, Balancer
+from skep.netproxy.core.dial import (
+    ATTEMPT_S,
+    TOTAL_S,
+    Attempt,
+    Connected,
+    Dial,
+    Established,
+    GivenUp,
+    Refused,
+    Requested,
+    Withdrawn,
+)
+from skep.netproxy.core.routes import Candidate
+
+
+def candidates(count: int) -> tuple[Candidate, ...]:
+    """Local and remote ones in turn: the balancer must not care."""
+    return tuple(
+        Candidate(
+            task_id=TaskId(f"t{place}"),
+            address=f"127.0.16.{place}",
+            mesh_address=None if place % 2 else "127.0.0.2:7946",
+        )
+        for place in range(1, count + 1)
+    )
+
+
+def picks(balancer: Balancer, count: int, now: float = 0.0) -> list[str]:
+    chosen: list[str] = []
+    for _ in range(count):
+        candidate = balancer.pick(now, ())
+        balancer.check_invariants()
+        assert candidate is not None
+        chosen.append(candidate.task_id)
+    return chosen
+
+
+def test_round_robin_takes_turns_whatever_is_open() -> None:
+    balancer = Balancer(Balance.ROUND_ROBIN, candidates(3))
+    assert picks(balancer, 7) == ["t1", "t2", "t3", "t1", "t2", "t3", "t1"]
+
+
+def test_least_connections_fills_up_what_is_lowest() -> None:
+    balancer = Balancer(Balance.LEAST_CONNECTIONS, candidates(3))
+    assert picks(balancer, 6) == ["t1", "t2", "t3", "t1", "t2", "t3"]
+    balancer.release(TaskId("t2"))
+    balancer.release(TaskId("t2"))
+    assert picks(balancer, 3) == ["t2", "t2", "t3"]
+    assert [balancer.active(TaskId(t)) for t in ("t1", "t2", "t3")] == [2, 2, 3]
+
+
+def test_what_refused_is_tried_last_for_a_while() -> None:
+    balancer = Balancer(Balance.ROUND_ROBIN, candidates(3))
+    balancer.refuse(10.0, TaskId("t1"))
+    assert picks(balancer, 4, now=10.0) == ["t2", "t3", "t2", "t3"]
+    assert picks(balancer, 3, now=10.0 + REFUSED_FOR_S) == ["t1", "t2", "t3"]
+
+
+def test_what_refused_is_still_tried_when_there_is_nothing_else() -> None:
+    balancer = Balancer(Balance.LEAST_CONNECTIONS, candidates(2))
+    for task_id in ("t1", "t2"):
+        balancer.refuse(10.0, TaskId(task_id))
+    assert picks(balancer, 2, now=10.0) == ["t1", "t2"]
+
+
+def test_connections_of_a_removed_task_can_still_end() -> None:
+    balancer = Balancer(Balance.LEAST_CONNECTIONS, candidates(2))
+    picks(balancer, 2)
+    balancer.update(Balance.LEAST_CONNECTIONS, candidates(1))
+    balancer.check_invariants()
+    assert picks(balancer, 2) == ["t1", "t1"]
+    balancer.release(TaskId("t2"))
+    assert balancer.active(TaskId("t2")) == 0
+
+
+def test_nothing_to_pick_from() -> None:
+    assert Balancer(Balance.ROUND_ROBIN).pick(0.0, ()) is None
+
+
+def test_a_dial_that_succeeds_at_once() -> None:
+    [first] = candidates(1)
+    balancer = Balancer(Balance.ROUND_ROBIN, (first,))
+    dial = Dial(balancer)
+    assert dial.step(Requested(0.0)) == Attempt(first, ATTEMPT_S)
+    assert dial.step(Connected(0.1)) == Established(first)
+    assert balancer.active(first.task_id) == 1
+
+
+def test_a_refused_connection_goes_to_the_next_each_at_most_once() -> None:
+    first, second = candidates(2)
+    balancer = Balancer(Balance.ROUND_ROBIN, (first, second))
+    dial = Dial(balancer)
+    assert dial.step(Requested(0.0)) == Attempt(first, ATTEMPT_S)
+    assert dial.step(Refused(0.1, "refused")) == Attempt(second, ATTEMPT_S)
+    assert dial.step(Refused(0.2, "late")) == GivenUp("refused", "t1 refused, t2 late")
+    assert balancer.active(first.task_id) == balancer.active(second.task_id) == 0
+
+
+def test_no_endpoints_is_told_at_once() -> None:
+    assert Dial(Balancer(Balance.ROUND_ROBIN)).step(Requested(0.0)) == GivenUp(
+        "no_endpoints", "no healthy task"
+    )
+
+
+def test_all_attempts_together_are_bounded() -> None:
+    several = candidates(9)
+    dial = Dial(Balancer(Balance.ROUND_ROBIN, several))
+    assert dial.step(Requested(0.0)) == Attempt(several[0], ATTEMPT_S)
+    assert dial.step(Refused(TOTAL_S - 0.5, "slow")) == Attempt(several[1], 0.5)
+    last = dial.step(Refused(TOTAL_S, "slow"))
+    assert last == GivenUp("timeout", "t1 slow, t2 slow")
+
+
+def test_a_withdrawn_candidate_is_no_blemish() -> None:
+    first, second = candidates(2)
+    balancer = Balancer(Balance.ROUND_ROBIN, (first, second))
+    dial = Dial(balancer)
+    dial.step(Requested(0.0))
+    assert dial.step(Withdrawn(0.1)) == Attempt(second, ATTEMPT_S)
+    assert picks(balancer, 1) == ["t1"]
+
+
+def test_an_abandoned_dial_gives_back_what_it_holds() -> None:
+    balancer = Balancer(Balance.ROUND_ROBIN, candidates(1))
+    dial = Dial(balancer)
+    dial.step(Requested(0.0))
+    dial.abandon()
+    dial.abandon()
+    assert balancer.active(TaskId("t1")) == 0
+    with pytest.raises(AssertionError, match="after the end"):
+        dial.step(Connected(1.0))
+
+
+@given(
+    st.sampled_from(list(Balance)),
+    st.lists(st.tuples(st.integers(0, 5), st.integers(1, 5)), max_size=80),
+)
+def test_whatever_happens_counts_stay_right(balance: Balance, moves: list[tuple[int, int]]) -> None:
+    balancer = Balancer(balance, candidates(3))
+    opened: list[TaskId] = []
+    for place, (move, number) in enumerate(moves):
+        match move:
+            case 0:
+                balancer.update(balance, candidates(number))
+            case 1:
+                balancer.refuse(float(place), TaskId(f"t{number}"))
+            case 2 if opened:
+                balancer.release(opened.pop(number % len(opened)))
+            case _:
+                tried = {TaskId(f"t{number}")}
+                candidate = balancer.pick(float(place), tried)
+                others = [c for c in balancer.candidates if c.task_id not in tried]
+                assert (candidate is None) == (not others)
+                if candidate is not None:
+                    assert candidate in others
+                    opened.append(candidate.task_id)
+        balancer.check_invariants()
+        for number in range(1, 6):
+            assert balancer.active(TaskId(f"t{number}")) == opened.count(TaskId(f"t{number}"))

@@ -1,0 +1,220 @@
+"""The header between netproxies, routes, and addresses: what is read and what is refused."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skep.domain.base import ClusterId, NodeId, ServiceId, TaskId
+from skep.domain.endpoints import Endpoint, MeshNode, ServiceEndpoints
+from skep.domain.spec import Balance, Port
+from skep.env import Rejected
+from skep.netproxy.core.address import parse_address, refuse_open_listener, show_address
+from skep.netproxy.core.mesh import (
+    HEADER_LIMIT_BYTES,
+    MAGIC,
+    PREFIX_BYTES,
+    VERSION,
+    MeshHeader,
+    MeshRefused,
+    MeshStatus,
+    encode_header,
+    read_body,
+    read_prefix,
+    read_status,
+)
+from skep.netproxy.core.routes import Candidate, Desired, Route, build
+from skep.netproxy.core.tables import Tables
+
+CLUSTER = ClusterId("c")
+
+
+def header(task_id: str | None = "t1", cluster: str = "c") -> MeshHeader:
+    return MeshHeader(
+        cluster_id=ClusterId(cluster),
+        service_id=ServiceId("s"),
+        port=80,
+        task_id=None if task_id is None else TaskId(task_id),
+        client="127.0.0.1:5",
+    )
+
+
+def read(data: bytes) -> MeshHeader:
+    assert read_prefix(data[:PREFIX_BYTES]) == len(data) - PREFIX_BYTES
+    return read_body(data[PREFIX_BYTES:], CLUSTER)
+
+
+@pytest.mark.parametrize("task_id", ["t1", None])
+def test_a_header_survives_the_journey(task_id: str | None) -> None:
+    assert read(encode_header(header(task_id))) == header(task_id)
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"GET / H", MeshStatus.MALFORMED),
+        (MAGIC + bytes((VERSION + 1, 0, 9)), MeshStatus.UNKNOWN_VERSION),
+        (MAGIC + bytes((VERSION, 0, 0)), MeshStatus.MALFORMED),
+        (
+            MAGIC + bytes((VERSION,)) + (HEADER_LIMIT_BYTES + 1).to_bytes(2, "big"),
+            MeshStatus.MALFORMED,
+        ),
+    ],
+)
+def test_a_prefix_that_is_refused(data: bytes, status: MeshStatus) -> None:
+    with pytest.raises(MeshRefused) as refused:
+        read_prefix(data)
+    assert refused.value.status is status
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (msgspec.msgpack.encode(header(cluster="other")), MeshStatus.WRONG_CLUSTER),
+        (msgspec.msgpack.encode({"cluster_id": "c"}), MeshStatus.MALFORMED),
+        (b"\xc1", MeshStatus.MALFORMED),
+    ],
+)
+def test_a_body_that_is_refused(body: bytes, status: MeshStatus) -> None:
+    with pytest.raises(MeshRefused) as refused:
+        read_body(body, CLUSTER)
+    assert refused.value.status is status
+
+
+def test_a_field_of_a_later_release_is_passed_over() -> None:
+    body = msgspec.msgpack.encode({**msgspec.to_builtins(header()), "tls": True})
+    assert read_body(body, CLUSTER) == header()
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_do_worse_than_be_refused(data: bytes) -> None:
+    try:
+        read_prefix(data[:PREFIX_BYTES].ljust(PREFIX_BYTES, b"\0"))
+        read_body(data, CLUSTER)
+    except MeshRefused:
+        pass
+    read_status(data[:1])
+
+
+def test_an_owner_that_closes_without_a_word_has_refused() -> None:
+    assert read_status(b"") is MeshStatus.REFUSED
+    assert read_status(b"\x01") is MeshStatus.CONNECTED
+    assert read_status(b"\xff") is MeshStatus.MALFORMED
+
+
+# ---------------------------------------------------------------------------------------- routes
+
+
+def web(name: str = "web", published: int | None = 80, **where: str) -> ServiceEndpoints:
+    return ServiceEndpoints(
+        service_id=ServiceId(name),
+        name=name,
+        ports=(Port(target=8080, published=published),),
+        endpoints=tuple(
+            Endpoint(task_id=TaskId(t), node_id=NodeId(n), address="127.0.16.1")
+            for t, n in where.items()
+        ),
+    )
+
+
+MESH = {NodeId("there"): MeshNode(node_id=NodeId("there"), mesh_address="127.0.0.2:7946")}
+
+
+def route(name: str = "web", published: int = 80, **where: str) -> Route:
+    return Route(
+        service_id=ServiceId(name),
+        service_name=name,
+        published=published,
+        target=8080,
+        balance=Balance.ROUND_ROBIN,
+        candidates=tuple(
+            Candidate(
+                task_id=TaskId(t),
+                address="127.0.16.1",
+                mesh_address=None if n == "here" else "127.0.0.2:7946",
+            )
+            for t, n in where.items()
+        ),
+    )
+
+
+def test_tasks_of_other_nodes_go_by_their_mesh() -> None:
+    assert build(NodeId("here"), 5, (web(t1="here", t2="there"),), MESH) == Desired(
+        version=5, routes=(route(t1="here", t2="there"),)
+    )
+
+
+def test_a_task_whose_node_has_no_mesh_is_a_problem_and_no_candidate() -> None:
+    assert build(NodeId("here"), 5, (web(t1="nowhere", t2="there"),), MESH) == Desired(
+        version=5,
+        routes=(route(t2="there"),),
+        problems=("web: task t1 can't be reached: its node nowhere has no mesh address",),
+    )
+
+
+def test_a_port_not_yet_allocated_has_no_route_and_one_taken_twice_is_a_problem() -> None:
+    services = (web("b", t1="here"), web("a", t2="here"), web("c", published=None))
+    assert build(NodeId("here"), 5, services, {}) == Desired(
+        version=5,
+        routes=(route("a", t2="here"),),
+        problems=("port 80: b can't have it, a has it",),
+    )
+
+
+def test_the_mesh_reaches_tasks_of_this_node_alone() -> None:
+    tables = Tables()
+    tables.update(Desired(version=1, routes=(route(t1="here", t2="there"),)))
+    service_id = ServiceId("web")
+    named = tables.here(service_id, 8080, TaskId("t1"))
+    assert named is not None
+    assert [c.task_id for c in named.balancer.candidates] == ["t1"]
+    any_of_them = tables.here(service_id, 8080, None)
+    assert any_of_them is not None
+    assert [c.task_id for c in any_of_them.balancer.candidates] == ["t1"]
+    assert tables.here(service_id, 8080, TaskId("t2")) is None
+    assert tables.here(service_id, 9999, TaskId("t1")) is None
+    assert tables.here(ServiceId("x"), 8080, None) is None
+
+
+def test_a_balancer_stays_with_its_service_and_is_emptied_when_removed() -> None:
+    tables = Tables()
+    tables.update(Desired(version=1, routes=(route(t1="here", t2="there"),)))
+    before = tables.published(80)
+    assert before is not None
+    tables.update(Desired(version=2, routes=(route(t2="there"),)))
+    after = tables.published(80)
+    assert after is not None
+    assert after.balancer is before.balancer
+    assert not tables.names(ServiceId("web"), 8080, before.route.candidates[0])
+    assert tables.names(ServiceId("web"), 8080, before.route.candidates[1])
+    tables.update(Desired(version=3, routes=(route("other", t3="here"),)))
+    assert before.balancer.candidates == ()
+    assert tables.here(ServiceId("web"), 8080, None) is None
+
+
+# ------------------------------------------------------------------------------------- addresses
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:80", "[::1]:65535"])
+def test_an_address_survives_the_journey(text: str) -> None:
+    assert show_address(parse_address(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "127.0.0.1", "localhost:80", "127.0.0.1:x", "127.0.0.1:70000"]
+)
+def test_an_address_that_is_refused(text: str) -> None:
+    with pytest.raises(Rejected):
+        parse_address(text)
+
+
+def test_a_listener_open_to_strangers_is_refused_unless_allowed() -> None:
+    assert refuse_open_listener("127.9.9.9", (), "--mesh") is False
+    assert refuse_open_listener("10.1.2.3", ("10.0.0.0/8",), "--mesh") is True
+    for allowed in ((), ("10.2.0.0/16",)):
+        with pytest.raises(Rejected, match="not a loopback address"):
+            refuse_open_listener("10.1.2.3", allowed, "--mesh")
+    with pytest.raises(Rejected, match="insecure-listen"):
+        refuse_open_listener("10.1.2.3", ("x",), "--mesh")
