@@ -1,0 +1,415 @@
+"""A control API in memory: managers that share one state, on a network that fails when told to."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeVar, get_type_hints
+
+from skep.api import codec
+from skep.domain import control as c
+from skep.domain.base import NodeId, Struct, replace
+from skep.domain.objects import Cluster as ClusterRow
+from skep.domain.objects import (
+    Node,
+    NodeDescription,
+    NodeRole,
+    NodeState,
+    Object,
+    Service,
+    Stack,
+    Task,
+    TaskStatus,
+)
+from skep.domain.spec import ServiceSpec
+from skep.domain.states import DesiredState, TaskState
+from skep.env import (
+    CallError,
+    Channel,
+    Code,
+    DiceIds,
+    Listener,
+    Monotonic,
+    Stream,
+    StreamBroken,
+    Timer,
+    WallNs,
+)
+from skep.env import Service as Served
+
+T = TypeVar("T")
+Row = TypeVar("Row", bound=Object)
+
+M1, M2, M3 = "127.32.0.1:4000", "127.32.0.2:4000", "127.32.0.3:4000"
+ADDRESSES = (M1, M2, M3)
+
+
+class FakeClock:
+    """Time that passes only by waiting."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def now(self) -> Monotonic:
+        return Monotonic(self.time)
+
+    def wall(self) -> WallNs:
+        return WallNs(int(self.time * 1e9))
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
+        raise NotImplementedError
+
+    async def sleep(self, delay_s: float) -> None:
+        self.time += delay_s
+        await asyncio.sleep(0)
+
+    async def within(self, deadline_s: float, awaitable: Awaitable[T]) -> T:
+        return await awaitable
+
+
+class FakeStream:
+    """The client's end of a stream."""
+
+    peer = "fake"
+
+    def __init__(self, first: list[bytes]) -> None:
+        self.frames: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
+        self.sent = first
+
+    async def send(self, frame: bytes) -> None:
+        self.sent.append(frame)
+
+    async def receive(self) -> bytes | None:
+        frame = await self.frames.get()
+        if isinstance(frame, Exception):
+            raise frame
+        return frame
+
+    async def close(self) -> None:
+        self.frames.put_nowait(None)
+
+
+@dataclass
+class FakeNetwork:
+    """A Transport. `down` refuse; `hung` never answer; `losing` do it and lose the answer."""
+
+    control: FakeControl
+    clock: FakeClock
+    down: set[str] = field(default_factory=set)
+    hung: set[str] = field(default_factory=set)
+    losing: set[str] = field(default_factory=set)
+    calls: list[tuple[str, str, bytes]] = field(default_factory=list)
+
+    async def listen(self, address: str, service: Served) -> Listener:
+        raise NotImplementedError
+
+    def channel(self, address: str) -> Channel:
+        return FakeChannel(self, address)
+
+
+@dataclass
+class FakeChannel:
+    network: FakeNetwork
+    address: str
+
+    async def call(self, method: str, request: bytes, *, deadline_s: float) -> bytes:
+        await asyncio.sleep(0)
+        network = self.network
+        network.calls.append((self.address, method, request))
+        if self.address in network.down:
+            raise CallError(Code.UNAVAILABLE, f"{self.address}: failed to connect")
+        if self.address in network.hung:
+            network.clock.time += deadline_s
+            raise CallError(Code.DEADLINE_EXCEEDED, f"{self.address}: deadline exceeded")
+        answer = network.control.serve(method.rpartition("/")[2], request)
+        if self.address in network.losing:
+            raise CallError(Code.UNKNOWN, f"{self.address}: connection lost")
+        return answer
+
+    async def open(self, method: str, *, deadline_s: float) -> Stream:
+        if self.address in self.network.down:
+            raise CallError(Code.UNAVAILABLE, f"{self.address}: failed to connect")
+        stream = FakeStream([])
+        self.network.control.streams.append(stream)
+        return stream
+
+    async def close(self) -> None:
+        pass
+
+
+def no_such(kind: str, ref: str) -> CallError:
+    return CallError(Code.NOT_FOUND, f"no {kind} {ref!r}; see `skep {kind} ls`")
+
+
+class FakeControl:
+    """The control API over plain dicts. Services converge when `converge` is called, or at once
+    with `is_quick`."""
+
+    def __init__(self, *, is_quick: bool = True) -> None:
+        self.ids = DiceIds(random.Random("fake"))
+        self.is_quick = is_quick
+        self.version = 10
+        self.nodes: dict[str, Node] = {}
+        self.services: dict[str, Service] = {}
+        self.tasks: dict[str, Task] = {}
+        self.stacks: dict[str, Stack] = {}
+        self.answers: dict[str, Struct] = {}
+        self.streams: list[FakeStream] = []
+        self.problems: dict[str, tuple[str, ...]] = {}
+        for number in (1, 2, 3):
+            self._add_node(f"m{number}", NodeRole.MANAGER, number)
+        for number in (1, 2, 3):
+            self._add_node(f"w{number}", NodeRole.WORKER, number + 3)
+
+    def _add_node(self, name: str, role: NodeRole, number: int) -> None:
+        row = Node(
+            id=NodeId(f"{name}-id"),
+            name=name,
+            role=role,
+            description=NodeDescription(hostname=name, address=f"127.32.0.{number}"),
+            state=NodeState.READY,
+            runs_tasks=role is NodeRole.WORKER,
+        )
+        self.nodes[row.id] = row
+
+    def serve(self, method: str, data: bytes) -> bytes:
+        handler: Callable[[Struct], Struct] = getattr(self, f"on_{method}")
+        request = codec.decode(get_type_hints(handler)["q"], data)
+        request_id = getattr(request, "request_id", None)
+        if request_id in self.answers:
+            return codec.encode(self.answers[request_id])
+        answer = handler(request)
+        if request_id is not None:
+            self.answers[request_id] = answer
+        return codec.encode(answer)
+
+    def stamped(self, row: Row) -> Row:
+        self.version += 1
+        return replace(row, version=self.version)
+
+    def find(self, table: dict[str, Row], kind: str, ref: str) -> Row:
+        for row in table.values():
+            if ref in (row.id, getattr(row, "name", None)) or row.id.startswith(ref):
+                return row
+        raise no_such(kind, ref)
+
+    # ------------------------------------------------------------------------------ reads
+
+    def on_GetCluster(self, q: c.GetClusterRequest) -> c.GetClusterResponse:  # noqa: N802
+        row = ClusterRow(id="cluster-id", block=32)
+        return c.GetClusterResponse(cluster=row, leader_id=NodeId("m1-id"), version=self.version)
+
+    def on_ListNodes(self, q: c.ListNodesRequest) -> c.ListNodesResponse:  # noqa: N802
+        nodes = tuple(self.nodes.values())
+        return c.ListNodesResponse(nodes=nodes, leader_id=NodeId("m1-id"), version=self.version)
+
+    def on_GetNode(self, q: c.GetRequest) -> Node:  # noqa: N802
+        return self.find(self.nodes, "node", q.ref)
+
+    def on_GetService(self, q: c.GetRequest) -> c.ServiceView:  # noqa: N802
+        return self.view(self.find(self.services, "service", q.ref))
+
+    def on_ListServices(self, q: c.ListServicesRequest) -> c.ListServicesResponse:  # noqa: N802
+        rows = self.services.values()
+        if q.stack is not None:
+            stack = self.find(self.stacks, "stack", q.stack)
+            rows = [row for row in rows if row.stack_id == stack.id]  # type: ignore[assignment]
+        views = tuple(self.view(row) for row in sorted(rows, key=lambda row: row.name))
+        return c.ListServicesResponse(services=views, version=self.version)
+
+    def on_ListTasks(self, q: c.ListTasksRequest) -> c.ListTasksResponse:  # noqa: N802
+        tasks = list(self.tasks.values())
+        if q.service is not None:
+            owner = self.find(self.services, "service", q.service)
+            tasks = [task for task in tasks if task.service_id == owner.id]
+        if q.node is not None:
+            node = self.find(self.nodes, "node", q.node)
+            tasks = [task for task in tasks if task.node_id == node.id]
+        if q.stack is not None:
+            stack = self.find(self.stacks, "stack", q.stack)
+            owned = {row.id for row in self.services.values() if row.stack_id == stack.id}
+            tasks = [task for task in tasks if task.service_id in owned]
+        if not q.is_all:
+            tasks = [task for task in tasks if not task.is_terminal]
+        return c.ListTasksResponse(tasks=tuple(tasks), version=self.version)
+
+    def on_GetTask(self, q: c.GetRequest) -> Task:  # noqa: N802
+        return self.find(self.tasks, "task", q.ref)
+
+    def on_GetStack(self, q: c.GetRequest) -> Stack:  # noqa: N802
+        return self.find(self.stacks, "stack", q.ref)
+
+    def on_ListStacks(self, q: c.ListStacksRequest) -> c.ListStacksResponse:  # noqa: N802
+        return c.ListStacksResponse(stacks=tuple(self.stacks.values()), version=self.version)
+
+    def view(self, row: Service) -> c.ServiceView:
+        tasks = [task for task in self.tasks.values() if task.service_id == row.id]
+        running = sum(task.status.state is TaskState.RUNNING for task in tasks)
+        return c.ServiceView(
+            service=row,
+            running=running,
+            desired=row.spec.replicas,
+            is_converged=running == row.spec.replicas and not row.is_removing,
+            problems=self.problems.get(row.name, ()),
+        )
+
+    # ------------------------------------------------------------------------------ writes
+
+    def on_UpdateNode(self, q: c.UpdateNodeRequest) -> Node:  # noqa: N802
+        row = self.find(self.nodes, "node", q.ref)
+        labels = {key: value for key, value in row.labels if key not in q.labels_removed}
+        labels |= dict(q.labels_set)
+        self.nodes[row.id] = self.stamped(
+            replace(
+                row,
+                availability=q.availability or row.availability,
+                labels=tuple(sorted(labels.items())),
+            )
+        )
+        return self.nodes[row.id]
+
+    def on_RemoveNode(self, q: c.RemoveRequest) -> c.RemoveResponse:  # noqa: N802
+        row = self.find(self.nodes, "node", q.ref)
+        if row.state is not NodeState.DOWN:
+            raise CallError(Code.FAILED_PRECONDITION, f"node {row.name!r} is not down; stop it")
+        del self.nodes[row.id]
+        return c.RemoveResponse(id=row.id, name=row.name)
+
+    def on_CreateService(self, q: c.CreateServiceRequest) -> Service:  # noqa: N802
+        return self.create(q.spec)
+
+    def on_UpdateService(self, q: c.UpdateServiceRequest) -> Service:  # noqa: N802
+        row = self.find(self.services, "service", q.ref)
+        if q.version is not None and q.version != row.version:
+            raise CallError(Code.ABORTED, f"service {row.name!r} was changed meanwhile")
+        self.services[row.id] = self.stamped(
+            replace(row, spec=q.spec, revision=row.revision + 1, ports=q.spec.ports)
+        )
+        if self.is_quick:
+            self.converge()
+        return self.services[row.id]
+
+    def on_RemoveService(self, q: c.RemoveRequest) -> c.RemoveResponse:  # noqa: N802
+        row = self.find(self.services, "service", q.ref)
+        self.services[row.id] = self.stamped(replace(row, is_removing=True))
+        if self.is_quick:
+            self.converge()
+        return c.RemoveResponse(id=row.id, name=row.name)
+
+    def on_RemoveTask(self, q: c.RemoveRequest) -> c.RemoveResponse:  # noqa: N802
+        row = self.find(self.tasks, "task", q.ref)
+        return c.RemoveResponse(id=row.id, name=row.name)
+
+    def on_DeployStack(self, q: c.DeployStackRequest) -> c.DeployStackResponse:  # noqa: N802
+        found = [row for row in self.stacks.values() if row.name == q.spec.name]
+        row = found[0] if found else Stack(id=self.ids.new_id(), name=q.spec.name, spec=q.spec)  # type: ignore[arg-type]
+        row = self.stacks[row.id] = self.stamped(replace(row, spec=q.spec))
+        created, updated, unchanged = [], [], []
+        by_name = {service.name: service for service in self.services.values()}
+        for spec in q.spec.services:
+            old = by_name.get(spec.name)
+            if old is None:
+                self.create(spec, row)
+                created.append(spec.name)
+            elif old.spec == spec:
+                unchanged.append(spec.name)
+            else:
+                self.services[old.id] = self.stamped(replace(old, spec=spec, ports=spec.ports))
+                updated.append(spec.name)
+        wanted = {spec.name for spec in q.spec.services}
+        gone = [s for s in self.services.values() if s.stack_id == row.id and s.name not in wanted]
+        names = tuple(service.name for service in gone)
+        if q.is_prune:
+            for service in gone:
+                self.services[service.id] = replace(service, is_removing=True)
+        if self.is_quick:
+            self.converge()
+        return c.DeployStackResponse(
+            stack=row,
+            created=tuple(created),
+            updated=tuple(updated),
+            unchanged=tuple(unchanged),
+            removed=names if q.is_prune else (),
+            kept=() if q.is_prune else names,
+        )
+
+    def on_RemoveStack(self, q: c.RemoveRequest) -> c.RemoveResponse:  # noqa: N802
+        row = self.find(self.stacks, "stack", q.ref)
+        del self.stacks[row.id]
+        for service in list(self.services.values()):
+            if service.stack_id == row.id:
+                self.services[service.id] = replace(service, is_removing=True)
+        if self.is_quick:
+            self.converge()
+        return c.RemoveResponse(id=row.id, name=row.name)
+
+    def create(self, spec: ServiceSpec, stack: Stack | None = None) -> Service:
+        if any(row.name == spec.name for row in self.services.values()):
+            raise CallError(Code.ALREADY_EXISTS, f"there is a service {spec.name!r} already")
+        if not spec.task.run.command and not spec.task.run.args:
+            raise CallError(
+                Code.INVALID_ARGUMENT, "spec.task.run: no command", {"field": "spec.task.run"}
+            )
+        row = Service(
+            id=self.ids.new_id(),  # type: ignore[arg-type]
+            name=spec.name,
+            spec=spec,
+            stack_id=stack.id if stack else None,
+            ports=spec.ports,
+        )
+        self.services[row.id] = self.stamped(row)
+        if self.is_quick:
+            self.converge()
+        return self.services[row.id]
+
+    def converge(self) -> None:
+        """Make reality as wanted, at once."""
+        for row in list(self.services.values()):
+            replicas = 0 if row.is_removing else row.spec.replicas
+            for task in [task for task in self.tasks.values() if task.service_id == row.id]:
+                if task.slot > replicas:
+                    del self.tasks[task.id]
+            slots = {task.slot for task in self.tasks.values() if task.service_id == row.id}
+            for slot in set(range(1, replicas + 1)) - slots:
+                self.add_task(row, slot)
+            if row.is_removing:
+                del self.services[row.id]
+
+    def add_task(self, row: Service, slot: int, state: TaskState = TaskState.RUNNING) -> Task:
+        number = (slot - 1) % 3 + 1
+        task = Task(
+            id=self.ids.new_id(),  # type: ignore[arg-type]
+            service_id=row.id,
+            service_name=row.name,
+            revision=row.revision,
+            slot=slot,
+            node_id=NodeId(f"w{number}-id"),
+            address=f"127.32.16.{slot}",
+            desired_state=DesiredState.RUNNING,
+            status=TaskStatus(state=state, since_ns=1_000_000_000, pid=4000 + slot),
+        )
+        self.tasks[task.id] = self.stamped(task)
+        return self.tasks[task.id]
+
+    def tell(self, stream: FakeStream, event: c.WatchEvent) -> None:
+        stream.frames.put_nowait(codec.encode(event))
+
+    def cut(self, stream: FakeStream) -> None:
+        stream.frames.put_nowait(StreamBroken("fake: cut"))
+
+
+@dataclass
+class FakeSeams:
+    """Everything together; what `connect(seams=...)` takes."""
+
+    clock: FakeClock
+    ids: DiceIds
+    transport: FakeNetwork
+
+
+def seams(control: FakeControl | None = None) -> FakeSeams:
+    clock = FakeClock()
+    network = FakeNetwork(control or FakeControl(), clock)
+    return FakeSeams(clock, DiceIds(random.Random("client")), network)
