@@ -1,8 +1,8 @@
 """What one worker must hold, and the difference to what it was told last.
 
-A worker holds every task that was placed on it and has not ended. A task that ended while the
-session lives stays with its worker (its output can still be read) until its row is deleted; a
-worker that registers anew isn't given what has ended.
+A worker holds every task that was placed on it, until the task's row is deleted. One that has ended
+is among them: it isn't started again, but what is left of it (its output) stays with its worker for
+as long as people can ask for it.
 """
 
 from __future__ import annotations
@@ -31,18 +31,15 @@ class WorkerSet:
 
     def complete(self, tasks: Iterable[Task], wrap: Wrap) -> list[AssignmentSet]:
         """The first set of a session, in frames."""
-        alive = [task for task in tasks if not task.is_terminal]
-        self.told = {task.id: task.desired_state for task in alive}
-        return self._frames(AssignmentKind.COMPLETE, alive, [], wrap)
+        held = list(tasks)
+        self.told = {task.id: task.desired_state for task in held}
+        return self._frames(AssignmentKind.COMPLETE, held, [], wrap)
 
     def increment(self, tasks: Iterable[Task], wrap: Wrap) -> list[AssignmentSet]:
         """What has changed since, in frames; nothing if nothing has."""
         now = {task.id: task for task in tasks}
         changed = [
-            task
-            for task in now.values()
-            if self.told.get(task.id) is not task.desired_state
-            and (task.id in self.told or not task.is_terminal)
+            task for task in now.values() if self.told.get(task.id) is not task.desired_state
         ]
         removed = [task_id for task_id in self.told if task_id not in now]
         if not changed and not removed:
