@@ -50,23 +50,22 @@ class Journal:
         self._is_idle.set()
 
     async def open(self) -> None:
-        """Read what is on disk and cut off an unfinished write. Raises JournalCorrupt."""
-        replayed = records.replay(self._env.disk.read(PATH) or b"")
+        """Read what is on disk, without an unfinished write. Raises JournalCorrupt, JournalFailed.
+
+        All of it is written anew. What was read may be in the kernel's memory only: after a failed
+        sync the kernel shows pages that it will never write, and says no more about them.
+        """
+        data = self._env.disk.read(PATH) or b""
+        replayed = records.replay(data)
         records.check_owner(replayed.opened, self._opened.cluster, self._opened.raft_id)
         self.log, self.term, self.voted_for = replayed.log, replayed.term, replayed.voted_for
+        if torn_bytes := len(data) - replayed.size:
+            logger.warning("journal node=%s cut=%d why=torn tail", self._env.node, torn_bytes)
         try:
-            self._file = self._env.disk.open(PATH)
-            torn_bytes = self._file.size() - replayed.size
-            if torn_bytes:
-                logger.warning("journal node=%s cut=%d why=torn tail", self._env.node, torn_bytes)
-                self._file.truncate(replayed.size)
-            # What was read may never have been synced; it must not be lost after it was acted on.
-            await self._file.sync()
+            await self._rewrite()
         except OSError as error:
-            raise JournalFailed(f"can't open the journal: {error}") from error
+            raise JournalFailed(f"can't write the journal: {error}") from error
         self.durable_index = self._writing_index = self.log.last_index
-        if replayed.opened is None:
-            self._record(self._opened)
 
     # ------------------------------------------------------------------------------- recording
 

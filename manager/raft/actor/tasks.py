@@ -21,6 +21,8 @@ class Tasks:
         """Start a task by name."""
         task = self._env.spawn(name, self._supervise(work))
         self._running.add(task)
+        # A task that is cancelled before its first step never gets to `work`.
+        task.add_done_callback(lambda _: work.close())
         task.add_done_callback(self._running.discard)
         return task
 

@@ -125,13 +125,15 @@ class _Outlet(Transport):  # type: ignore[misc]
     def __init__(self, hooks: EngineHooks) -> None:
         super().__init__(None, None, None)
         self._hooks = hooks
+        self._connected: set[Any] = set()
+        self._waiting: set[Any] = set()
         self.term: Callable[[], int] = lambda: 0
 
     def send(self, node: Any, message: dict[str, Any]) -> bool:
         """Pass on one of the engine's messages."""
         match message["type"]:
             case "append_entries":
-                self._send_append(node.id, message)
+                self._send_append(node, message)
             case "next_node_idx":
                 answer = codec.AppendAnswer(
                     self.term(), message["next_node_idx"], message["success"], message["reset"]
@@ -149,11 +151,32 @@ class _Outlet(Transport):  # type: ignore[misc]
                 raise AssertionError(f"the engine sends {kind}, which it never should")
         return True
 
-    def _send_append(self, peer: int, message: dict[str, Any]) -> None:
-        term, commit = message["term"], message["commit_index"]
+    def connected(self, node: Any) -> None:
+        """The engine may send to a node."""
+        self._connected.add(node)
+        self._onNodeConnected(node)
+
+    def disconnected(self, node: Any) -> None:
+        """The engine must not send to a node."""
+        self._connected.discard(node)
+        self._onNodeDisconnected(node)
+
+    def sent_all(self) -> None:
+        """The engine has sent what it had; see `_send_append`."""
+        while self._waiting:
+            node = self._waiting.pop()
+            if node in self._connected:
+                self._onNodeConnected(node)
+
+    def _send_append(self, node: Any, message: dict[str, Any]) -> None:
+        peer, term, commit = node.id, message["term"], message["commit_index"]
         if "serialized" in message:
             self._hooks.send(peer, codec.Heartbeat(term))
             self._hooks.snapshot_wanted(peer)
+            # Without a snapshot to send, the engine would repeat this for a heartbeat's time; it
+            # stops for a node that is not connected.
+            self._waiting.add(node)
+            self._onNodeDisconnected(node)
             return
         prev_index, prev_term = message["prevLogIdx"], message["prevLogTerm"]
         entries = message["entries"]
@@ -300,9 +323,11 @@ class PySyncObjEngine:
 
     def tick(self) -> None:
         self._raft.doTick(0.0)
+        self._outlet.sent_all()
 
     def replicate(self) -> None:
         self._raft._SyncObj__sendAppendEntries()
+        self._outlet.sent_all()
 
     def append(self, command: bytes) -> int:
         assert self.is_leader
@@ -323,10 +348,10 @@ class PySyncObjEngine:
         return answers == [0]
 
     def connected(self, peer: int) -> None:
-        self._outlet._onNodeConnected(self._nodes[peer])
+        self._outlet.connected(self._nodes[peer])
 
     def disconnected(self, peer: int) -> None:
-        self._outlet._onNodeDisconnected(self._nodes[peer])
+        self._outlet.disconnected(self._nodes[peer])
 
     def install(self, index: int) -> None:
         self._raft._commit_index = index

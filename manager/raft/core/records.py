@@ -100,14 +100,15 @@ def encode_batch(bodies: Iterable[bytes], start: int) -> bytes:
 
 
 def snapshot_of(log: Log, opened: Opened, term: int, voted_for: int | None) -> bytes:
-    """A whole new journal that says what a long one says."""
-    records: list[AnyRecord] = [
-        opened,
-        HardState(term, voted_for),
-        Reset(log.first_index, log.first_term),
-    ]
+    """A whole new journal that says what a long one says.
+
+    It is replaced as a whole, so no crash leaves a part of it. The last record is a batch of its
+    own, for then damage to any other is known to be corruption.
+    """
+    records: list[AnyRecord] = [opened, Reset(log.first_index, log.first_term)]
     records += [Appended(e.index, e.term, e.command) for e in log.entries[1:]]
-    return encode_batch(map(encode_body, records), 0)
+    whole = encode_batch(map(encode_body, records), 0)
+    return whole + encode_batch([encode_body(HardState(term, voted_for))], len(whole))
 
 
 @dataclass(slots=True)
