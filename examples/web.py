@@ -48,18 +48,19 @@ async def serve(host: str, port: int) -> None:
     body = f"Hello from {who()}\n".encode()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    connections: dict[asyncio.Task[None], str] = {}  # to "new", "busy" or "idle"
+    states: dict[asyncio.Task[None], str] = {}  # "new", "busy" or "idle"
+    writers: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        connections[task] = "new"
+        states[task], writers[task] = "new", writer
         try:
             is_last = False
             while not is_last:
                 try:
                     first = await reader.readexactly(1)
-                    connections[task] = "busy"
+                    states[task] = "busy"
                     head = first + await reader.readuntil(b"\r\n\r\n")
                 except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
                     return
@@ -74,11 +75,11 @@ async def serve(host: str, port: int) -> None:
                     + (b"" if head.startswith(b"HEAD") else body)
                 )
                 await writer.drain()
-                connections[task] = "idle"
+                states[task] = "idle"
         except ConnectionError:
             return
         finally:
-            connections.pop(task, None)
+            del states[task], writers[task]
             writer.close()
 
     server = await asyncio.start_server(
@@ -88,12 +89,12 @@ async def serve(host: str, port: int) -> None:
     await stop.wait()
     await asyncio.sleep(ACCEPT_S)
     server.close()
-    for states, limit_s in (({"idle"}, FIRST_WORD_S), ({"idle", "new"}, DRAIN_LIMIT_S)):
-        for task, state in list(connections.items()):
-            if state in states:
-                task.cancel()
-        if connections:
-            await asyncio.wait(list(connections), timeout=limit_s)
+    for unneeded, limit_s in (({"idle"}, FIRST_WORD_S), ({"idle", "new"}, DRAIN_LIMIT_S)):
+        for task, state in states.items():
+            if state in unneeded:
+                writers[task].close()
+        if states:
+            await asyncio.wait(list(states), timeout=limit_s)
     print(f"{who()}: drained", flush=True)
 
 
