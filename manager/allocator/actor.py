@@ -21,6 +21,8 @@ _TASKS = ("tasks",)
 class Allocator(Pass):
     """Fills in what tasks and services lack. Keys: a service's id, or `_TASKS` for all tasks."""
 
+    _cursor: int | None = None
+
     def all_keys(self) -> tuple[Hashable, ...]:
         """Every service, and the new tasks."""
         return (*(service.id for service in self.store.tables.all(Service)), *_TASKS)
@@ -54,7 +56,7 @@ class Allocator(Pass):
         cluster = next(iter(tx.all(Cluster)), None)
         if cluster is None:
             return
-        pool = AddressPool(cluster.block)
+        pool = AddressPool(cluster.block, self._cursor)
         new = []
         for task in tx.all(Task):
             if task.address:
@@ -65,6 +67,7 @@ class Allocator(Pass):
             changed = allocated(task, pool.take(task.id), tx.now_ns)
             if changed is not None:
                 tx.update(changed)
+        self._cursor = pool.cursor
 
     def _fill_ports(self, tx: Transaction, service_id: ServiceId) -> None:
         service = tx.get(Service, service_id)

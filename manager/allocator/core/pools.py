@@ -1,7 +1,8 @@
 """Task addresses and dynamic published ports.
 
-Pools are rebuilt from the cluster's state whenever that is cheap enough to do so, and hold nothing
-of their own: what a row names is taken, everything else is free.
+Pools are rebuilt from the cluster's state for each pass, and hold nothing of their own: what a row
+names is taken, everything else is free. Only where to go on looking is carried from pass to pass,
+so that an address rests for as long as possible before another task gets it.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ DYNAMIC_PORT_LAST = 32_767
 
 
 class AddressPool:
-    """127.B.16.1 to 127.B.255.254, given out in turn so that an address rests before reuse."""
+    """127.B.16.1 to 127.B.255.254, given out in turn from `cursor` on; a pool that isn't told
+    where to go on begins above the highest address that is held."""
 
-    def __init__(self, block: int) -> None:
+    def __init__(self, block: int, cursor: int | None = None) -> None:
         self._block = block
         self._owners: dict[str, str] = {}
-        self._next = 0
+        self._is_told = cursor is not None
+        self._next = cursor or 0
         self._size = (LAST_THIRD_BYTE - FIRST_THIRD_BYTE + 1) * 254
 
     def __len__(self) -> int:
@@ -38,7 +41,13 @@ class AddressPool:
         """An address that a row names. Two rows with one address are our own error."""
         owner = self._owners.setdefault(address, task_id)
         assert owner == task_id, f"address={address} of task={owner} and task={task_id}"
-        self._next = max(self._next, self._number(address) + 1)
+        if not self._is_told:
+            self._next = max(self._next, self._number(address) + 1)
+
+    @property
+    def cursor(self) -> int:
+        """Where the next pool should go on."""
+        return self._next
 
     def take(self, task_id: str) -> str | None:
         """The next free address, or None when all are taken."""
