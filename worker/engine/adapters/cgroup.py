@@ -2,7 +2,8 @@
 
 Both versions of the kernel's interface are supported; in a mixed tree the controllers are under
 version 1 and that is used. Only tasks with limits get groups, since most tasks have none:
-`<controller>/skep/<node>/<task>` in version 1, `skep/<node>/<task>` in version 2.
+`<controller>/skep/<node>/<task>` in version 1, `skep/<node>/<task>` in version 2. The folders
+above a task's are made with the first task and removed with the last.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ SECOND_US = 1_000_000
 CORE_NANO = 1_000_000_000
 KILL_ROUNDS = 20
 KILL_ROUND_S = 1.0
+MAKE_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,9 @@ class Cgroups:
     def create(self, task_id: TaskId, limits: Resources) -> None:
         """Make a task's groups with their limits. Raises OSError."""
         for base in self._folders():
-            (base / task_id).mkdir(exist_ok=True)
+            _make_folder(base / task_id)
+            for folder in (base.parent, base) if self.version == 2 else ():
+                _delegate(folder)
         if limits.memory_bytes is not None:
             self._limit_memory(self.bases["memory"] / task_id, limits.memory_bytes)
         if limits.cpu_nano is not None:
@@ -91,6 +95,9 @@ class Cgroups:
         kill_all(self.paths(task_id))
         for base in self._folders():
             _remove_folder(base / task_id)
+            for folder in (base, base.parent):
+                if not _subfolders(folder):
+                    _remove_folder(folder)
 
     def clean(self, known: Iterable[TaskId]) -> None:
         """Remove the groups of tasks that nobody knows any more."""
@@ -99,35 +106,26 @@ class Cgroups:
         for name in sorted(found - keep):
             self.remove(TaskId(name))
 
-    def close(self) -> None:
-        """Remove the node's own folders if no task has a group any more."""
-        for base in self._folders():
-            for folder in (base, base.parent):
-                if not any(_subfolders(folder)):
-                    _remove_folder(folder)
-
 
 def detect(name: str, mountinfo: Path = Path("/proc/self/mountinfo")) -> Cgroups | None:
     """The control groups this process may make for the node `name`; None if there are none."""
     one, two = _mounts(mountinfo.read_text())
-    try:
-        if all(controller in one for controller in CONTROLLERS):
-            bases = {c: one[c] / TOP / name for c in CONTROLLERS}
-            for base in bases.values():
-                base.mkdir(parents=True, exist_ok=True)
-            found = Cgroups(1, bases)
-        elif two is not None and _has_controllers(two):
-            base = two / TOP / name
-            base.mkdir(parents=True, exist_ok=True)
-            for folder in (two, base.parent, base):
-                _delegate(folder, is_top=folder == two)
-            found = Cgroups(2, dict.fromkeys(CONTROLLERS, base))
-        else:
-            return None
-    except OSError:
+    if all(controller in one for controller in CONTROLLERS):
+        tops = {controller: one[controller] for controller in CONTROLLERS}
+        version = 1
+    elif two is not None:
+        tops = dict.fromkeys(CONTROLLERS, two)
+        version = 2
+    else:
         return None
-    writable = all(os.access(base, os.W_OK) for base in found.bases.values())
-    return found if writable else None
+    if not all(os.access(top, os.W_OK) for top in tops.values()):
+        return None
+    if two is not None and version == 2:
+        try:
+            _open_top(two)
+        except OSError:
+            return None
+    return Cgroups(version, {c: top / TOP / name for c, top in tops.items()})
 
 
 def kill_all(folders: Iterable[str]) -> None:
@@ -190,31 +188,43 @@ def _mounts(mountinfo: str) -> tuple[dict[str, Path], Path | None]:
     return one, two
 
 
-def _has_controllers(two: Path) -> bool:
-    available = (two / "cgroup.controllers").read_text().split()
-    return all(controller in available for controller in CONTROLLERS)
+def _open_top(top: Path) -> None:
+    """Make version 2's tree ready for groups with limits below its top.
 
-
-def _delegate(folder: Path, *, is_top: bool) -> None:
-    """Let a folder's children have the controllers.
-
-    A group with children can't hold processes itself, but for the machine's own root. In a
-    container the top is a group like any other, so what is in it moves aside, as Docker-in-Docker
-    does it.
+    A group that gives controllers to its children can't hold processes itself, but for the
+    machine's own root. In a container the top is a group like any other, so what is in it moves
+    aside, as Docker-in-Docker does it. Raises OSError where that can't be.
     """
-    wanted = " ".join(f"+{controller}" for controller in CONTROLLERS)
-    control = folder / "cgroup.subtree_control"
-    if set(CONTROLLERS) <= set(control.read_text().split()):
-        return
-    if is_top and (folder / "cgroup.type").exists():
-        aside = folder / "init"
+    if (top / "cgroup.type").exists() and not _is_delegated(top):
+        aside = top / "init"
         aside.mkdir(exist_ok=True)
-        for pid in _pids(folder):
+        for pid in _pids(top):
             try:
                 _write(aside / "cgroup.procs", str(pid))
             except ProcessLookupError:
                 continue
-    _write(control, wanted)
+    _delegate(top)
+
+
+def _delegate(folder: Path) -> None:
+    """Let a folder's children have the controllers."""
+    if not _is_delegated(folder):
+        _write(folder / "cgroup.subtree_control", " ".join(f"+{c}" for c in CONTROLLERS))
+
+
+def _is_delegated(folder: Path) -> bool:
+    return set(CONTROLLERS) <= set((folder / "cgroup.subtree_control").read_text().split())
+
+
+def _make_folder(folder: Path) -> None:
+    # Another node's last task may take the common folder away in between.
+    for _ in range(MAKE_ATTEMPTS - 1):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError:
+            continue
+        return
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _write(path: Path, text: str) -> None:

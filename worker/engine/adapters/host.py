@@ -14,7 +14,7 @@ from skep.env import Fatal, Rejected
 from skep.worker.engine.core.launch import DEFAULT_PATH, Tools
 from skep.worker.engine.core.records import UserIds
 
-USER_FIELD = "task.run.user"
+USER_FIELD = "spec.task.run.user"
 
 
 def find_tools() -> Tools:
@@ -91,13 +91,14 @@ def check_folder(folder: str) -> None:
     """Raise Rejected unless a task can have this as its working folder."""
     if not Path(folder).is_dir():
         raise Rejected(
-            f'working folder "{folder}" does not exist on this node', field="task.run.working_dir"
+            f'working folder "{folder}" does not exist on this node',
+            field="spec.task.run.working_dir",
         )
 
 
 def check_program(program: str, path: str, working_dir: str) -> None:
     """Raise Rejected unless `program` can be executed, found as execvp(3) finds it."""
-    field = "task.run.command"
+    field = "spec.task.run.command"
     if "/" in program:
         found = _is_program(Path(working_dir) / program)
     else:

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 STREAMS = (STDOUT_FILE, STDERR_FILE)
 
+# Files are cut in whole blocks, so a smaller limit would only make many small files.
+MIN_PIECE_BYTES = 64 * 1024
+
 FALLOC_FL_KEEP_SIZE = 0x01
 FALLOC_FL_PUNCH_HOLE = 0x02
 FALLOC_FL_COLLAPSE_RANGE = 0x08
@@ -45,6 +48,7 @@ def _fallocate(fd: int, mode: int, length: int) -> bool:
 
 def over_limit(folder: Path, policy: LogPolicy) -> list[str]:
     """The streams that have grown beyond the policy's limit for one file."""
+    limit = max(policy.max_bytes, MIN_PIECE_BYTES)
     found = []
     for stream in STREAMS:
         try:
@@ -52,7 +56,7 @@ def over_limit(folder: Path, policy: LogPolicy) -> list[str]:
         except FileNotFoundError:
             continue
         # Blocks count as well as size: a file with its older part punched out keeps its size.
-        if min(status.st_size, status.st_blocks * 512) > policy.max_bytes:
+        if min(status.st_size, status.st_blocks * 512) > limit:
             found.append(stream)
     return found
 
@@ -72,7 +76,7 @@ def _rotate(live: Path, policy: LogPolicy) -> None:
     try:
         head, size = first_byte(fd), os.fstat(fd).st_size
         block = os.fstatvfs(fd).f_bsize
-        kept = policy.max_bytes // 2 if policy.max_files == 1 else 1
+        kept = max(policy.max_bytes, MIN_PIECE_BYTES) // 2 if policy.max_files == 1 else 1
         cut = (size - kept) // block * block
         if cut <= head:
             return
@@ -101,9 +105,9 @@ def first_byte(fd: int) -> int:
 
 def _pieces(head: int, cut: int, policy: LogPolicy) -> list[tuple[int, int]]:
     """What to copy, oldest first, each piece no longer than a file may be."""
-    ends = list(range(cut, head, -policy.max_bytes))
-    newest = [(max(head, end - policy.max_bytes), end) for end in ends[: policy.max_files - 1]]
-    return newest[::-1]
+    length = max(policy.max_bytes, MIN_PIECE_BYTES)
+    ends = range(cut, head, -length)[: policy.max_files - 1]
+    return [(max(head, end - length), end) for end in reversed(ends)]
 
 
 def _shift(live: Path, policy: LogPolicy) -> None:

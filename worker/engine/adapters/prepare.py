@@ -53,7 +53,7 @@ class Prepare:
             argv=run.command + run.args,
             env=self._environment(assignment, user, run.env),
             working_dir=run.working_dir or "/",
-            stop_signal=parse_signal(run.stop_signal, "task.run.stop_signal"),
+            stop_signal=parse_signal(run.stop_signal, "spec.task.run.stop_signal"),
             stop_grace_ns=run.stop_grace_ns,
             log=run.log,
             limits=limits,

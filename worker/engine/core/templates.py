@@ -134,7 +134,7 @@ def _evaluate(body: str, action: str, values: TemplateValues, field: str) -> str
 
 def expand_health(health: HealthCheck, values: TemplateValues) -> HealthCheck:
     """The health check with the templates in its test replaced."""
-    field = "task.run.health.test"
+    field = "spec.task.run.health.test"
     test = tuple(expand(part, values, f"{field}[{i}]") for i, part in enumerate(health.test))
     return replace(health, test=test)
 
@@ -147,9 +147,11 @@ def expand_run(run: RunSpec, values: TemplateValues) -> RunSpec:
 
     return replace(
         run,
-        command=each(run.command, "task.run.command"),
-        args=each(run.args, "task.run.args"),
-        env=tuple((name, expand(value, values, f"task.run.env.{name}")) for name, value in run.env),
+        command=each(run.command, "spec.task.run.command"),
+        args=each(run.args, "spec.task.run.args"),
+        env=tuple(
+            (name, expand(value, values, f"spec.task.run.env.{name}")) for name, value in run.env
+        ),
         health=None if run.health is None else expand_health(run.health, values),
     )
 
