@@ -186,7 +186,7 @@ def test_a_shim_that_was_stopped_does_not_hold_up_a_stop(
     monkeypatch.setattr("skep.worker.engine.adapters.process.SETTLE_DEADLINE_S", 0.2)
 
     async def body(bench: Bench) -> None:
-        await _running(bench)
+        await _running(bench, grace_s=0.1)
         os.kill(bench.main("t1").shim_pid, signal.SIGSTOP)
         await bench.engine.stop(T1)
         assert (await bench.engine.wait(T1)).exit_code == 137
