@@ -1,4 +1,7 @@
-"""From what people type to objects: an id, a name, or a unique prefix of an id."""
+"""From what people type to objects: an id, a name, or a unique prefix of an id.
+
+A service of a stack is also found without its stack's prefix, where only one fits.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,9 @@ def find(view: View, kind: type[R], ref: str) -> R:
         if named is not None:
             return named
     fits = [row for row in view.all(kind) if row.id.startswith(ref)]
+    if kind is Service:
+        short = [row for row in view.all(kind) if isinstance(row, Service) and _is_short(row, ref)]
+        fits = short or fits
     if kind is Task and not fits:
         fits = [row for row in view.all(kind) if isinstance(row, Task) and _is_named(row, ref)]
     if len(fits) == 1:
@@ -38,6 +44,10 @@ def find(view: View, kind: type[R], ref: str) -> R:
             {"field": "ref"},
         )
     raise CallError(Code.NOT_FOUND, f"there is no {what} {ref!r}")
+
+
+def _is_short(service: Service, ref: str) -> bool:
+    return service.stack_id is not None and service.name.endswith(f"_{ref}")
 
 
 def _is_named(task: Task, ref: str) -> bool:
