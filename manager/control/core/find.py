@@ -31,8 +31,7 @@ def find(view: View, kind: type[R], ref: str) -> R:
             return named
     fits = [row for row in view.all(kind) if row.id.startswith(ref)]
     if kind is Service:
-        short = [row for row in view.all(kind) if isinstance(row, Service) and _is_short(row, ref)]
-        fits = short or fits
+        fits = [row for row in view.all(kind) if _is_short(row, ref)] or fits
     if kind is Task and not fits:
         fits = [row for row in view.all(kind) if isinstance(row, Task) and _is_named(row, ref)]
     if len(fits) == 1:
@@ -46,8 +45,8 @@ def find(view: View, kind: type[R], ref: str) -> R:
     raise CallError(Code.NOT_FOUND, f"there is no {what} {ref!r}")
 
 
-def _is_short(service: Service, ref: str) -> bool:
-    return service.stack_id is not None and service.name.endswith(f"_{ref}")
+def _is_short(row: Object, ref: str) -> bool:
+    return isinstance(row, Service) and bool(row.stack_id) and row.name.endswith(f"_{ref}")
 
 
 def _is_named(task: Task, ref: str) -> bool:
