@@ -1,7 +1,8 @@
 """The manager process: `python -m skep.manager.main --config FILE`.
 
 SIGTERM and SIGINT hand leadership over and end the process; tasks are left running. The exit code
-is 0 after a signal, 1 after an error that a restart of the process may mend.
+is 0 after a signal, 1 after an error that a restart of the process may mend, 2 for a wrong
+configuration or a database that can't be used.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import msgspec
 
 from skep import telemetry
 from skep.domain.base import ClusterId, NodeId
-from skep.env import RealDisk, Rejected, real_env
+from skep.env import Fatal, RealDisk, Rejected, real_env
 from skep.manager.adapters import metrics
 from skep.manager.dispatcher.actor import ManagerRow
 from skep.manager.node import SERVICES, Addresses, ManagerNode
@@ -68,11 +69,15 @@ def main() -> None:
     try:
         config = msgspec.json.decode(arguments.config.read_bytes(), type=ConfigFile)
         disk = RealDisk(Path(config.data_dir))
-    except (OSError, msgspec.DecodeError, Rejected) as error:
-        sys.exit(f"skep-manager: {arguments.config}: {error}")
-    with asyncio.Runner() as runner:
-        code = runner.run(_run(config, disk))
-    disk.close()
+        with asyncio.Runner() as runner:
+            code = runner.run(_run(config, disk))
+        disk.close()
+    except (msgspec.DecodeError, Rejected, Fatal) as error:
+        print(f"skep-manager: {arguments.config}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"skep-manager: {error}", file=sys.stderr)
+        sys.exit(1)
     sys.exit(code)
 
 
