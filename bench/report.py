@@ -1,0 +1,91 @@
+"""How every benchmark reports: one row per figure, as a table or as JSON lines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure. `ratio` is skep / peer, of the same run only; `is_ok` None: there is no aim."""
+
+    metric: str
+    unit: str
+    skep: float
+    peer_name: str = "-"
+    peer: float | None = None
+    aim: str = "-"
+    is_ok: bool | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times the peer's figure ours is."""
+        return None if not self.peer else self.skep / self.peer
+
+
+def at_most(metric: str, unit: str, value: float, limit: float) -> Row:
+    """A figure with an upper bound."""
+    return Row(metric, unit, value, aim=f"<= {limit:g}", is_ok=value <= limit)
+
+
+def against(metric: str, unit: str, value: float, peer: tuple[str, float], limit: float) -> Row:
+    """A figure beside a peer's (its name, its value) of the same run, with a bound on the ratio."""
+    is_ok = value <= limit * peer[1]
+    return Row(metric, unit, value, peer[0], peer[1], aim=f"<= {limit:g}x", is_ok=is_ok)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that `share` (0 to 1) of the values don't exceed."""
+    ranked = sorted(values)
+    return ranked[min(int(share * len(ranked)), len(ranked) - 1)]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Median and range, for notes."""
+    return f"median {statistics.median(values):.3g}, {min(values):.3g} to {max(values):.3g}"
+
+
+def run(name: str, text: str, measure: Callable[[bool], Iterable[Row]]) -> None:
+    """The command line of one benchmark. Exits 1 when an aim is missed."""
+    parser = argparse.ArgumentParser(prog=f"python -m bench.{name}", description=text)
+    parser.add_argument("--quick", action="store_true", help="fewer trials: a look, not a figure")
+    parser.add_argument("--json", action="store_true", help="one JSON object per row")
+    arguments = parser.parse_args()
+    is_missed = False
+    if not arguments.json:
+        print(_line("metric", "unit", "skep", "peer_name", "peer", "ratio", "aim", "ok"))
+    for row in measure(arguments.quick):
+        is_missed |= row.is_ok is False
+        if arguments.json:
+            shown = {**asdict(row), "ratio": row.ratio}
+            shown["ok"] = shown.pop("is_ok")
+            print(json.dumps(shown), flush=True)
+        else:
+            print(
+                _line(
+                    row.metric,
+                    row.unit,
+                    _number(row.skep),
+                    row.peer_name,
+                    _number(row.peer),
+                    _number(row.ratio),
+                    row.aim,
+                    "-" if row.is_ok is None else ("yes" if row.is_ok else "NO"),
+                ),
+                flush=True,
+            )
+    sys.exit(1 if is_missed else 0)
+
+
+def _line(*cells: str) -> str:
+    widths = (44, 8, 10, 14, 10, 7, 10, 3)
+    return "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

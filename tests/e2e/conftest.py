@@ -1,0 +1,24 @@
+"""One cluster for the tests that leave it as they found it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.local_cluster import LocalCluster, local_cluster
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """Three managers, three workers, and the example stack."""
+    with local_cluster(tmp_path_factory.mktemp("skep")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(shared_cluster: LocalCluster) -> LocalCluster:
+    """The shared cluster, brought back to what `skep up` makes of it before each test."""
+    shared_cluster.skep("up", "examples/timecheck.yaml", within_s=120.0)
+    shared_cluster.skep("service", "scale", "web=3", within_s=60.0)
+    return shared_cluster
