@@ -99,12 +99,10 @@ class Cgroups:
                 if not _subfolders(folder):
                     _remove_folder(folder)
 
-    def clean(self, known: Iterable[TaskId]) -> None:
-        """Remove the groups of tasks that nobody knows any more."""
-        keep = set(known)
-        found = {e.name for base in self._folders() for e in _subfolders(base)}
-        for name in sorted(found - keep):
-            self.remove(TaskId(name))
+    def tasks(self) -> list[TaskId]:
+        """The tasks that have groups."""
+        found = {folder.name for base in self._folders() for folder in _subfolders(base)}
+        return [TaskId(name) for name in sorted(found)]
 
 
 def detect(name: str, mountinfo: Path = Path("/proc/self/mountinfo")) -> Cgroups | None:
@@ -248,5 +246,5 @@ def _remove_folder(folder: Path) -> None:
     try:
         folder.rmdir()
     except OSError:
-        # Gone already, or a zombie is still in it: `clean` tries again.
+        # Gone already, or a zombie is still in it: the engine tries again when it is next started.
         return

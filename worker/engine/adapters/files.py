@@ -16,7 +16,6 @@ from skep.worker.engine.core.records import (
     RECORD_FILE,
     RECORD_FORMAT,
     SCRIPT_FILE,
-    SHIM_LOG_FILE,
     STDERR_FILE,
     STDOUT_FILE,
     ExitRecord,
@@ -45,8 +44,11 @@ def write_task(folder: Path, record: TaskRecord, script: str) -> None:
     task has run; the shim syncs the record together with the exit."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     (folder / SCRIPT_FILE).write_text(script)
-    for name in (STDOUT_FILE, STDERR_FILE, SHIM_LOG_FILE):
+    for name in (STDOUT_FILE, STDERR_FILE):
         (folder / name).touch()
+        if record.user is not None:
+            # So that the task can open /dev/stdout anew, as nginx does for its logs.
+            os.chown(folder / name, record.user.uid, record.user.gid)
     temporary = folder / (RECORD_FILE + ".new")
     temporary.write_bytes(encode(record))
     temporary.rename(folder / RECORD_FILE)

@@ -7,6 +7,9 @@ and then taken out of the file itself: by FALLOC_FL_COLLAPSE_RANGE where the fil
 appends meanwhile. Where neither exists (NFS) the file is truncated, which can lose what comes in
 the instant between the last copy and the cut.
 
+A task that truncates its output itself (`echo x > /dev/stderr` in a shell does) truncates the live
+file, as it would in any file that it is given.
+
 A crash between copying and cutting leaves the same bytes in both; it never loses any.
 """
 

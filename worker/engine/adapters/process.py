@@ -162,8 +162,9 @@ class ProcessEngine:
     async def held(self) -> Sequence[Held]:
         """See `Engine.held`."""
         found = []
-        for task_id in await self._in_thread(files.list_tasks, self._root):
-            task = await self._find(task_id)
+        task_ids = await self._in_thread(files.list_tasks, self._root)
+        tasks = await asyncio.gather(*map(self._find, task_ids))
+        for task_id, task in zip(task_ids, tasks, strict=True):
             if task is None:
                 log.warning("task=%s folder=%s why=no record: removed", task_id, self._root)
                 await self._in_thread(files.remove_task, self._folder(task_id))
@@ -174,8 +175,7 @@ class ProcessEngine:
                 found.append(
                     Held(task_id=task_id, state=state, started=task.started, exit=task.exit)
                 )
-        if self._cgroups is not None:
-            await self._in_thread(self._cgroups.clean, [held.task_id for held in found])
+        await self._clean_cgroups()
         return found
 
     async def logs(self, task_id: TaskId, limit_bytes: int) -> bytes:
@@ -200,6 +200,14 @@ class ProcessEngine:
         for task in self._tasks.values():
             self._unwatch(task)
         self._executor.shutdown(wait=False)
+
+    async def _clean_cgroups(self) -> None:
+        """Remove the groups of tasks that nobody knows any more. They are listed first: a task
+        that gets its group meanwhile is known before that."""
+        if self._cgroups is not None:
+            for task_id in await self._in_thread(self._cgroups.tasks):
+                if task_id not in self._tasks:
+                    await self._in_thread(self._cgroups.remove, task_id)
 
     # ------------------------------------------------------------------------ finding tasks
 
@@ -274,26 +282,13 @@ class ProcessEngine:
             except OSError as error:
                 raise Retryable(f"task {task.record.task_id} can't be started: {error}") from error
             if launched is not None:
-                await self._announced(launched)
+                await shim.announced(launched, self._env.clock, ANNOUNCE_DEADLINE_S)
             await self._recognise(task)
             if task.started is None:
                 if launched is not None:
                     proc.reap(launched.pid)
                 words = files.last_line(task.folder / SHIM_LOG_FILE)
                 raise Retryable(f"task {task.record.task_id}: its shim ended early: {words}")
-
-    async def _announced(self, launched: shim.Launched) -> None:
-        """Wait until the shim has given word, or has ended."""
-        loop = asyncio.get_running_loop()
-        said = asyncio.Event()
-        loop.add_reader(launched.announcement, said.set)
-        try:
-            # Whatever comes of it, what counts is what stands in the folder.
-            with contextlib.suppress(TimeoutError):
-                await self._env.clock.within(ANNOUNCE_DEADLINE_S, said.wait())
-        finally:
-            loop.remove_reader(launched.announcement)
-            os.close(launched.announcement)
 
     def _watch(self, task: KnownTask, shim_fd: int) -> None:
         def end() -> None:

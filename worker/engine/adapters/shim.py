@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -10,6 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from skep.env import Clock
 from skep.worker.engine.adapters import files
 from skep.worker.engine.core.launch import SHELL_PATH, shell_env
 from skep.worker.engine.core.records import (
@@ -17,7 +20,6 @@ from skep.worker.engine.core.records import (
     EXIT_KILLED,
     EXIT_NOT_SET_UP,
     LOCK_FILE,
-    MAIN_FILE,
     SCRIPT_FILE,
     SHIM_LOG_FILE,
     STDERR_FILE,
@@ -66,13 +68,13 @@ def launch(folder: Path, record: TaskRecord, boot_id: str) -> Launched | None:
     """Start a task's shim; None if the task was started before, by whomever. Raises OSError.
 
     The lock goes to the shim as an open file, so there is no moment at which neither holds it.
-    With the lock in hand, a missing `main` file means that no command was ever run.
+    With the lock in hand, a `main` file that isn't whole means that no command was ever run.
     """
     lock = take_lock(folder)
     if lock is None:
         return None
     try:
-        if (folder / MAIN_FILE).exists():
+        if files.read_main(folder) is not None:
             return None
         # A shim that ended before it ran anything has said how, and that counts no more.
         (folder / EXIT_FILE).unlink(missing_ok=True)
@@ -108,6 +110,20 @@ def _spawn(folder: Path, record: TaskRecord, boot_id: str, ends: tuple[int, int]
     # It is watched and reaped by its pid, as an adopted one is; this keeps Popen out of it.
     process.returncode = 0
     return process.pid
+
+
+async def announced(launched: Launched, clock: Clock, deadline_s: float) -> None:
+    """Wait until a shim has given word, or has ended. Whatever comes of it, and if nothing does,
+    what counts is what stands in the folder."""
+    loop = asyncio.get_running_loop()
+    said = asyncio.Event()
+    loop.add_reader(launched.announcement, said.set)
+    try:
+        with contextlib.suppress(TimeoutError):
+            await clock.within(deadline_s, said.wait())
+    finally:
+        loop.remove_reader(launched.announcement)
+        os.close(launched.announcement)
 
 
 def settle(folder: Path, main: MainProcess, boot_id: str, own_exit: int | None) -> ExitRecord:

@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from skep.domain.base import TaskId, replace
+from skep.domain.spec import HealthCheck
 from skep.env import Rejected
 from skep.worker.engine.adapters import proc, shim
 from skep.worker.engine.adapters.process import ProcessEngine
@@ -22,6 +24,7 @@ from tests.unit.worker.engine.adapters.workbench import (
     NODE,
     Bench,
     assignment,
+    bench,
     eventually,
     new_env,
     on_bench,
@@ -380,6 +383,61 @@ def test_a_task_runs_as_its_user(tmp_path: Path) -> None:
             assert "shim" not in exit_.reason
 
     on_bench(tmp_path, body)
+
+
+def test_signals_that_the_agent_ignores_are_not_ignored_by_its_tasks(tmp_path: Path) -> None:
+    async def body(bench: Bench) -> None:
+        engine = ProcessEngine(bench.root, new_env(), GROUP)
+        await engine.prepare(assignment("t1", "grep", "SigIgn", "/proc/self/status"), NODE)
+        await engine.start(T1)
+        await engine.wait(T1)
+        await engine.close()
+        assert bench.output("t1").split() == ["SigIgn:", "0000000000000000"]
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        on_bench(tmp_path, body)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run tasks as others")
+def test_a_task_of_another_user_can_open_its_output_anew(tmp_path: Path) -> None:
+    async def body(bench: Bench) -> None:
+        await bench.run("t1", "sh", "-c", "echo one >>/dev/stdout", user="nobody")
+        assert (await bench.engine.wait(T1)).exit_code == 0
+        assert bench.output("t1") == "one\n"
+
+    on_bench(tmp_path, body)
+
+
+def test_a_disk_that_was_full_when_a_shim_began(tmp_path: Path) -> None:
+    async def body(bench: Bench) -> None:
+        await bench.engine.prepare(assignment("t1", "sh", "-c", "exit 6"), NODE)
+        # What is left where the identity could not be written whole: nothing was run.
+        (tmp_path / "t1" / "main").write_text("1 77")
+        (tmp_path / "t1" / "exit").write_text("1 125 -\n")
+        await bench.restart()
+        [held] = await bench.engine.held()
+        assert held.state is HeldState.PREPARED
+        await bench.engine.start(T1)
+        assert (await bench.engine.wait(T1)).exit_code == 6
+
+    on_bench(tmp_path, body)
+
+
+def test_the_same_on_uvloop(tmp_path: Path) -> None:
+    async def whole() -> None:
+        async with bench(tmp_path) as made:
+            started = await _running(made)
+            assert await made.engine.probe(T1, HealthCheck(test=("CMD", "true"))) is None
+            await made.restart()
+            assert await made.engine.start(T1) == started
+            await made.engine.stop(T1)
+            assert (await made.engine.wait(T1)).exit_code == 143
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(whole())
 
 
 def test_tasks_that_were_never_started(tmp_path: Path) -> None:
