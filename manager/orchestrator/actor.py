@@ -47,8 +47,9 @@ class Orchestrator(Pass):
         plan = self._plan(self.store.tables, service_id, now_ns)
         if not plan.is_empty:
             plan = await self.store.update(lambda tx: self._write(tx, service_id), term=self.term)
-            for note in plan.notes:
-                log.info("%s", note)
+            for decision in plan.first(PASS_CHANGES):
+                for note in decision.notes:
+                    log.info("%s", note)
         if plan.wake_at_ns is not None:
             self.look_again(key, (plan.wake_at_ns - self.store.wall_ns) / 1e9)
 
@@ -70,12 +71,11 @@ class Orchestrator(Pass):
 
     def _write(self, tx: Transaction, service_id: ServiceId) -> Plan:
         plan = self._plan(tx, service_id, tx.now_ns)
-        room = PASS_CHANGES
-        for task in tuple(plan.updated.values())[:room]:
-            tx.update(task)
-        room -= min(len(plan.updated), room)
-        for task in plan.created[:room]:
-            tx.create(task)
+        for decision in plan.first(PASS_CHANGES):
+            for task in decision.updated.values():
+                tx.update(task)
+            for task in decision.created:
+                tx.create(task)
         # What did not fit is found again by the pass that this commit hints.
         return plan
 

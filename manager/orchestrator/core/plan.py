@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from skep.domain.base import replace
@@ -10,15 +11,15 @@ from skep.domain.states import DesiredState, TaskState, Writer, check_move
 
 
 @dataclass
-class Plan:
-    """Changes to make to one service's tasks, and when to look again even if nothing happens.
+class Decision:
+    """Changes that only make sense together: a task that is given up and the one in its place.
+    Written in part, the slot's story would say that nobody is to follow.
 
-    `wake_at_ns` is wall time; `notes` are one line per decision, for the log.
+    `notes` are one line per change, for the log.
     """
 
     created: list[Task] = field(default_factory=list)
     updated: dict[str, Task] = field(default_factory=dict)
-    wake_at_ns: int | None = None
     notes: list[str] = field(default_factory=list)
 
     def create(self, task: Task, why: str) -> None:
@@ -42,11 +43,51 @@ class Plan:
             f"to={desired.value} why={why}"
         )
 
+    @property
+    def size(self) -> int:
+        """Objects to write."""
+        return len(self.created) + len(self.updated)
+
+
+@dataclass
+class Plan:
+    """Decisions about one service's tasks, and when to look again even if nothing happens.
+
+    `wake_at_ns` is wall time. What one pass can't write, the next one finds again.
+    """
+
+    decisions: list[Decision] = field(default_factory=list)
+    wake_at_ns: int | None = None
+
+    def decide(self) -> Decision:
+        """A decision, to be filled in."""
+        self.decisions.append(Decision())
+        return self.decisions[-1]
+
     def wake(self, at_ns: int) -> None:
         """Look again at `at_ns` at the latest."""
         self.wake_at_ns = at_ns if self.wake_at_ns is None else min(at_ns, self.wake_at_ns)
 
+    def first(self, limit: int) -> Iterator[Decision]:
+        """Whole decisions, in order, that make up to `limit` changes together; at least one."""
+        room = limit
+        for decision in self.decisions:
+            if decision.size > room and room < limit:
+                return
+            room -= decision.size
+            yield decision
+
+    @property
+    def created(self) -> list[Task]:
+        """Every new task."""
+        return [task for decision in self.decisions for task in decision.created]
+
+    @property
+    def updated(self) -> dict[str, Task]:
+        """Every changed task, by id."""
+        return {k: task for decision in self.decisions for k, task in decision.updated.items()}
+
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to write."""
-        return not self.created and not self.updated
+        return not any(decision.size for decision in self.decisions)

@@ -51,7 +51,7 @@ def reconcile(scene: Scene) -> Plan:
     if scene.service.is_removing:
         for task in scene.tasks:
             if task.desired_state is not DesiredState.REMOVE:
-                plan.want(task, DesiredState.REMOVE, "service removed")
+                plan.decide().want(task, DesiredState.REMOVE, "service removed")
         return plan
     kept = _shrink(scene, slots, plan)
     for slot in kept:
@@ -95,7 +95,9 @@ def _shrink(scene: Scene, slots: dict[int, list[Task]], plan: Plan) -> list[int]
     for slot in slots:
         if slot not in keep:
             for task in slots[slot]:
-                plan.want(task, DesiredState.REMOVE, f"scaled down to {wanted}")
+                # Oldest first and each by itself: a slot that is cut short keeps its newest task,
+                # and goes in the next pass.
+                plan.decide().want(task, DesiredState.REMOVE, f"scaled down to {wanted}")
     return keep
 
 
@@ -106,10 +108,10 @@ def _fill(scene: Scene, slots: dict[int, list[Task]], kept: int, plan: Plan) -> 
         slot += 1
         while slot in slots:
             slot += 1
-        plan.create(_task(scene, slot, DesiredState.RUNNING), "slot is empty")
+        plan.decide().create(_task(scene, slot), "slot is empty")
 
 
-def _task(scene: Scene, slot: int, desired: DesiredState) -> Task:
+def _task(scene: Scene, slot: int) -> Task:
     return Task(
         id=TaskId(scene.new_id()),
         namespace=scene.service.namespace,
@@ -117,7 +119,6 @@ def _task(scene: Scene, slot: int, desired: DesiredState) -> Task:
         service_name=scene.service.name,
         revision=scene.service.task_revision,
         slot=slot,
-        desired_state=desired,
     )
 
 
@@ -127,52 +128,77 @@ def _task(scene: Scene, slot: int, desired: DesiredState) -> Task:
 def _tend(scene: Scene, history: list[Task], plan: Plan) -> None:
     """Keep one slot going: evict, restart, or let a waiting replacement start."""
     newest = history[-1]
+    for old in history[:-1]:
+        if old.is_wanted:
+            plan.decide().want(old, DesiredState.SHUTDOWN, "superseded")
     if newest.is_terminal:
-        if newest.is_wanted:
-            _after_end(scene, history, plan)
-        elif newest.revision < scene.service.task_revision:
-            # It was given up; a new spec is a new chance.
-            plan.create(_task(scene, newest.slot, DesiredState.RUNNING), "spec changed")
+        _after_end(scene, history, plan)
         return
     if not newest.is_wanted:
-        # Stopped by an update whose replacement is gone: nothing else would fill the slot.
-        successor = _task(scene, newest.slot, DesiredState.READY)
-        plan.create(successor, "predecessor is stopping")
+        # It was stopped, and what replaced it is gone: nothing else would fill the slot.
+        plan.decide().create(_successor(scene, history), "predecessor is stopping")
         return
     why = _eviction(scene, newest)
     if why is not None:
-        _evict(scene, newest, why, plan)
+        _evict(scene, history, why, plan)
     elif newest.desired_state is DesiredState.READY:
         _start_when_due(scene, history, plan)
 
 
 def _after_end(scene: Scene, history: list[Task], plan: Plan) -> None:
-    """The newest task ended by itself, or was ended by circumstances."""
+    """The newest task has ended. One that is not wanted any more was given up, or it was stopped
+    and what replaced it is gone; the policy, asked anew, tells which."""
     old = history[-1]
-    lost = old.status.state is TaskState.ORPHANED
-    is_outdated = old.revision < scene.service.task_revision
-    plan.want(old, DesiredState.SHUTDOWN, f"ended: {old.status.state.value}")
-    if lost or is_outdated or _eviction(scene, old) is not None:
-        # Its node was lost or it is outdated anyway: not the task's failure.
-        attempt = 0 if is_outdated else old.attempt
-        new = replace(_task(scene, old.slot, DesiredState.RUNNING), attempt=attempt)
-        plan.create(new, "lost" if lost else "ended while due to be replaced")
+    new = _replacement(scene, history)
+    if not old.is_wanted and new is None:
         return
-    if not _may_restart(scene, history):
-        plan.notes.append(f"task={old.id} slot={old.name} why=restart policy allows no more")
+    decision = plan.decide()
+    if old.is_wanted:
+        decision.want(old, DesiredState.SHUTDOWN, f"ended: {old.status.state.value}")
+    if new is None:
+        decision.notes.append(f"task={old.id} slot={old.name} why=restart policy allows no more")
         return
+    why = f"restart, attempt {new.attempt}" if new.attempt > old.attempt else "not a failure"
+    decision.create(new, why)
+
+
+def _replacement(scene: Scene, history: list[Task]) -> Task | None:
+    """What follows a task that has ended; None where the restart policy allows no more."""
+    old = history[-1]
     delay_ns = scene.spec.task.restart.delay_ns
-    new = replace(
-        _task(scene, old.slot, DesiredState.READY if delay_ns else DesiredState.RUNNING),
-        attempt=old.attempt + 1,
-        start_at_ns=scene.now_ns + delay_ns if delay_ns else None,
+    later_ns = scene.now_ns + delay_ns if delay_ns else None
+    if old.revision < scene.service.task_revision:
+        # It is outdated anyway. Had it been given up: a new spec is a new chance.
+        return _successor(scene, history)
+    if old.status.state is TaskState.ORPHANED or (
+        old.is_wanted and _eviction(scene, old) is not None
+    ):
+        return _successor(scene, history, attempt=old.attempt)
+    if old.status.state is TaskState.SHUTDOWN:
+        # Nobody shuts itself down. Whoever does it against our will may go on doing so.
+        start_at_ns = later_ns if old.is_wanted else None
+        return _successor(scene, history, attempt=old.attempt, start_at_ns=start_at_ns)
+    if not _may_restart(scene, history):
+        return None
+    return _successor(scene, history, attempt=old.attempt + 1, start_at_ns=later_ns)
+
+
+def _successor(
+    scene: Scene, history: list[Task], *, attempt: int = 0, start_at_ns: int | None = None
+) -> Task:
+    """The next task of a slot. It waits for its time, and for all before it to have stopped."""
+    is_waiting = start_at_ns is not None or any(_is_stopping(scene, old) for old in history)
+    return replace(
+        _task(scene, history[-1].slot),
+        desired_state=DesiredState.READY if is_waiting else DesiredState.RUNNING,
+        attempt=attempt,
+        start_at_ns=start_at_ns,
     )
-    plan.create(new, f"restart, attempt {new.attempt}")
-    if new.start_at_ns is not None:
-        plan.wake(new.start_at_ns)
 
 
 def _may_restart(scene: Scene, history: list[Task]) -> bool:
+    """Whether the policy allows another attempt. Asked again of a task that was given up, it
+    answers as it did then, unless the policy itself has changed."""
     policy = scene.spec.task.restart
     old = history[-1]
     if policy.condition is RestartCondition.NONE:
@@ -183,12 +209,14 @@ def _may_restart(scene: Scene, history: list[Task]) -> bool:
         return True
     if not policy.window_ns:
         return old.attempt < policy.max_attempts
-    since_ns = scene.now_ns - policy.window_ns
-    recent = sum(
-        1
-        for task in history
-        if task.attempt > 0 and task.revision == old.revision and task.created_ns > since_ns
-    )
+    # A task that was given up was last written when that was decided.
+    asked_ns = scene.now_ns if old.is_wanted else old.updated_ns
+    restarts: dict[int, int] = {}
+    for task in history:
+        if task.attempt > 0 and task.revision == old.revision:
+            # An evicted task's replacement has the same number: it is no attempt of its own.
+            restarts.setdefault(task.attempt, task.created_ns)
+    recent = sum(1 for at_ns in restarts.values() if at_ns > asked_ns - policy.window_ns)
     return recent < policy.max_attempts
 
 
@@ -208,15 +236,21 @@ def _eviction(scene: Scene, task: Task) -> str | None:
     return None
 
 
-def _evict(scene: Scene, old: Task, why: str, plan: Plan) -> None:
-    plan.want(old, DesiredState.SHUTDOWN, why)
-    # A lost node can't say that the task has stopped; waiting for it would be waiting for good.
-    is_lost = why in ("node removed", "node down")
-    desired = DesiredState.RUNNING if is_lost else DesiredState.READY
-    new = replace(_task(scene, old.slot, desired), attempt=old.attempt)
-    plan.create(new, f"evicted: {why}")
-    if not is_lost:
-        plan.wake(scene.now_ns + _stop_bound_ns(scene))
+def _evict(scene: Scene, history: list[Task], why: str, plan: Plan) -> None:
+    """It can't stay where it is: no failure, so it eats no attempt, and a delay under way goes on.
+    A lost node can't say that the task has stopped; waiting for it would be waiting for good."""
+    old = history[-1]
+    is_outdated = old.revision < scene.service.task_revision
+    is_delayed = old.start_at_ns is not None and old.start_at_ns > scene.now_ns
+    new = _successor(
+        scene,
+        history,
+        attempt=0 if is_outdated else old.attempt,
+        start_at_ns=old.start_at_ns if is_delayed and not is_outdated else None,
+    )
+    decision = plan.decide()
+    decision.want(old, DesiredState.SHUTDOWN, why)
+    decision.create(new, f"evicted: {why}")
 
 
 def _start_when_due(scene: Scene, history: list[Task], plan: Plan) -> None:
@@ -230,9 +264,9 @@ def _start_when_due(scene: Scene, history: list[Task], plan: Plan) -> None:
         if scene.now_ns < give_up_ns:
             plan.wake(give_up_ns)
             return
-        plan.want(new, DesiredState.RUNNING, "predecessor does not stop in time")
+        plan.decide().want(new, DesiredState.RUNNING, "predecessor does not stop in time")
         return
-    plan.want(new, DesiredState.RUNNING, "due")
+    plan.decide().want(new, DesiredState.RUNNING, "due")
 
 
 def _is_stopping(scene: Scene, task: Task) -> bool:
@@ -261,9 +295,9 @@ def _update_one(scene: Scene, histories: list[list[Task]], plan: Plan) -> None:
             continue
         if newest.is_wanted and not newest.is_terminal:
             if _is_running(newest):
-                running.append(newest)
+                running.append(history)
             else:
-                _replace_outdated(scene, newest, plan)
+                _replace_outdated(scene, history, plan)
                 touched.add(newest.slot)
     short = touched or any(
         not _is_running(history[-1]) and not _is_given_up(history[-1])
@@ -271,16 +305,17 @@ def _update_one(scene: Scene, histories: list[list[Task]], plan: Plan) -> None:
         if history[-1].revision >= target
     )
     failed = any(
-        _is_given_up(history[-1]) for history in histories if history[-1].revision >= target
+        _has_failed(scene, history[-1]) for history in histories if history[-1].revision >= target
     )
     if running and not short and not failed:
         _replace_outdated(scene, running[0], plan)
 
 
-def _replace_outdated(scene: Scene, old: Task, plan: Plan) -> None:
-    plan.want(old, DesiredState.SHUTDOWN, f"revision {old.revision} is outdated")
-    plan.create(_task(scene, old.slot, DesiredState.READY), "replaces an older revision")
-    plan.wake(scene.now_ns + _stop_bound_ns(scene))
+def _replace_outdated(scene: Scene, history: list[Task], plan: Plan) -> None:
+    old = history[-1]
+    decision = plan.decide()
+    decision.want(old, DesiredState.SHUTDOWN, f"revision {old.revision} is outdated")
+    decision.create(_successor(scene, history), "replaces an older revision")
 
 
 def _is_running(task: Task) -> bool:
@@ -293,3 +328,12 @@ def _is_running(task: Task) -> bool:
 
 def _is_given_up(task: Task) -> bool:
     return task.is_terminal and not task.is_wanted
+
+
+def _has_failed(scene: Scene, task: Task) -> bool:
+    """Whether a slot was given up for a failure: a task that was to run once and did is none."""
+    is_done = (
+        task.status.state is TaskState.COMPLETE
+        and scene.spec.task.restart.condition is not RestartCondition.ANY
+    )
+    return _is_given_up(task) and not is_done
