@@ -25,7 +25,8 @@ def reapable(
     """
     if service is not None:
         attempts = service.spec.task.restart.max_attempts
-        history_limit = max(history_limit, attempts + 1 if attempts else 0)
+        # The newest one stays in any case: it tells that its slot was given up.
+        history_limit = max(history_limit, attempts + 1 if attempts else 1)
     gone: list[Task] = []
     slots: dict[int, list[Task]] = {}
     for task in tasks:
