@@ -40,11 +40,10 @@ class Allocator(Pass):
     async def look(self, key: Hashable) -> None:
         """One pass."""
         if key == _TASKS[0]:
-            new = sum(1 for task in self.store.tables.all(Task) if _is_new(task))
-            if new:
-                await self.store.update(self._give_addresses, term=self.term)
-            if new > PASS_CHANGES:
-                self.mailbox.tell(key)
+            if any(_is_new(task) for task in self.store.tables.all(Task)):
+                written = await self.store.update(self._give_addresses, term=self.term)
+                if written >= PASS_CHANGES:
+                    self.mailbox.tell(key)
         else:
             service_id = ServiceId(str(key))
             probe = Transaction(self.store.tables, self.store.wall_ns)
@@ -52,10 +51,11 @@ class Allocator(Pass):
             if not probe.is_empty:
                 await self.store.update(lambda tx: self._fill_ports(tx, service_id), term=self.term)
 
-    def _give_addresses(self, tx: Transaction) -> None:
+    def _give_addresses(self, tx: Transaction) -> int:
+        """Returns how many tasks were changed: `PASS_CHANGES`, and there may be more."""
         cluster = next(iter(tx.all(Cluster)), None)
         if cluster is None:
-            return
+            return 0
         pool = AddressPool(cluster.block, self._cursor)
         new = []
         for task in tx.all(Task):
@@ -63,11 +63,16 @@ class Allocator(Pass):
                 pool.hold(task.address, task.id)
             elif _is_new(task):
                 new.append(task)
-        for task in new[:PASS_CHANGES]:
+        written = 0
+        for task in new:
             changed = allocated(task, pool.take(task.id), tx.now_ns)
             if changed is not None:
                 tx.update(changed)
+                written += 1
+            if written == PASS_CHANGES:
+                break
         self._cursor = pool.cursor
+        return written
 
     def _fill_ports(self, tx: Transaction, service_id: ServiceId) -> None:
         service = tx.get(Service, service_id)

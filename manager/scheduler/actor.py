@@ -43,11 +43,10 @@ class Scheduler(Pass):
 
     async def look(self, key: Hashable) -> None:
         """Place what can be placed."""
-        pending = sum(1 for task in self.store.tables.all(Task) if is_placeable(task))
-        if not pending:
+        if not any(is_placeable(task) for task in self.store.tables.all(Task)):
             return
         written = await self.store.update(self._place, term=self.term)
-        if pending > PASS_CHANGES and any(placement.node_id for placement in written):
+        if len(written) >= PASS_CHANGES:
             self.mailbox.tell(key)
         for placement in written:
             log.info(
@@ -59,7 +58,9 @@ class Scheduler(Pass):
             )
 
     def _place(self, tx: Transaction) -> list[Placement]:
-        pending = [task for task in tx.all(Task) if is_placeable(task)][:PASS_CHANGES]
+        """Decide about all that wait, so that those who can't be placed stand in nobody's way;
+        write as much as fits."""
+        pending = [task for task in tx.all(Task) if is_placeable(task)]
         loads = loads_by_node({node.id: node for node in tx.all(Node)})
 
         def spec_of(task: Task) -> TaskSpec | None:
@@ -72,6 +73,8 @@ class Scheduler(Pass):
             if task is not None:
                 tx.update(task)
                 written.append(placement)
+            if len(written) == PASS_CHANGES:
+                break
         return written
 
 
