@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from skep.domain.base import SECOND_NS
 from skep.env import Env, Fatal, Rejected, Retryable
 from skep.manager.raft.core.model import NotLeader, ProposalUnknown
 from skep.manager.store.core.command import (
@@ -25,6 +26,7 @@ from skep.manager.store.core.command import (
     Database,
     WireChange,
     encode_command,
+    wire_size,
 )
 from skep.manager.store.core.tables import Tables
 from skep.manager.store.core.transaction import Transaction
@@ -43,6 +45,10 @@ class NotLeading(Retryable):
 
 class WriterQueueFull(Retryable):
     """Too many writers wait; try again in a moment."""
+
+
+class Unsettled(Retryable):
+    """Nothing was done: the outcome of an earlier write has to be known first."""
 
 
 class OutcomeUnknown(Exception):
@@ -88,6 +94,8 @@ class Store:
         self._consensus: Consensus | None = None
         self._writes: deque[_Write[Any]] = deque()
         self._is_writing = False
+        self._unsettled_term: int | None = None
+        self._stamped_at = env.now()
         self._subscribers: dict[int, Callable[[list[Change]], None]] = {}
         self._next_subscriber = 0
         self.window = ChangeWindow()
@@ -105,8 +113,11 @@ class Store:
 
     @property
     def wall_ns(self) -> int:
-        """Wall time, never earlier than any stamp in the database."""
-        return max(self._env.wall(), self._database.wall_ns)
+        """Wall time, never earlier than any stamp in the database. Where this machine's clock is
+        behind those stamps, time goes on from them: else every delay would wait until it caught up.
+        """
+        since_ns = int((self._env.now() - self._stamped_at) * SECOND_NS)
+        return max(self._env.wall(), self._database.wall_ns + since_ns)
 
     def attach(self, consensus: Consensus) -> None:
         """Say who replicates this store."""
@@ -117,6 +128,7 @@ class Store:
     def apply(self, index: int, command: bytes) -> object:
         """Raft has committed a command."""
         changes = self._database.apply(index, command)
+        self._stamped_at = self._env.now()
         self.window.add(index, changes)
         for subscriber in tuple(self._subscribers.values()):
             subscriber(changes)
@@ -129,6 +141,7 @@ class Store:
     def restore(self, index: int, data: bytes) -> None:
         """Raft replaces the whole state."""
         self._database.restore(index, data)
+        self._stamped_at = self._env.now()
         self.window.reset(self._database.version)
         self.on_restored()
 
@@ -168,12 +181,34 @@ class Store:
         try:
             while self._writes:
                 await self._env.turn()
+                await self._settle()
                 await self._write_some()
         except Exception as error:
-            self._fail_waiting(error)
+            self._fail_waiting(Fatal(f"the store's writer died: {error}"))
             raise
         finally:
             self._is_writing = False
+
+    async def _settle(self) -> None:
+        """After a write whose fate nobody knows, let a barrier follow it through the log: what is
+        written next must be decided over a state that has it, or never will. A new term is such
+        a barrier by itself: a leader of it has applied all that came before."""
+        assert self._consensus is not None
+        term = self._consensus.term
+        if self._unsettled_term != term or not self._consensus.is_leader:
+            self._unsettled_term = None
+            return
+        try:
+            barrier = encode_command(self._next_stamp(), [])
+            await self._consensus.propose(barrier, term=term, deadline_s=COMMIT_DEADLINE_S)
+        except Retryable as error:
+            self._fail_waiting(Unsettled(f"an earlier write is still under way: {error}"))
+            return
+        self._unsettled_term = None
+
+    def _next_stamp(self) -> int:
+        """Strictly growing, so that creation times tell the order of any two commits."""
+        return max(self.wall_ns, self._database.wall_ns + 1)
 
     async def _write_some(self) -> None:
         """Run waiting functions until the command is full, and commit it."""
@@ -181,8 +216,8 @@ class Store:
         term = self._consensus.term
         batch: list[tuple[_Write[Any], Any]] = []
         changes: list[WireChange] = []
-        # Strictly growing, so that creation times tell the order of any two commits.
-        now_ns = max(self._env.wall(), self._database.wall_ns + 1)
+        size = 0
+        now_ns = self._next_stamp()
         outer = Transaction(self._database.tables, now_ns)
         while self._writes:
             write = self._writes[0]
@@ -192,17 +227,19 @@ class Store:
                     raise NotLeading("this manager does not lead (any more)")
                 result = write.fn(inner)
                 added = inner.changes()
-                if _is_too_big(added):
+                added_size = sum(wire_size(change) for change in added)
+                if _is_too_big(len(added), added_size):
                     raise Rejected("the change is too big for one command; split it")
             except Exception as error:
                 self._writes.popleft()
                 _fail(write.done, error)
                 continue
-            if _is_too_big(changes + added):
+            if _is_too_big(len(changes) + len(added), size + added_size):
                 break
             self._writes.popleft()
             outer.merge(inner)
             changes += added
+            size += added_size
             batch.append((write, result))
         if batch:
             await self._commit(batch, encode_command(now_ns, changes) if changes else None, term)
@@ -214,10 +251,14 @@ class Store:
         if command is not None:
             try:
                 await self._consensus.propose(command, term=term, deadline_s=COMMIT_DEADLINE_S)
-            except Retryable as error:
+            except Exception as error:
                 failure = _outcome(error)
+                if isinstance(failure, OutcomeUnknown):
+                    self._unsettled_term = term
                 for write, _ in batch:
                     _fail(write.done, failure)
+                if not isinstance(error, Retryable):
+                    raise
                 return
         for write, result in batch:
             if not write.done.done():
@@ -225,10 +266,10 @@ class Store:
 
     def _fail_waiting(self, error: Exception) -> None:
         while self._writes:
-            _fail(self._writes.popleft().done, Fatal(f"the store's writer died: {error}"))
+            _fail(self._writes.popleft().done, error)
 
 
-def _outcome(error: Retryable) -> Exception:
+def _outcome(error: Exception) -> Exception:
     """Raft's word on a proposal, in the store's terms."""
     match error:
         case ProposalUnknown():
@@ -238,9 +279,8 @@ def _outcome(error: Retryable) -> Exception:
     return error
 
 
-def _is_too_big(changes: list[WireChange]) -> bool:
-    size = sum(len(bytes(change.data)) for change in changes)
-    return len(changes) > COMMAND_CHANGES_LIMIT or size > COMMAND_BYTES_LIMIT
+def _is_too_big(changes: int, size_bytes: int) -> bool:
+    return changes > COMMAND_CHANGES_LIMIT or size_bytes > COMMAND_BYTES_LIMIT
 
 
 def _fail(done: asyncio.Future[Any], error: Exception) -> None:

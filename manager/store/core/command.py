@@ -22,7 +22,8 @@ FORMAT = 1
 # A bigger command would hold up heartbeats behind it on the wire; who has more to write splits
 # the work where it may be split.
 COMMAND_CHANGES_LIMIT = 1000
-COMMAND_BYTES_LIMIT = 1536 * 1024
+# Raft's own limit is 1.5 MiB; the rest is for what stands around the changes.
+COMMAND_BYTES_LIMIT = 1535 * 1024
 
 # Answers kept for clients that retry: far longer than any client tries.
 REQUESTS_LIMIT = 10_000
@@ -35,6 +36,10 @@ class WireChange(Struct, frozen=True, kw_only=True):
     kind: str
     id: str
     data: msgspec.Raw = msgspec.Raw()
+
+
+# What stands around one change's id and data: the names of its three fields, its kind, lengths.
+CHANGE_FRAME_BYTES = 48
 
 
 class Command(Struct, frozen=True, kw_only=True):
@@ -72,6 +77,11 @@ _row_decoders = {name: msgspec.msgpack.Decoder(kind) for name, kind in TABLES.it
 def encode_row(row: Object) -> WireChange:
     """The change that writes `row`."""
     return WireChange(kind=KINDS[type(row)], id=row.id, data=msgspec.Raw(_encoder.encode(row)))
+
+
+def wire_size(change: WireChange) -> int:
+    """How many bytes a change adds to a command, at most."""
+    return len(change.id.encode()) + len(memoryview(change.data)) + CHANGE_FRAME_BYTES
 
 
 def encode_command(wall_ns: int, changes: Sequence[WireChange]) -> bytes:
