@@ -36,4 +36,10 @@ class ChangeWindow:
         """Every change after `version`, or None when some of them are gone."""
         if version < self._floor:
             return None
-        return [change for at, changes in self._commits if at > version for change in changes]
+        # From the new end: a watcher that keeps up asks for the last commit of thousands.
+        newer = []
+        for at, changes in reversed(self._commits):
+            if at <= version:
+                break
+            newer.append(changes)
+        return [change for changes in reversed(newer) for change in changes]
