@@ -51,10 +51,14 @@ class Nodes:
         """All nodes, by name."""
         return (await self.snapshot(is_stale=is_stale)).nodes
 
-    async def snapshot(self, *, is_stale: bool = False) -> ListNodesResponse:
+    async def snapshot(
+        self, *, is_stale: bool = False, deadline_s: float | None = None
+    ) -> ListNodesResponse:
         """All nodes with the leader's id and the version they were read at."""
         request = ListNodesRequest(is_stale=is_stale)
-        return await self._caller.call("ListNodes", request, ListNodesResponse)
+        return await self._caller.call(
+            "ListNodes", request, ListNodesResponse, deadline_s=deadline_s
+        )
 
     async def update(
         self,

@@ -84,10 +84,17 @@ def compose(text: str, file: str) -> Node:
     except yaml.MarkedYAMLError as error:
         where = error.problem_mark or error.context_mark
         mark = Mark(where.line + 1, where.column + 1) if where else Mark(1, 1)
+        mark = min(mark, _end(text))
         words = ", ".join(part for part in (error.context, error.problem) if part)
         raise error_at(file, mark, f"not YAML: {words}") from None
     except yaml.YAMLError as error:
         raise error_at(file, Mark(1, 1), f"not YAML: {error}") from None
+
+
+def _end(text: str) -> Mark:
+    """Where the last visible character of a text ends; what is missing is missing there."""
+    lines = text.rstrip().split("\n")
+    return Mark(len(lines), len(lines[-1]) + 1)
 
 
 class _Composer:

@@ -20,7 +20,7 @@ def read_ports(place: Place) -> list[PlacedPort]:
     found: list[PlacedPort] = []
     for item in place.items():
         if item.is_scalar:
-            found += [(port, item) for port in _short(item)]
+            found += [(port, item) for port in item.parsed(short_ports)]
         else:
             found.append((_long(item), item))
         if len(found) > PORT_LIMIT:
@@ -28,13 +28,13 @@ def read_ports(place: Place) -> list[PlacedPort]:
     return found
 
 
-def _short(item: Place) -> list[Port]:
-    text = item.text().strip()
+def short_ports(text: str) -> list[Port]:
+    """The ports in "8080:80", "80", "8080:80/tcp" or "8000-8009:80-89". Raises BadValue."""
     numbers, _, protocol_text = text.partition("/")
-    protocol = _protocol(item, protocol_text or "tcp")
+    protocol = _protocol(protocol_text or "tcp")
     host, colon, target_text = numbers.rpartition(":")
     if ":" in host:
-        raise item.error(
+        raise values.BadValue(
             f"'{text}' names an address to listen on, but a port is published on every node; "
             f"write '{host.rpartition(':')[2]}:{target_text}'"
         )
@@ -42,13 +42,13 @@ def _short(item: Place) -> list[Port]:
         targets = values.port_range(target_text)
         published = values.port_range(host) if colon else None
     except values.BadValue as error:
-        raise item.error(f"{error}; a port is '8080:80', '80' or '8080:80/tcp'") from None
+        raise values.BadValue(f"{error}; a port is '8080:80', '80' or '8080:80/tcp'") from None
     if len(targets) > PORT_LIMIT:
-        raise item.error(f"'{text}' is more than {PORT_LIMIT} ports; publish fewer")
+        raise values.BadValue(f"'{text}' is more than {PORT_LIMIT} ports; publish fewer")
     if published is None:
         return [Port(target=target, protocol=protocol) for target in targets]
     if len(published) != len(targets):
-        raise item.error(
+        raise values.BadValue(
             f"'{text}' pairs {len(published)} published ports with {len(targets)} of the service; "
             "make both ranges the same length"
         )
@@ -71,16 +71,16 @@ def _long(item: Place) -> Port:
     return Port(
         target=fields["target"].parsed(values.port),
         published=published.parsed(values.port) if published else None,
-        protocol=_protocol(protocol, protocol.text()) if protocol else Protocol.TCP,
+        protocol=protocol.parsed(_protocol) if protocol else Protocol.TCP,
         balance=balance.choice(_BALANCES) if balance else Balance.ROUND_ROBIN,
         name=fields["name"].text() if "name" in fields else "",
     )
 
 
-def _protocol(place: Place, text: str) -> Protocol:
+def _protocol(text: str) -> Protocol:
     word = text.strip().lower()
     if word == "tcp":
         return Protocol.TCP
     if word in ("udp", "sctp"):
-        raise place.error(f"protocol '{word}' is not supported yet; use 'tcp'")
-    raise place.error(f"'{text[:40]}' is not a protocol; use 'tcp'")
+        raise values.BadValue(f"protocol '{word}' is not supported yet; use 'tcp'")
+    raise values.BadValue(f"'{text[:40]}' is not a protocol; use 'tcp'")

@@ -37,25 +37,27 @@ def decode(data: bytes, *, file: str) -> str:
         ) from None
 
 
-def parse(  # noqa: PLR0913 - two of the six only serve messages
+def parse(  # noqa: PLR0913 - one thing, from one caller
     text: str,
     *,
     file: str,
     name: str,
     environ: Mapping[str, str],
+    fallback_name: str = "",
     folder: str = "",
     warn: Callable[[str], None] | None = None,
 ) -> StackSpec:
     """The stack in `text`. Raises StackFileError and nothing else.
 
-    `file` is only for messages. `name` is the stack's; empty means the file's own `name:`.
+    `file` is only for messages. `name` is the stack's; empty means the file's own `name:`, and
+    where it has none, `fallback_name`.
     `environ` holds the variables for `${...}`. `folder` is the absolute folder from which relative
     `working_dir`s count; empty leaves them as they are. `warn` is told what is odd, but no error.
     """
     source = Source(file, folder, environ, warn or (lambda text: None))
     top = Place(nodes.compose(text, file), "", source)
     fields = top.fields(keys.TOP)
-    stack_name = name or (fields["name"].text() if "name" in fields else "")
+    stack_name = name or (fields["name"].text() if "name" in fields else fallback_name)
     named_at = fields["name"] if not name and "name" in fields else top
     if not stack_name:
         raise top.error("the stack has no name; give one, or write 'name:' in the file")

@@ -1,0 +1,1 @@
+"""What each subcommand does. Modules are loaded when their command is called."""

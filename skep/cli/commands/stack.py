@@ -1,0 +1,95 @@
+"""`skep stack ...`."""
+
+from __future__ import annotations
+
+import argparse
+
+from skep.cli import output, rows, session
+from skep.cli.commands.tables import show_services, show_tasks
+from skep.cli.stackfiles import read_stack
+from skep.client import Cluster
+from skep.domain.control import DeployStackResponse
+from skep.domain.spec import StackSpec
+
+
+def deploy(options: argparse.Namespace) -> None:
+    """Make the cluster hold a stack, and wait until it does."""
+    spec = read_stack(options.file, options.name)
+
+    async def script(cluster: Cluster) -> None:
+        await deploy_and_wait(cluster, spec, options)
+
+    session.run(options, script)
+
+
+async def deploy_and_wait(
+    cluster: Cluster, spec: StackSpec, options: argparse.Namespace
+) -> DeployStackResponse:
+    """One deploy, and what it did."""
+    is_prune = bool(getattr(options, "prune", False))
+    answer = await cluster.stacks.deploy(spec, is_prune=is_prune)
+    for what, names in (
+        ("created", answer.created),
+        ("updated", answer.updated),
+        ("unchanged", answer.unchanged),
+        ("removed", answer.removed),
+    ):
+        for name in names:
+            output.note(f"{what} {name}")
+    for name in answer.kept:
+        output.note(f"kept {name}, which the stack no longer names; --prune removes it")
+    if not options.detach:
+        wanted = [service.name for service in spec.services]
+        await session.converge(cluster, wanted, options.timeout)
+        if answer.removed:
+            await session.until_removed(cluster, answer.removed, options.timeout)
+    return answer
+
+
+def ls(options: argparse.Namespace) -> None:
+    """List stacks."""
+
+    async def script(cluster: Cluster) -> None:
+        columns: output.Columns[rows.StackRow] = (
+            ("NAME", lambda row: row.name),
+            ("SERVICES", lambda row: str(row.services)),
+            ("REVISION", lambda row: str(row.revision)),
+        )
+        shown = [rows.stack_row(stack) for stack in await cluster.stacks.list()]
+        output.show(shown, columns, shape=options.format, key="name" if options.quiet else None)
+
+    session.run(options, script)
+
+
+def ps(options: argparse.Namespace) -> None:
+    """List a stack's tasks, with those that have ended."""
+
+    async def script(cluster: Cluster) -> None:
+        tasks = await cluster.tasks.list(stack=options.name, is_all=True)
+        await show_tasks(cluster, tasks, options)
+
+    session.run(options, script)
+
+
+def services(options: argparse.Namespace) -> None:
+    """List a stack's services."""
+
+    async def script(cluster: Cluster) -> None:
+        show_services(await cluster.services.list(stack=options.name), options)
+
+    session.run(options, script)
+
+
+def rm(options: argparse.Namespace) -> None:
+    """Remove stacks, and wait until their services are gone."""
+
+    async def script(cluster: Cluster) -> None:
+        held = []
+        for name in options.names:
+            held += [view.service.id for view in await cluster.services.list(stack=name)]
+            answer = await cluster.stacks.remove(name)
+            print(answer.name or answer.id)
+        if held and not options.detach:
+            await session.until_removed(cluster, held, options.timeout)
+
+    session.run(options, script)

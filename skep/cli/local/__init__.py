@@ -1,0 +1,1 @@
+"""A cluster on this machine alone: `skep up`, `skep down`, `skep local`."""

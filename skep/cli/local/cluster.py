@@ -1,0 +1,192 @@
+"""Starting and stopping a local cluster's processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from skep.cli.errors import Exit, Failure
+from skep.cli.local import core, home, procs
+from skep.env import DiceIds, Random, Rejected
+
+# Managers hand leadership over and netproxies let short connections end; both take about a second.
+STOP_GRACE_S = 8.0
+# Tasks have grace periods of their own, which end long before this.
+PURGE_DEADLINE_S = 120.0
+LOG_TAIL_BYTES = 4096
+
+
+class State(NamedTuple):
+    """A process of the plan, and the one that runs."""
+
+    process: core.LocalProcess
+    found: procs.Found | None
+
+
+def states(of: home.Home, cluster: core.LocalCluster) -> list[State]:
+    """Every process of the cluster, running or not."""
+    wanted = {process: of.arguments(cluster, process) for process in core.processes(cluster)}
+    running: dict[core.LocalProcess, procs.Found] = {}
+    for pid, arguments in procs.command_lines():
+        for process, mine in wanted.items():
+            if core.is_ours(arguments, mine):
+                found = procs.look_up(pid)
+                if found is not None:
+                    running[process] = found
+    return [State(process, running.get(process)) for process in wanted]
+
+
+@contextlib.contextmanager
+def opened(of: home.Home, managers: int | None, workers: int | None) -> Iterator[core.LocalCluster]:
+    """The cluster, planned and written down if there was none, with its block held for as long
+    as the context lasts: long enough to start what listens there."""
+    cluster = of.load()
+    if cluster is not None:
+        _check_same(cluster, managers, workers)
+        is_down = all(state.found is None for state in states(of, cluster))
+        with home.reserved(cluster.block) as is_free:
+            if is_down and (not is_free or home.is_listening(cluster.block, cluster.ports)):
+                raise Failure(
+                    f"addresses 127.{cluster.block}.0.x of cluster '{of.name}' are in use by "
+                    "another one; stop that one, or give this one up with 'skep down'",
+                    Exit.REFUSED,
+                )
+            of.save(cluster)
+            yield cluster
+        return
+    taken = home.blocks_in_folders()
+    ids = DiceIds(_system_dice())
+    while True:
+        block = core.choose_block(taken)
+        with home.reserved(block) as is_free:
+            if is_free and not home.is_listening(block, core.Ports()):
+                cluster = core.plan_cluster(
+                    of.name,
+                    3 if managers is None else managers,
+                    3 if workers is None else workers,
+                    block,
+                    ids,
+                )
+                of.save(cluster)
+                yield cluster
+                return
+        taken.add(block)
+
+
+def _check_same(cluster: core.LocalCluster, managers: int | None, workers: int | None) -> None:
+    for what, given, there in (
+        ("managers", managers, len(cluster.managers())),
+        ("workers", workers, len(cluster.workers())),
+    ):
+        if given is not None and given != there:
+            raise Failure(
+                f"cluster '{cluster.name}' has {there} {what}, not {given}; leave --{what} out, or "
+                f"begin anew after 'skep down --name {cluster.name}'",
+                Exit.REFUSED,
+            )
+
+
+def _system_dice() -> Random:
+    import random
+
+    return random.SystemRandom()
+
+
+def start(
+    of: home.Home, cluster: core.LocalCluster, wanted: Iterable[core.LocalProcess]
+) -> list[core.LocalProcess]:
+    """Start those of `wanted` that don't run; returns them."""
+    running = {state.process for state in states(of, cluster) if state.found}
+    missing = [process for process in wanted if process not in running]
+    environ = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    for process in missing:
+        procs.start_detached(
+            (sys.executable, *of.arguments(cluster, process)),
+            log=of.log(process),
+            folder=of.node(process.node),
+            environ=environ,
+        )
+    return missing
+
+
+def stop(found: list[procs.Found]) -> list[procs.Found]:
+    """Stop processes by SIGTERM, and what doesn't follow by SIGKILL; returns the latter."""
+    return procs.end(found, STOP_GRACE_S)
+
+
+def kill(found: Iterable[procs.Found]) -> None:
+    """SIGKILL, at once, and wait for the end."""
+    killed = [one for one in found if procs.send(one, signal.SIGKILL)]
+    procs.wait_gone(killed, STOP_GRACE_S)
+
+
+def take_down(of: home.Home, cluster: core.LocalCluster) -> None:
+    """Stop everything: agents, then their tasks, then the rest; remove the cluster's folder."""
+    found = states(of, cluster)
+    stop([s.found for s in found if s.found and s.process.kind is core.Kind.AGENT])
+    for node in cluster.workers():
+        _purge_tasks(of, node)
+    stop([s.found for s in found if s.found and s.process.kind is not core.Kind.AGENT])
+    of.remove()
+
+
+def _purge_tasks(of: home.Home, node: core.LocalNode) -> None:
+    """End a node's tasks, which outlive its agent, and remove what they hold of the machine."""
+    folder = of.node(node) / "tasks"
+    if not folder.is_dir():
+        return
+    command = (sys.executable, "-P", "-m", "skep.worker.engine.main", "purge", str(folder))
+    try:
+        result = subprocess.run(
+            command, capture_output=True, text=True, timeout=PURGE_DEADLINE_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise Failure(
+            f"tasks of {node.name} did not end within {PURGE_DEADLINE_S:g} s; repeat 'skep down'",
+            Exit.TIMED_OUT,
+        ) from None
+    if result.returncode != 0:
+        last = (result.stderr.strip().splitlines() or ["no reason was given"])[-1]
+        raise Failure(f"tasks of {node.name} could not be ended: {last}; repeat 'skep down'")
+
+
+def last_words(of: home.Home, process: core.LocalProcess) -> str:
+    """The last line of a process's log."""
+    try:
+        with open(of.log(process), "rb") as log:
+            log.seek(0, os.SEEK_END)
+            log.seek(max(0, log.tell() - LOG_TAIL_BYTES))
+            lines = log.read().decode(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1].strip() if lines else ""
+
+
+def check_alive(of: home.Home, cluster: core.LocalCluster) -> None:
+    """Raise Failure, with a dead process's last words, if one of the cluster's is not running."""
+    for state in states(of, cluster):
+        if state.found is None:
+            words = last_words(of, state.process)
+            raise Failure(
+                f"{state.process.name} has ended{f': {words}' if words else ''}; "
+                f"see {of.log(state.process)}"
+            )
+
+
+def find(name: str) -> tuple[home.Home, core.LocalCluster]:
+    """A cluster that must exist. Raises Failure."""
+    of = home.Home(name)
+    return of, of.require()
+
+
+def choose(cluster: core.LocalCluster, names: list[str]) -> tuple[core.LocalProcess, ...]:
+    """The processes of these names. Raises Failure."""
+    try:
+        return core.named(cluster, names)
+    except Rejected as error:
+        raise Failure(str(error), Exit.USAGE) from None

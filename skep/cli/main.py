@@ -1,0 +1,51 @@
+"""The entry point: parse, run, and end with one clear line and an exit code.
+
+Nothing slow is imported here: each command loads what it needs when it is called.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from skep.cli import parser
+from skep.cli.errors import Exit, Failure, as_failure
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    # gRPC's own C++ log lines are not for the people who use this command.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        options = parser.build().parse_args(arguments)
+        options.run(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _end("interrupted; what the cluster was told, it goes on with", Exit.INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output (head, less) has had enough. Python flushes stdout at its end
+        # once more, and must find it open.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.OK
+    except Exception as error:
+        failure = as_failure(error)
+        if failure is None:
+            if os.environ.get("SKEP_DEBUG"):
+                raise
+            failure = Failure(
+                f"a fault of skep's own: {type(error).__name__}: {error}; set SKEP_DEBUG=1 to see "
+                "where, and report it"
+            )
+        return _end(str(failure), failure.code)
+    return Exit.OK
+
+
+def _end(text: str, code: Exit) -> int:
+    line = " ".join(text.split())
+    print(f"skep: error: {line}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,238 @@
+"""Domain objects as the rows that tables, JSON and YAML show. Pure."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from skep.domain.control import ServiceView
+from skep.domain.objects import Node, NodeRole, Service, Stack, Task
+from skep.domain.spec import Port
+from skep.domain.states import TaskState
+
+NS_PER_S = 1_000_000_000
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of rows. Every field is shown, whatever its value."""
+
+
+class NodeRow(Row, frozen=True, kw_only=True):
+    """`address` is where the node is reached; `leader` marks the leading manager."""
+
+    id: str
+    name: str
+    address: str
+    role: str
+    status: str
+    availability: str
+    leader: bool
+    labels: dict[str, str]
+    message: str
+
+
+class PortRow(Row, frozen=True, kw_only=True):
+    """A published port. `published` is null until one was picked."""
+
+    published: int | None
+    target: int
+    protocol: str
+
+
+class ServiceRow(Row, frozen=True, kw_only=True):
+    """`running` counts the healthy tasks of the present spec."""
+
+    id: str
+    name: str
+    mode: str
+    running: int
+    desired: int
+    converged: bool
+    removing: bool
+    image: str
+    ports: list[PortRow]
+    problems: list[str]
+
+
+class TaskRow(Row, frozen=True, kw_only=True):
+    """`since` is Unix time in seconds; `is_current` marks the newest of its slot."""
+
+    id: str
+    name: str
+    service: str
+    slot: int
+    node: str | None
+    desired_state: str
+    state: str
+    healthy: bool
+    since: float
+    message: str
+    error: str
+    exit_code: int | None
+    pid: int | None
+    address: str
+    revision: int
+    is_current: bool
+
+
+class StackRow(Row, frozen=True, kw_only=True):
+    """A stack and how many services it names."""
+
+    id: str
+    name: str
+    services: int
+    revision: int
+
+
+class ProcessRow(Row, frozen=True, kw_only=True):
+    """A process of a local cluster; what is null is not known of one that doesn't run."""
+
+    name: str
+    node: str
+    kind: str
+    pid: int | None
+    state: str
+    uptime_s: float | None
+    address: str
+    metrics: str
+    memory_bytes: int | None
+    log: str
+
+
+def node_row(node: Node, leader_id: str | None) -> NodeRow:
+    """One node."""
+    address = node.description.address or node.control_address.rpartition(":")[0]
+    return NodeRow(
+        id=node.id,
+        name=node.name,
+        address=address,
+        role=node.role.value,
+        status=node.state.value,
+        availability=node.availability.value,
+        leader=node.role is NodeRole.MANAGER and node.id == leader_id,
+        labels=dict(node.labels),
+        message=node.message,
+    )
+
+
+def ports_of(service: Service) -> tuple[Port, ...]:
+    """The ports with what was picked for them, as far as it was."""
+    return service.spec.ports if service.ports is None else service.ports
+
+
+def service_row(view: ServiceView) -> ServiceRow:
+    """One service."""
+    service = view.service
+    return ServiceRow(
+        id=service.id,
+        name=service.name,
+        mode=service.spec.mode.value,
+        running=view.running,
+        desired=view.desired,
+        converged=view.is_converged,
+        removing=service.is_removing,
+        image=service.spec.task.run.image,
+        ports=[
+            PortRow(published=port.published, target=port.target, protocol=port.protocol.value)
+            for port in ports_of(service)
+        ],
+        problems=list(view.problems),
+    )
+
+
+def task_rows(tasks: Iterable[Task], node_names: Mapping[str, str]) -> list[TaskRow]:
+    """Tasks by service and slot, the newest of each slot first."""
+    ordered = sorted(tasks, key=lambda task: (task.service_name, task.slot, -_birth(task)))
+    rows = []
+    before: tuple[str, int] | None = None
+    for task in ordered:
+        status = task.status
+        place = (task.service_id, task.slot)
+        rows.append(
+            TaskRow(
+                id=task.id,
+                name=task.name,
+                service=task.service_name,
+                slot=task.slot,
+                node=node_names.get(task.node_id, task.node_id) if task.node_id else None,
+                desired_state=task.desired_state.value,
+                state=status.state.value,
+                healthy=status.is_healthy,
+                since=(status.since_ns or task.updated_ns) / NS_PER_S,
+                message=status.message,
+                error=status.error,
+                exit_code=status.exit_code,
+                pid=status.pid,
+                address=task.address,
+                revision=task.revision,
+                is_current=place != before,
+            )
+        )
+        before = place
+    return rows
+
+
+def _birth(task: Task) -> int:
+    return task.created_ns or task.version
+
+
+def stack_row(stack: Stack) -> StackRow:
+    """One stack."""
+    return StackRow(
+        id=stack.id, name=stack.name, services=len(stack.spec.services), revision=stack.revision
+    )
+
+
+# ------------------------------------------------------------------------------ as text
+
+
+def ports_text(ports: Iterable[PortRow]) -> str:
+    """As Docker writes them: "*:8080->80/tcp"."""
+    return ", ".join(
+        f"*:{'?' if port.published is None else port.published}->{port.target}/{port.protocol}"
+        for port in ports
+    )
+
+
+def age_text(seconds: float) -> str:
+    """A span of time in one unit, as people say it."""
+    for name, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        count = int(seconds // length)
+        if count >= 1 and (count >= 2 or name != "day"):
+            return f"{count} {name}{'' if count == 1 else 's'}"
+    count = max(0, int(seconds))
+    return f"{count} second{'' if count == 1 else 's'}"
+
+
+def state_text(row: TaskRow, now_s: float) -> str:
+    """Such as "Running 5 seconds ago" or "Failed (exit 137) 2 minutes ago"."""
+    words = row.state.capitalize()
+    if row.state == TaskState.RUNNING.value and not row.healthy:
+        words += " (unhealthy)"
+    if row.exit_code is not None:
+        words += f" (exit {row.exit_code})"
+    return f"{words} {age_text(now_s - row.since)} ago" if row.since else words
+
+
+def size_text(size_bytes: int) -> str:
+    """A size in MiB, which is what the memory of processes is about."""
+    return f"{size_bytes / 2**20:.1f} MiB"
+
+
+# --------------------------------------------------------------------------- whole objects
+
+
+def plain(of: Any) -> Any:
+    """A domain object with all its fields, defaults too, in JSON's terms."""
+    if isinstance(of, msgspec.Struct):
+        return {
+            field.name: plain(getattr(of, field.name)) for field in msgspec.structs.fields(of)
+        } | ({"name": of.name} if isinstance(of, Task) else {})
+    if isinstance(of, enum.Enum):
+        return of.value
+    if isinstance(of, tuple | list):
+        return [plain(item) for item in of]
+    return of

@@ -1,0 +1,85 @@
+"""From a command's options to the cluster it is about."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from skep import client
+from skep.cli.errors import Exit, Failure
+from skep.cli.local.home import Home
+from skep.cli.output import Progress
+from skep.client import Cluster
+from skep.domain.control import ServiceView
+
+# A person waits for this; an election takes about a second.
+CALL_DEADLINE_S = 10.0
+
+Script = Callable[[Cluster], Coroutine[Any, Any, None]]
+
+
+def addresses(options: argparse.Namespace) -> tuple[str, ...]:
+    """The managers' control addresses: by option, by SKEP_ADDRESS, or of a local cluster."""
+    given = options.managers_address or os.environ.get("SKEP_ADDRESS")
+    if given:
+        found = tuple(part.strip() for part in given.split(",") if part.strip())
+        for address in found:
+            if not address.rpartition(":")[0] or not address.rpartition(":")[2].isdigit():
+                raise Failure(f"'{address}' is not an address; write HOST:PORT", Exit.USAGE)
+        return found
+    return Home(options.cluster).require().control_addresses()
+
+
+def run(options: argparse.Namespace, script: Script) -> None:
+    """Run a script against the cluster."""
+    where = addresses(options)
+
+    async def go() -> None:
+        async with client.connect(where, deadline_s=CALL_DEADLINE_S) as cluster:
+            await script(cluster)
+
+    asyncio.run(go())
+
+
+async def converge(
+    cluster: Cluster,
+    refs: Sequence[str] | None,
+    timeout_s: float,
+    *,
+    stack: str | None = None,
+) -> tuple[ServiceView, ...]:
+    """Wait for convergence with a line of progress. Raises NotConverged."""
+    progress = Progress()
+
+    def tell(views: tuple[ServiceView, ...]) -> None:
+        progress.say(counts(views))
+
+    try:
+        views = await cluster.wait_converged(refs, stack=stack, timeout_s=timeout_s, progress=tell)
+    except BaseException:
+        progress.done()
+        raise
+    progress.done(f"converged: {counts(views)}")
+    return views
+
+
+def counts(views: Sequence[ServiceView]) -> str:
+    """How many of each service's tasks run, and what is in the way."""
+    words = []
+    for view in views:
+        problems = f" ({'; '.join(view.problems)})" if view.problems else ""
+        words.append(f"{view.service.name} {view.running}/{view.desired}{problems}")
+    return ", ".join(words) or "no services"
+
+
+async def until_removed(cluster: Cluster, names: Sequence[str], timeout_s: float) -> None:
+    """Wait, with a line of progress, until the services are gone."""
+    progress = Progress()
+    progress.say(f"removing {', '.join(names)}")
+    try:
+        await cluster.wait_removed(names, timeout_s=timeout_s)
+    finally:
+        progress.done()

@@ -1,0 +1,217 @@
+"""`service create` and `service update`: options to a spec. Pure."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from skep.cli.errors import Exit, Failure
+from skep.domain.base import Pairs, Struct, pairs, replace
+from skep.domain.spec import (
+    HealthCheck,
+    Placement,
+    Port,
+    RestartCondition,
+    RunSpec,
+    ServiceSpec,
+    TaskSpec,
+)
+from skep.stackfile import values
+from skep.stackfile.ports import short_ports
+
+T = TypeVar("T")
+S = TypeVar("S", bound=Struct)
+
+_CONDITIONS = {
+    "none": RestartCondition.NONE,
+    "on-failure": RestartCondition.ON_FAILURE,
+    "any": RestartCondition.ANY,
+}
+_COUNT_LIMIT = 2**31 - 1
+
+
+def created(options: argparse.Namespace) -> ServiceSpec:
+    """The spec that `service create` asks for. Raises Failure."""
+    spec = ServiceSpec(
+        name=options.name,
+        labels=_named_values("--label", options.label),
+        ports=_ports("--publish", options.publish),
+        task=TaskSpec(
+            run=RunSpec(command=tuple(options.command), env=_named_values("--env", options.env)),
+            placement=Placement(constraints=tuple(options.constraint)),
+        ),
+    )
+    return _described(options)(spec)
+
+
+def edited(options: argparse.Namespace) -> Callable[[ServiceSpec], ServiceSpec]:
+    """What `service update` asks for, as a change of any spec. Raises Failure."""
+    env, labels = (
+        _named_values("--env-add", options.env_add),
+        _named_values("--label-add", options.label_add),
+    )
+    ports_added = _ports("--publish-add", options.publish_add)
+    ports_removed = [_read("--publish-rm", text, values.port) for text in options.publish_rm]
+    describe = _described(options)
+
+    def edit(spec: ServiceSpec) -> ServiceSpec:
+        run, placement = spec.task.run, spec.task.placement
+        if options.command:
+            run = replace(run, command=tuple(options.command), args=())
+        run = replace(run, env=_merged(run.env, env, options.env_rm))
+        taken = [port.published for port in ports_added]
+        kept = tuple(
+            port
+            for port in spec.ports
+            if port.published not in taken
+            and port.published not in ports_removed
+            and port.target not in ports_removed
+        )
+        constraints = [
+            text
+            for text in placement.constraints
+            if text not in options.constraint_rm and text not in options.constraint_add
+        ]
+        task = replace(
+            spec.task,
+            run=run,
+            placement=Placement(constraints=(*constraints, *options.constraint_add)),
+            force_update=spec.task.force_update + (1 if options.force else 0),
+        )
+        return describe(
+            replace(
+                spec,
+                task=task,
+                labels=_merged(spec.labels, labels, options.label_rm),
+                ports=(*kept, *ports_added),
+            )
+        )
+
+    return edit
+
+
+def _described(options: argparse.Namespace) -> Callable[[ServiceSpec], ServiceSpec]:
+    """The changes that options which both commands have ask for; what isn't given stays."""
+    duration = values.duration_ns
+    run = _given(
+        options,
+        ("image", "image", str),
+        ("workdir", "working_dir", str),
+        ("user", "user", str),
+        ("stop_signal", "stop_signal", values.signal_name),
+        ("stop_grace_period", "stop_grace_ns", duration),
+    )
+    health = _given(
+        options,
+        ("health_cmd", "test", lambda line: ("CMD-SHELL", line)),
+        ("health_interval", "interval_ns", duration),
+        ("health_timeout", "timeout_ns", duration),
+        ("health_start_period", "start_period_ns", duration),
+        ("health_start_interval", "start_interval_ns", duration),
+        ("health_retries", "retries", _count),
+    )
+    restart = _given(
+        options,
+        ("restart_condition", "condition", _condition),
+        ("restart_delay", "delay_ns", duration),
+        ("restart_max_attempts", "max_attempts", _count_or_none),
+        ("restart_window", "window_ns", lambda text: duration(text) or None),
+    )
+    limits = _given(
+        options,
+        ("limit_cpu", "cpu_nano", lambda text: values.cpu_nano(text) or None),
+        ("limit_memory", "memory_bytes", lambda text: values.size_bytes(text) or None),
+        ("limit_pids", "pids", _count_or_none),
+    )
+    reservations = _given(
+        options,
+        ("reserve_cpu", "cpu_nano", lambda text: values.cpu_nano(text) or None),
+        ("reserve_memory", "memory_bytes", lambda text: values.size_bytes(text) or None),
+    )
+
+    def describe(spec: ServiceSpec) -> ServiceSpec:
+        task = spec.task
+        found = _health(task.run.health, health, is_off=options.no_healthcheck)
+        task = replace(
+            task,
+            run=replace(task.run, health=found, **run),
+            restart=replace(task.restart, **restart),
+            limits=replace(task.limits, **limits),
+            reservations=replace(task.reservations, **reservations),
+        )
+        replicas = spec.replicas if options.replicas is None else options.replicas
+        return replace(spec, task=task, replicas=replicas)
+
+    return describe
+
+
+def _health(
+    old: HealthCheck | None, changes: dict[str, Any], *, is_off: bool
+) -> HealthCheck | None:
+    if is_off:
+        if changes:
+            raise Failure("--no-healthcheck and --health-... exclude each other", Exit.USAGE)
+        return HealthCheck(test=("NONE",))
+    if not changes:
+        return old
+    if old is None and "test" not in changes:
+        raise Failure("there is no health check to change; add --health-cmd", Exit.USAGE)
+    return replace(old, **changes) if old else HealthCheck(**changes)
+
+
+Reading = tuple[str, str, Callable[[str], Any]]
+
+
+def _given(options: argparse.Namespace, *readings: Reading) -> dict[str, Any]:
+    """New values, by field, for the options that were given."""
+    found = {}
+    for option, name, parse in readings:
+        text = getattr(options, option)
+        if text is not None:
+            found[name] = _read(f"--{option.replace('_', '-')}", text, parse)
+    return found
+
+
+def _read(flag: str, text: str, parse: Callable[[str], T]) -> T:
+    try:
+        return parse(text)
+    except values.BadValue as error:
+        raise Failure(f"{flag}: {error}", Exit.USAGE) from None
+
+
+def _count(text: str) -> int:
+    return values.integer(text, 1, _COUNT_LIMIT)
+
+
+def _count_or_none(text: str) -> int | None:
+    # As in a stack file, 0 means no limit.
+    return values.integer(text, 0, _COUNT_LIMIT) or None
+
+
+def _condition(text: str) -> RestartCondition:
+    if text not in _CONDITIONS:
+        raise values.BadValue(f"'{text}' is not one of none, on-failure and any")
+    return _CONDITIONS[text]
+
+
+def _ports(flag: str, texts: Iterable[str]) -> tuple[Port, ...]:
+    found: list[Port] = []
+    for text in texts:
+        found += _read(flag, text, short_ports)
+    return tuple(found)
+
+
+def _named_values(flag: str, texts: Iterable[str]) -> Pairs:
+    found = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not name or not sign:
+            raise Failure(f"{flag}: '{text}' has no value; write NAME=VALUE", Exit.USAGE)
+        found[name] = value
+    return pairs(found)
+
+
+def _merged(old: Pairs, added: Pairs, removed: Iterable[str]) -> Pairs:
+    gone = set(removed)
+    return pairs({name: value for name, value in (*old, *added) if name not in gone})
