@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from skep.domain.base import ServiceId, StackId, replace
 from skep.domain.control import (
@@ -12,8 +12,8 @@ from skep.domain.control import (
     UpdateServiceRequest,
 )
 from skep.domain.objects import Revision, Service, Task, revision_id
-from skep.domain.spec import Placement, Port, Protocol, RestartPolicy, ServiceSpec, TaskSpec
-from skep.domain.states import DesiredState
+from skep.domain.spec import Placement, Protocol, RestartPolicy, ServiceSpec, TaskSpec
+from skep.domain.states import DesiredState, desired_order
 from skep.domain.validate import check_service
 from skep.env import CallError, Code, Rejected
 from skep.manager.control.core.find import find
@@ -25,6 +25,7 @@ NewId = Callable[[], str]
 def create_service(tx: Transaction, request: CreateServiceRequest, new_id: NewId) -> Service:
     """A new service. Raises Rejected, or CallError when the name is taken."""
     check_service(request.spec)
+    check_published(tx, {"spec": request.spec})
     return add_service(tx, request.spec, new_id, None, "spec")
 
 
@@ -42,7 +43,8 @@ def update_service(tx: Transaction, request: UpdateServiceRequest) -> Service:
         raise Rejected(
             f"spec.name: a service can't be renamed (it is {service.name!r})", field="spec.name"
         )
-    return change_service(tx, service, request.spec, "spec")
+    check_published(tx, {"spec": request.spec})
+    return change_service(tx, service, request.spec)
 
 
 def remove_service(tx: Transaction, request: RemoveRequest) -> RemoveResponse:
@@ -53,10 +55,15 @@ def remove_service(tx: Transaction, request: RemoveRequest) -> RemoveResponse:
 
 
 def remove_task(tx: Transaction, request: RemoveRequest) -> RemoveResponse:
-    """Give up one task; its slot gets a new one."""
+    """Give up one task; its slot gets a new one. Of an ended task it is the row that goes, unless
+    nobody has looked at its end yet."""
     task = find(tx, Task, request.ref)
-    if task.desired_state is not DesiredState.REMOVE:
-        tx.update(replace(task, desired_state=DesiredState.REMOVE))
+    is_live = task.node_id is not None and not task.is_terminal
+    # A live one stays in its slot's story until it has stopped, so that the next one waits for it.
+    wanted = DesiredState.SHUTDOWN if is_live else DesiredState.REMOVE
+    is_done = task.is_terminal and task.is_wanted
+    if not is_done and desired_order(task.desired_state) < desired_order(wanted):
+        tx.update(replace(task, desired_state=wanted))
     return RemoveResponse(id=task.id, name=task.name)
 
 
@@ -72,28 +79,27 @@ def add_service(
             f"{field}.name: a service called {spec.name!r} exists; {why}",
             {"field": f"{field}.name"},
         )
-    _check_published(tx, spec, None, field)
     service = Service(id=ServiceId(new_id()), name=spec.name, spec=spec, stack_id=stack_id)
     tx.create(service)
     _add_revision(tx, service)
     return service
 
 
-def change_service(tx: Transaction, service: Service, spec: ServiceSpec, field: str) -> Service:
+def change_service(tx: Transaction, service: Service, spec: ServiceSpec) -> Service:
     """Write a new spec; one that says the same changes nothing."""
     if service.is_removing:
         raise CallError(Code.FAILED_PRECONDITION, f"service {service.name!r} is being removed")
     if spec == service.spec:
         return service
-    _check_published(tx, spec, service, field)
     number = service.revision + 1
     is_same_task = _task_identity(spec.task) == _task_identity(service.spec.task)
+    # The ports stay as they are until the allocator has filled in the new ones: dynamic numbers
+    # are kept, and nobody is turned away meanwhile.
     changed = replace(
         service,
         spec=spec,
         revision=number,
         task_revision=service.task_revision if is_same_task else number,
-        ports=None if spec.ports != service.spec.ports else service.ports,
     )
     tx.update(changed)
     _add_revision(tx, changed)
@@ -123,25 +129,26 @@ def _add_revision(tx: Transaction, service: Service) -> None:
     )
 
 
-def _check_published(tx: Transaction, spec: ServiceSpec, own: Service | None, field: str) -> None:
+def check_published(tx: Transaction, specs: Mapping[str, ServiceSpec]) -> None:
+    """Refuse specs, by the field they come in, that publish a port of another service. What is
+    written together may pass ports on. Raises CallError."""
+    named = {spec.name for spec in specs.values()}
     taken: dict[tuple[int, Protocol], str] = {}
     for other in tx.all(Service):
-        if own is not None and other.id == own.id:
-            continue
-        for port in _all_ports(other):
-            if port.published is not None:
-                taken[(port.published, port.protocol)] = other.name
-    for place, port in enumerate(spec.ports):
-        owner = taken.get((port.published or 0, port.protocol))
-        if owner is not None:
-            where = f"{field}.ports[{place}].published"
-            raise CallError(
-                Code.INVALID_ARGUMENT,
-                f"{where}: port {port.published}/{port.protocol.value} is already published by "
-                f"service {owner!r}",
-                {"field": where},
-            )
-
-
-def _all_ports(service: Service) -> tuple[Port, ...]:
-    return (*(service.ports or ()), *service.spec.ports)
+        if other.name not in named:
+            taken |= {
+                (port.published, port.protocol): other.name
+                for port in (*(other.ports or ()), *other.spec.ports)
+                if port.published is not None
+            }
+    for field, spec in specs.items():
+        for place, port in enumerate(spec.ports):
+            owner = taken.get((port.published or 0, port.protocol))
+            if owner is not None:
+                where = f"{field}.ports[{place}].published"
+                raise CallError(
+                    Code.INVALID_ARGUMENT,
+                    f"{where}: port {port.published}/{port.protocol.value} is already published "
+                    f"by service {owner!r}",
+                    {"field": where},
+                )

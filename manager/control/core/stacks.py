@@ -17,6 +17,7 @@ from skep.manager.control.core.services import (
     NewId,
     add_service,
     change_service,
+    check_published,
     mark_removed,
 )
 from skep.manager.store.core.transaction import Transaction
@@ -28,6 +29,9 @@ def deploy_stack(
     """Make the cluster hold a stack. A service of the stack that the spec no longer names is
     removed only when pruning was asked for; the answer names it otherwise."""
     check_stack(request.spec)
+    check_published(
+        tx, {f"spec.services[{place}]": spec for place, spec in enumerate(request.spec.services)}
+    )
     stack = _write_stack(tx, request, new_id)
     created: list[str] = []
     updated: list[str] = []
@@ -50,7 +54,7 @@ def deploy_stack(
                 f"{field}.name: service {spec.name!r} exists and is not of this stack",
                 {"field": f"{field}.name"},
             )
-        changed = change_service(tx, service, spec, field)
+        changed = change_service(tx, service, spec)
         (unchanged if changed is service else updated).append(spec.name)
     named = {spec.name for spec in request.spec.services}
     gone = [

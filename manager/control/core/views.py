@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from skep.domain.base import replace
+from skep.domain.constraints import are_met
 from skep.domain.control import ListTasksRequest, ServiceView
-from skep.domain.objects import Node, NodeState, Service, Stack, Task
+from skep.domain.objects import Availability, Node, NodeState, Service, Stack, Task
 from skep.domain.states import TaskState
 from skep.manager.control.core.find import find
 from skep.manager.store.core.tables import View
@@ -15,11 +17,11 @@ PROBLEMS_LIMIT = 5
 def service_view(view: View, service: Service) -> ServiceView:
     """A service and how far reality has come."""
     tasks = tuple(view.tasks_of_service(service.id))
-    running = [task for task in tasks if _is_right(service, task)]
+    right = {task.id for task in tasks if _is_right(view, service, task)}
     leftovers = [
         task
         for task in tasks
-        if not task.is_terminal and not _is_right(service, task) and _is_reachable(view, task)
+        if not task.is_terminal and task.id not in right and _is_reachable(view, task)
     ]
     desired = 0 if service.is_removing else service.spec.replicas
     return ServiceView(
@@ -27,10 +29,10 @@ def service_view(view: View, service: Service) -> ServiceView:
         running=sum(1 for task in tasks if _is_up(task)),
         desired=desired,
         is_converged=(
-            len(running) == desired
+            len(right) == desired
             and not leftovers
             and not service.is_removing
-            and service.ports is not None
+            and _has_its_ports(service)
         ),
         problems=_problems(tasks),
     )
@@ -59,15 +61,42 @@ def _is_up(task: Task) -> bool:
     return task.is_wanted and task.status.state is TaskState.RUNNING and task.status.is_healthy
 
 
-def _is_right(service: Service, task: Task) -> bool:
-    return _is_up(task) and task.revision == service.task_revision
+def _is_right(view: View, service: Service, task: Task) -> bool:
+    """Whether it runs as the spec says, where the spec and the operator let it."""
+    node = _node(view, task)
+    return (
+        _is_up(task)
+        and task.revision == service.task_revision
+        and node is not None
+        and node.state is not NodeState.DOWN
+        and node.availability is not Availability.DRAIN
+        and are_met(service.spec.task.placement.constraints, node)
+    )
 
 
 def _is_reachable(view: View, task: Task) -> bool:
     if task.node_id is None:
         return True
-    node = view.get(Node, task.node_id)
+    node = _node(view, task)
     return node is not None and node.state is not NodeState.DOWN
+
+
+def _node(view: View, task: Task) -> Node | None:
+    return None if task.node_id is None else view.get(Node, task.node_id)
+
+
+def _has_its_ports(service: Service) -> bool:
+    """Whether the allocator has filled in the ports of the present spec."""
+    ports, asked = service.ports, service.spec.ports
+    return (
+        ports is not None
+        and len(ports) == len(asked)
+        and all(
+            given.published is not None
+            and given == replace(wanted, published=wanted.published or given.published)
+            for given, wanted in zip(ports, asked, strict=True)
+        )
+    )
 
 
 def _problems(tasks: tuple[Task, ...]) -> tuple[str, ...]:
