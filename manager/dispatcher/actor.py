@@ -148,7 +148,8 @@ class Dispatcher(Actor[Tick]):
                 lambda tx: _set_state(tx, verdict.node_id, state, verdict.why), term=self._term
             )
         except (Retryable, OutcomeUnknown) as error:
-            # The verdict stands; a leader that can't write is about to lose its office.
+            # A leader that stays in office has to say it again: nothing else would.
+            self._liveness.unrecorded(verdict.node_id)
             log.warning("node=%s to=%s unwritten why=%s", verdict.node_id, state.value, error)
             return
         log.info("node=%s to=%s why=%s", verdict.node_id, state.value, verdict.why)
@@ -187,8 +188,9 @@ class Dispatcher(Actor[Tick]):
         """One worker's stream, until it goes away."""
         hello = await self._hello(stream)
         session_id = SessionId(self.env.ids.new_id())
-        await self._store.update(lambda tx: _register(tx, hello), term=self._term)
+        # Before it is written down: a write that takes long is not the node's silence.
         self._heard(hello.node_id)
+        await self._store.update(lambda tx: _register(tx, hello), term=self._term)
         session = Session(
             self.env, hello.node_id, session_id, stream, self._hooks(hello.node_id, session_id)
         )
@@ -298,10 +300,11 @@ class Dispatcher(Actor[Tick]):
         service = tables.get(Service, task.service_id)
         stack_id = service.stack_id if service is not None else None
         stack = tables.get(Stack, stack_id) if stack_id is not None else None
-        ports = service.ports if service is not None else revision.spec.ports
+        # What the allocator has not filled in yet is at least what was asked for.
+        ports = service.ports if service is not None else None
         return Assignment(
             task=task,
-            spec=replace(revision.spec, ports=ports or ()),
+            spec=replace(revision.spec, ports=revision.spec.ports if ports is None else ports),
             stack=stack.name if stack is not None else "",
         )
 

@@ -75,6 +75,12 @@ class Liveness:
                 verdicts.append(NodeDown(node_id, f"silent for {silent_s:.1f} s"))
         return verdicts
 
+    def unrecorded(self, node_id: NodeId) -> None:
+        """The verdict about this node could not be written down: judge it anew."""
+        known = self._nodes.get(node_id)
+        if known is not None:
+            known.is_up = None
+
     def check_invariants(self) -> None:
         """Nothing is up that was never heard of."""
         assert all(known.last_heard >= 0 for known in self._nodes.values())
