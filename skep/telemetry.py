@@ -1,0 +1,90 @@
+"""What every process of Skep shows of itself: metrics over HTTP, loop stalls, collector pauses.
+
+Only mains use this; it is made of process-wide things (the default registry, the garbage
+collector's callbacks) that a simulated process must not touch. Scrapes are answered in a thread of
+Prometheus' own, which only reads numbers that the loop writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import ipaddress
+import time  # noqa: TID251 - a collection is timed wherever it strikes, in any thread, without a loop
+
+from prometheus_client import Counter, Gauge, start_http_server
+
+from skep.env import Env, Rejected
+
+# Four looks a second cost nothing that shows; a stall is what delays one by more than this.
+LOOK_PERIOD_S = 0.25
+STALL_S = 0.05
+
+
+def serve(address: str) -> None:
+    """Answer scrapes at "ip:port" until the process ends; "" is for not at all.
+
+    Raises Rejected for what is not a loopback address, OSError when the port is taken.
+    """
+    if not address:
+        return
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        is_local = ipaddress.ip_address(host).is_loopback
+        number = int(port)
+    except ValueError:
+        raise Rejected(f"metrics: {address!r} is not ip:port", field="metrics") from None
+    if not is_local:
+        raise Rejected(
+            f"metrics: {address} can be reached from other machines, and nothing protects it; "
+            "use a loopback address",
+            field="metrics",
+        )
+    start_http_server(number, host)
+
+
+def watch_loop(env: Env) -> asyncio.Task[None]:
+    """Count how often, and for how long, the loop is late. Cancel the task to end it."""
+    stalls = Counter("skep_loop_stalls", "Times that the event loop was late.")
+    seconds = Counter("skep_loop_stall_seconds", "How late it was, in all.")
+    longest = Gauge("skep_loop_stall_longest_seconds", "How late it was, at most.")
+    longest_s = 0.0
+
+    async def watch() -> None:
+        nonlocal longest_s
+        while True:
+            due = env.now() + LOOK_PERIOD_S
+            await env.clock.sleep(LOOK_PERIOD_S)
+            late_s = env.now() - due
+            if late_s > STALL_S:
+                stalls.inc()
+                seconds.inc(late_s)
+                longest_s = max(longest_s, late_s)
+                longest.set(longest_s)
+
+    return env.spawn("telemetry/loop", watch())
+
+
+def watch_gc() -> None:
+    """Time every garbage collection from now on."""
+    pauses = Counter("skep_gc_pauses", "Garbage collections.", ("generation",))
+    seconds = Counter("skep_gc_pause_seconds", "How long they took, in all.", ("generation",))
+    longest = Gauge("skep_gc_pause_longest_seconds", "How long one took, at most.")
+    counts = [pauses.labels(str(generation)) for generation in range(3)]
+    totals = [seconds.labels(str(generation)) for generation in range(3)]
+    began_s = longest_s = 0.0
+
+    def observe(phase: str, about: dict[str, int]) -> None:
+        nonlocal began_s, longest_s
+        if phase == "start":
+            began_s = time.perf_counter()
+            return
+        pause_s = time.perf_counter() - began_s
+        counts[about["generation"]].inc()
+        totals[about["generation"]].inc(pause_s)
+        if pause_s > longest_s:
+            longest_s = pause_s
+            longest.set(pause_s)
+
+    gc.callbacks.append(observe)
