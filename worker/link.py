@@ -98,6 +98,7 @@ class LinkActor(Actor[LinkMessage]):
         self._timer: Timer | None = None
         self._talk: asyncio.Task[None] | None = None
         self._outbox: Mailbox[WorkerMessage] | None = None
+        self._noted: set[str] = set()
 
     async def started(self) -> None:
         """See `Actor.started`."""
@@ -129,22 +130,28 @@ class LinkActor(Actor[LinkMessage]):
         for effect in effects:
             match effect:
                 case Connect(connection, address):
-                    log.info("link connection=%d to=%s", connection, address)
                     self._connect(connection, address)
                 case Send(message):
                     await self._send(message)
                 case HangUp(why):
-                    log.info("link closed why=%s", why)
+                    self._note_end(why)
                     self._hang_up()
                 case SetTick(due):
                     self._set_tick(due)
                 case TellWelcome(session_id, term):
-                    log.info("session=%s term=%d", session_id, term)
+                    self._noted.clear()
+                    log.info("session=%s term=%d to=%s", session_id, term, self._core.address)
                     await self._agent(SessionOpened(moment(self.env), session_id, term))
                 case TellMessage(session_id, message):
                     await self._tell_agent(session_id, message)
                 case TellClosed(why):
                     await self._agent(SessionClosed(moment(self.env), why))
+
+    def _note_end(self, why: str) -> None:
+        """One line for each reason: managers may be away for days, and we ask every 2 s."""
+        if why not in self._noted:
+            self._noted.add(why)
+            log.info("link to=%s closed why=%s", self._core.address, why)
 
     async def _tell_agent(self, session_id: SessionId, message: LeaderMessage) -> None:
         at = moment(self.env)
@@ -199,9 +206,9 @@ class LinkActor(Actor[LinkMessage]):
         try:
             why = await self._talk_to(connection, address, outbox)
         except CallError as error:
-            why, leader = f"{address}: {error.message}", error.details.get("leader", "")
+            why, leader = error.message, error.details.get("leader", "")
         except (StreamBroken, Rejected, OSError) as error:
-            why = f"{address}: {error}"
+            why = str(error)
         await self._hand(Disconnected(self.env.now(), connection, why, leader))
 
     async def _talk_to(self, connection: int, address: str, outbox: Mailbox[WorkerMessage]) -> str:

@@ -124,7 +124,9 @@ class AgentCore:
 
     def states(self) -> Counter[TaskState]:
         """How many tasks are in which state, for metrics."""
-        return Counter(machine.status.state for machine in self._tasks.values())
+        # A copy in one go: scrapes come from another thread.
+        machines = tuple(self._tasks.values())
+        return Counter(machine.status.state for machine in machines)
 
     @property
     def session_id(self) -> SessionId | None:

@@ -180,7 +180,7 @@ class LinkCore:
         self.phase = Phase.IDLE
         self.session_id: SessionId | None = None
         self.connection = 0
-        self._address = ""
+        self.address = ""
         self._leader = ""  # where to go next, if somebody has said so
         self._redirects = 0
         self._failures = 0
@@ -221,12 +221,12 @@ class LinkCore:
         self.connection += 1
         self.phase = Phase.CONNECTING
         if self._leader:
-            self._address, self._leader = self._leader, ""
+            self.address, self._leader = self._leader, ""
         else:
-            self._address = self._managers[self._next_manager]
+            self.address = self._managers[self._next_manager]
             self._next_manager = (self._next_manager + 1) % len(self._managers)
         return [
-            Connect(self.connection, self._address),
+            Connect(self.connection, self.address),
             *self._set_tick(now + WELCOME_DEADLINE_S),
         ]
 
@@ -238,7 +238,7 @@ class LinkCore:
         ]
 
     def _disconnected(self, event: Disconnected) -> list[LinkEffect]:
-        if event.leader and event.leader != self._address and self._redirects < REDIRECT_LIMIT:
+        if event.leader and event.leader != self.address and self._redirects < REDIRECT_LIMIT:
             self._redirects += 1
             self._leader = event.leader
             return [*self._give_up(event.why), *self._connect(event.now)]
@@ -270,10 +270,10 @@ class LinkCore:
         message = event.message
         if self.phase is Phase.GREETING:
             if message.welcome is None:
-                return self._retry(event.now, f"{self._address} did not welcome us first")
+                return self._retry(event.now, f"{self.address} did not welcome us first")
             return self._welcomed(event.now, message.welcome)
         if self.phase is not Phase.IN_SESSION or message.welcome is not None:
-            return self._retry(event.now, f"{self._address} sent a welcome out of turn")
+            return self._retry(event.now, f"{self.address} sent a welcome out of turn")
         assert self.session_id is not None
         if message.heartbeat is not None:
             self._missed = 0
@@ -285,12 +285,12 @@ class LinkCore:
         if welcome.format != SESSION_FORMAT:
             return self._retry(
                 now,
-                f"{self._address} speaks format {welcome.format}, this is {SESSION_FORMAT}",
+                f"{self.address} speaks format {welcome.format}, this is {SESSION_FORMAT}",
             )
         if welcome.term < highest:
             return self._retry(now, f"term {welcome.term} is over: {highest} was obeyed")
         if welcome.heartbeat_period_ns <= 0:
-            return self._retry(now, f"{self._address} wants a heartbeat every 0 s")
+            return self._retry(now, f"{self.address} wants a heartbeat every 0 s")
         self.phase = Phase.IN_SESSION
         self.session_id = welcome.session_id
         self._failures = self._redirects = self._missed = 0
@@ -304,9 +304,9 @@ class LinkCore:
             case Phase.RESTING:
                 return self._connect(now)
             case Phase.CONNECTING | Phase.GREETING:
-                return self._retry(now, f"{self._address} did not welcome us in time")
+                return self._retry(now, f"{self.address} did not welcome us in time")
             case Phase.IN_SESSION if self._missed >= MISSED_LIMIT:
-                return self._retry(now, f"{self._address} missed {self._missed} heartbeats")
+                return self._retry(now, f"{self.address} missed {self._missed} heartbeats")
             case Phase.IN_SESSION:
                 self._missed += 1
                 self._beat += 1

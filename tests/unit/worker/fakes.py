@@ -31,7 +31,7 @@ from skep.domain.session import (
 )
 from skep.domain.spec import HealthCheck, Port, RunSpec, ServiceSpec, TaskSpec
 from skep.domain.states import DesiredState, TaskState, desired_order
-from skep.env import CallError, Code, Env, Rejected, Service, Stream, StreamBroken
+from skep.env import CallError, Code, Env, Listener, Rejected, Service, Stream, StreamBroken
 from skep.worker.agent import Agent, AgentConfig
 from skep.worker.core.agent import AgentCore
 from skep.worker.engine.protocol import Exit, Held, HeldState, NodeFacts, Started
@@ -206,18 +206,21 @@ class FakeLeader:
     batches: int = 0
     _sequence: int = 0
     _stream: Stream | None = None
+    _listener: Listener | None = None
+    _sending: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _registered: bool = False
     _history: dict[tuple[TaskId, int], TaskStatus] = field(default_factory=dict)
 
     async def serve(self) -> None:
         """Listen for workers."""
-        await self.env.transport.listen(
+        self._listener = await self.env.transport.listen(
             self.address, Service(streams={"skep.v1.Workers/Session": self._session})
         )
 
     @property
     def has_session(self) -> bool:
         """Whether the worker is registered here."""
-        return self._stream is not None
+        return self._registered
 
     def state(self, task_id: str) -> TaskState | None:
         """The stored state of a task."""
@@ -247,14 +250,16 @@ class FakeLeader:
 
     async def send(self, message: LeaderMessage) -> None:
         """Send one frame, if there is a session."""
-        if self._stream is not None:
-            await self._stream.send(codec.encode(message))
+        # One write at a time, as gRPC wants it.
+        async with self._sending:
+            if self._stream is not None:
+                await self._stream.send(codec.encode(message))
 
     async def _increment(
         self, assignments: Sequence[Assignment], removed: tuple[TaskId, ...]
     ) -> None:
-        if self._stream is None:
-            return
+        if not self._registered:
+            return  # The complete set will have it.
         self._sequence += 1
         change = AssignmentSet(
             kind=AssignmentKind.INCREMENT,
@@ -277,13 +282,14 @@ class FakeLeader:
         session_id = SessionId(self.env.ids.new_id())
         try:
             await self._welcome(session_id)
+            self._registered = True
             while (frame := await stream.receive()) is not None:
                 await self._take(session_id, codec.decode(WorkerMessage, frame))
         except StreamBroken:
             pass
         finally:
             if self._stream is stream:
-                self._stream = None
+                self._stream, self._registered = None, False
 
     async def _welcome(self, session_id: SessionId) -> None:
         welcome = SessionWelcome(

@@ -1,0 +1,1 @@
+"""Where the agent touches the machine it runs on."""

@@ -1,0 +1,130 @@
+"""The worker's agent as a process: `python -m skep.worker.main --config agent.json`.
+
+SIGTERM and SIGINT end it and leave tasks running; the next one adopts them. The exit code is 0
+after a signal, 1 after an error that a restart of the process may mend, 2 for a wrong
+configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import os
+import platform
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+from prometheus_client import REGISTRY
+
+from skep import telemetry
+from skep.domain.base import SECOND_NS, ClusterId, NodeId
+from skep.domain.objects import NodeDescription, NodeRole
+from skep.env import Fatal, RealDisk, Rejected, real_env
+from skep.rpc import GrpcTransport
+from skep.worker.adapters.metrics import AgentMetrics
+from skep.worker.agent import Agent, AgentConfig
+from skep.worker.engine.adapters.process import ProcessEngine
+
+log = logging.getLogger("skep.worker")
+
+
+class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """agent.json. `managers` are control addresses; "" for `metrics` shows none."""
+
+    name: str
+    node_id: str
+    cluster_id: str
+    address: str
+    mesh: str
+    managers: tuple[str, ...]
+    data_dir: str
+    tasks_dir: str
+    metrics: str = ""
+    role: NodeRole = NodeRole.WORKER
+
+
+def main() -> None:
+    """Run until told to stop."""
+    parser = argparse.ArgumentParser(prog="skep-worker", description=__doc__)
+    parser.add_argument("--config", required=True, type=Path, help="agent.json")
+    arguments = parser.parse_args()
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    try:
+        config = msgspec.json.decode(arguments.config.read_bytes(), type=ConfigFile)
+        if not config.managers:
+            raise Rejected("managers: at least one control address is needed")
+        disk = RealDisk(Path(config.data_dir))
+        with asyncio.Runner() as runner:
+            code = runner.run(_run(config, disk))
+        disk.close()
+    except (msgspec.DecodeError, Rejected, Fatal) as error:
+        print(f"skep-worker: {arguments.config}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"skep-worker: {error}", file=sys.stderr)
+        sys.exit(1)
+    sys.exit(code)
+
+
+async def _run(config: ConfigFile, disk: RealDisk) -> int:
+    stop = asyncio.Event()
+    failures: list[BaseException] = []
+
+    def escalated(error: BaseException) -> None:
+        failures.append(error)
+        stop.set()
+
+    env = real_env(config.name, GrpcTransport(), disk)
+    engine = ProcessEngine(Path(config.tasks_dir), env, config.node_id)
+    agent = Agent(env, _agent_config(config, engine), {engine.name: engine}, escalated)
+    REGISTRY.register(AgentMetrics(agent))
+    telemetry.serve(config.metrics)
+    telemetry.watch_gc()
+    stalls = telemetry.watch_loop(env)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    agent.start()
+    log.info("worker=%s state=started managers=%s", config.name, ",".join(config.managers))
+    gc.collect()
+    gc.freeze()
+
+    await stop.wait()
+    log.info("worker=%s state=stopping tasks=left running", config.name)
+    stalls.cancel()
+    await agent.stop()
+    await engine.close()
+    for failure in failures:
+        log.error("worker=%s state=failed why=%s", config.name, failure)
+    return 1 if failures else 0
+
+
+def _agent_config(config: ConfigFile, engine: ProcessEngine) -> AgentConfig:
+    description = NodeDescription(
+        hostname=config.name,
+        address=config.address,
+        mesh_address=config.mesh,
+        os=platform.system().lower(),
+        arch=platform.machine(),
+        cpu_nano=len(os.sched_getaffinity(0)) * SECOND_NS,
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        engines=(engine.name,),
+        notes=engine.notes,
+    )
+    return AgentConfig(
+        name=config.name,
+        node_id=NodeId(config.node_id),
+        cluster_id=ClusterId(config.cluster_id),
+        description=description,
+        managers=config.managers,
+        role=config.role,
+    )
+
+
+if __name__ == "__main__":
+    main()
