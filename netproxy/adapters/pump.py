@@ -144,7 +144,7 @@ class Pump:
             if side in self._writing:
                 self._loop.remove_writer(end.fileno())
             if effect.is_reset:
-                sockets.reset(end)
+                sockets.close_by_reset(end)
             else:
-                end.close()
+                sockets.close_orderly(end)
         self._on_end(self)

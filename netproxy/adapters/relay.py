@@ -149,11 +149,11 @@ class Relay:
     def _ingress_client(self, port: int, client: socket.socket, peer: Address) -> None:
         entry = self._tables.published(port)
         if entry is None:
-            sockets.reset(client)
+            sockets.close_by_reset(client)
             return
         traffic = self._traffic.of(entry.route.service_name, "ingress")
         if self._is_full(traffic):
-            sockets.reset(client)
+            sockets.close_by_reset(client)
             return
         self._start(self._serve_ingress(entry, client, peer, traffic))
 
@@ -190,7 +190,7 @@ class Relay:
         finally:
             if not is_relayed:
                 traffic.active -= 1
-                sockets.reset(client)
+                sockets.close_by_reset(client)
         self._relay(entry, client, reached, traffic)
 
     async def _serve_mesh(self, client: socket.socket, peer: Address) -> None:
@@ -237,10 +237,10 @@ class Relay:
         finally:
             if not is_relayed:
                 traffic.active -= 1
-                sockets.reset(client)
+                sockets.close_by_reset(client)
                 if isinstance(reached, Reached):
                     entry.balancer.release(reached.candidate.task_id)
-                    sockets.reset(reached.socket)
+                    sockets.close_by_reset(reached.socket)
         if isinstance(reached, Reached) and is_relayed:
             self._relay(entry, client, reached, traffic)
 

@@ -1,4 +1,9 @@
-"""The socket calls of the relay, all non-blocking."""
+"""The socket calls of the relay, all non-blocking.
+
+Every socket is set to be closed by a reset from its first moment (accepted ones inherit it), and is
+set back only for an orderly end. So when this process is killed, what it relayed is reset by the
+kernel; a plain FIN would make half an answer look like a whole one.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,7 @@ from skep.netproxy.core.address import Address
 # As many as the kernel's own default (net.core.somaxconn); a burst waits there, not in Python.
 BACKLOG = 4096
 UNREAD_LIMIT_BYTES = 4096
-_RESET = struct.pack("ii", 1, 0)
+_BY_RESET, _ORDERLY = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)
 # Linux gives a bound source address no port until it connects, so that ports don't run out.
 _IP_BIND_ADDRESS_NO_PORT = 24
 # A peer that is gone without a word is noticed within two minutes. An idle one that is alive
@@ -28,7 +33,7 @@ _KEEPALIVE = (
 
 
 def listen(address: Address) -> socket.socket:
-    """A listening socket. Its keep-alive and no-delay are inherited by what it accepts.
+    """A listening socket. Its options (`_set_common`) are inherited by what it accepts.
 
     Never SO_REUSEPORT: two processes would share the port without a word. Raises OSError.
     """
@@ -81,10 +86,15 @@ async def receive_exactly(
     return data
 
 
-def reset(connected: socket.socket) -> None:
-    """Close with RST: nobody may take this for an orderly end."""
+def close_by_reset(connected: socket.socket) -> None:
+    """Close with RST: nobody may take this for an orderly end. Idempotent."""
+    connected.close()
+
+
+def close_orderly(connected: socket.socket) -> None:
+    """Close with FIN, behind everything that was written."""
     with contextlib.suppress(OSError):
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ORDERLY)
     connected.close()
 
 
@@ -97,7 +107,7 @@ def answer_and_close(connected: socket.socket, answer: bytes) -> None:
     with contextlib.suppress(OSError):
         connected.send(answer)
         connected.recv(UNREAD_LIMIT_BYTES)
-    connected.close()
+    close_orderly(connected)
 
 
 def _family(address: Address) -> socket.AddressFamily:
@@ -106,5 +116,6 @@ def _family(address: Address) -> socket.AddressFamily:
 
 def _set_common(of: socket.socket) -> None:
     of.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    of.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _BY_RESET)
     for level, option, value in _KEEPALIVE:
         of.setsockopt(level, option, value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
@@ -108,6 +109,7 @@ class PaperSocket:
         self.taken = b""
         self.write_ended = False
         self.is_closed = False
+        self.is_set_to_reset = True  # as all sockets of the relay are from the start
         self.was_reset = False
 
     def fileno(self) -> int:
@@ -139,11 +141,13 @@ class PaperSocket:
         assert how == socket.SHUT_WR
         self.write_ended = True
 
-    def setsockopt(self, *_: object) -> None:
-        self.was_reset = True
+    def setsockopt(self, level: int, option: int, value: bytes) -> None:
+        assert (level, option) == (socket.SOL_SOCKET, socket.SO_LINGER)
+        self.is_set_to_reset = struct.unpack("ii", value) == (1, 0)
 
     def close(self) -> None:
         self.is_closed = True
+        self.was_reset = self.is_set_to_reset
 
 
 class PaperLoop:
