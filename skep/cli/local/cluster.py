@@ -129,30 +129,49 @@ def take_down(of: home.Home, cluster: core.LocalCluster) -> None:
     """Stop everything: agents, then their tasks, then the rest; remove the cluster's folder."""
     found = states(of, cluster)
     stop([s.found for s in found if s.found and s.process.kind is core.Kind.AGENT])
-    for node in cluster.workers():
-        _purge_tasks(of, node)
+    _purge_tasks(of, cluster.workers())
     stop([s.found for s in found if s.found and s.process.kind is not core.Kind.AGENT])
     of.remove()
 
 
-def _purge_tasks(of: home.Home, node: core.LocalNode) -> None:
-    """End a node's tasks, which outlive its agent, and remove what they hold of the machine."""
-    folder = of.node(node) / "tasks"
-    if not folder.is_dir():
-        return
-    command = (sys.executable, "-P", "-m", "skep.worker.engine.main", "purge", str(folder))
-    try:
-        result = subprocess.run(
-            command, capture_output=True, text=True, timeout=PURGE_DEADLINE_S, check=False
+def _purge_tasks(of: home.Home, nodes: Iterable[core.LocalNode]) -> None:
+    """End the nodes' tasks, which outlive their agents, and remove what they hold of the machine.
+    Each has its stop signal and grace; the nodes go side by side."""
+    module = (sys.executable, "-P", "-m", "skep.worker.engine.main", "purge")
+    running = [
+        (
+            node,
+            subprocess.Popen(
+                (*module, str(of.node(node) / "tasks"), node.node_id),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            ),
         )
+        for node in nodes
+        if (of.node(node) / "tasks").is_dir()
+    ]
+    failures = [failure for node, child in running if (failure := _purged(node, child))]
+    if failures:
+        raise failures[0]
+
+
+def _purged(node: core.LocalNode, child: subprocess.Popen[str]) -> Failure | None:
+    """What went wrong with ending one node's tasks, if anything did."""
+    try:
+        _, errors = child.communicate(timeout=PURGE_DEADLINE_S)
     except subprocess.TimeoutExpired:
-        raise Failure(
+        child.kill()
+        child.communicate()
+        return Failure(
             f"tasks of {node.name} did not end within {PURGE_DEADLINE_S:g} s; repeat 'skep down'",
             Exit.TIMED_OUT,
-        ) from None
-    if result.returncode != 0:
-        last = (result.stderr.strip().splitlines() or ["no reason was given"])[-1]
-        raise Failure(f"tasks of {node.name} could not be ended: {last}; repeat 'skep down'")
+        )
+    if child.returncode == 0:
+        return None
+    last = (errors.strip().splitlines() or ["no reason was given"])[-1]
+    return Failure(f"tasks of {node.name} could not be ended: {last}; repeat 'skep down'")
 
 
 def last_words(of: home.Home, process: core.LocalProcess) -> str:
