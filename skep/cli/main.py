@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # gRPC's own C++ log lines are not for the people who use this command.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        options = parser.build().parse_args(arguments)
+        options = parser.parse(sys.argv[1:] if arguments is None else arguments)
         options.run(options)
         sys.stdout.flush()
     except KeyboardInterrupt:

@@ -9,7 +9,7 @@ import argparse
 import importlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from skep.cli.errors import Exit
@@ -29,6 +29,23 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(int(Exit.USAGE))
 
 
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of one call. What follows "--" is a command for a service, word by word, and
+    never read as options of ours. Exits with 2 for what can't be understood."""
+    words = list(arguments)
+    cut = words.index("--") if "--" in words else len(words)
+    parser = build()
+    options = parser.parse_args(words[:cut])
+    tail = words[cut + 1 :]
+    if not hasattr(options, "command") and tail:
+        parser.error(f"this takes no command: -- {' '.join(tail)}")
+    if hasattr(options, "command"):
+        options.command = [*options.command, *tail]
+        if not options.command and options.needs_command:
+            parser.error("what to run is missing; add it after '--', as in: -- sleep 3600")
+    return options
+
+
 def build() -> Parser:
     """The whole command line."""
     top = _Parser(prog="skep", description="Run services across machines, and keep them running.")
@@ -42,7 +59,10 @@ def build() -> Parser:
 
 
 def _command(parent: Subparsers, name: str, target: str, text: str) -> Parser:
-    command: Parser = parent.add_parser(name, help=text, description=text[0].upper() + text[1:])
+    # Scripts outlive releases: an abbreviation that is clear today may not be tomorrow.
+    command: Parser = parent.add_parser(
+        name, help=text, description=text[0].upper() + text[1:], allow_abbrev=False
+    )
     command.set_defaults(run=_loader(target))
     return command
 
@@ -187,7 +207,8 @@ def _add_service(commands: Subparsers) -> None:
     create.add_argument("--label", "-l", action="append", default=[], metavar="KEY=VALUE")
     create.add_argument("--constraint", action="append", default=[], metavar="EXPRESSION")
     _describes(create)
-    create.add_argument("command", nargs="+", metavar="COMMAND", help="after '--'")
+    create.add_argument("command", nargs="*", metavar="COMMAND", help="best after '--'")
+    create.set_defaults(needs_command=True)
     create.add_argument("-q", "--quiet", action="store_true", help="print nothing but the id")
 
     scale = _waits(_reaches(_command(service, "scale", "service.scale", "set replicas")))
@@ -205,7 +226,8 @@ def _add_service(commands: Subparsers) -> None:
         update.add_argument(f"--{flag}-rm", action="append", default=[], metavar="WHICH")
     _describes(update)
     update.add_argument("--force", action="store_true", help="new tasks even without a change")
-    update.add_argument("command", nargs="*", metavar="COMMAND", help="a new one, after '--'")
+    update.epilog = "A new command comes after '--'."
+    update.set_defaults(command=[], needs_command=False)
 
     rm = _waits(_reaches(_command(service, "rm", "service.rm", "remove services")))
     rm.add_argument("refs", nargs="+", metavar="SERVICE")

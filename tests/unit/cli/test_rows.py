@@ -1,0 +1,90 @@
+"""Objects as rows, and rows as text."""
+
+from __future__ import annotations
+
+import pytest
+
+from skep.cli import rows
+from skep.cli.output import table
+from skep.domain.base import NodeId, ServiceId, TaskId
+from skep.domain.objects import Task, TaskStatus
+from skep.domain.spec import RunSpec, ServiceSpec, TaskSpec
+from skep.domain.states import TaskState
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-1, "0 seconds"),
+        (1.9, "1 second"),
+        (59, "59 seconds"),
+        (60, "1 minute"),
+        (3599, "59 minutes"),
+        (3600, "1 hour"),
+        (90000, "25 hours"),
+        (200000, "2 days"),
+    ],
+)
+def test_ages(seconds: float, text: str) -> None:
+    assert rows.age_text(seconds) == text
+
+
+def task(slot: int, born: int, **status: object) -> Task:
+    return Task(
+        id=TaskId(f"{slot}-{born}"),
+        service_id=ServiceId("s"),
+        service_name="web",
+        revision=1,
+        slot=slot,
+        created_ns=born,
+        node_id=NodeId("n1"),
+        status=TaskStatus(**status),  # type: ignore[arg-type]
+    )
+
+
+def test_the_newest_of_each_slot_comes_first() -> None:
+    found = rows.task_rows([task(2, 5), task(1, 1), task(1, 3), task(1, 2)], {"n1": "w1"})
+    assert [(row.id, row.is_current) for row in found] == [
+        ("1-3", True), ("1-2", False), ("1-1", False), ("2-5", True),
+    ]  # fmt: skip
+    assert {row.node for row in found} == {"w1"}
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        ({"state": TaskState.RUNNING, "since_ns": 95 * 10**9}, "Running 5 seconds ago"),
+        (
+            {"state": TaskState.RUNNING, "since_ns": 95 * 10**9, "is_healthy": False},
+            "Running (unhealthy) 5 seconds ago",
+        ),
+        (
+            {"state": TaskState.FAILED, "since_ns": 40 * 10**9, "exit_code": 1},
+            "Failed (exit 1) 1 minute ago",
+        ),
+        ({"state": TaskState.NEW}, "New"),
+    ],
+)
+def test_states(status: dict[str, object], text: str) -> None:
+    (row,) = rows.task_rows([task(1, 0, **status)], {})
+    assert rows.state_text(row, 100.0) == text
+
+
+def test_ports() -> None:
+    shown = [
+        rows.PortRow(published=8080, target=80, protocol="tcp"),
+        rows.PortRow(published=None, target=81, protocol="tcp"),
+    ]
+    assert rows.ports_text(shown) == "*:8080->80/tcp, *:?->81/tcp"
+
+
+def test_whole_objects_show_their_defaults_too() -> None:
+    found = rows.plain(ServiceSpec(name="a", task=TaskSpec(run=RunSpec(command=("x",)))))
+    assert found["replicas"] == 1
+    assert found["task"]["restart"]["condition"] == "any"
+    assert found["task"]["run"]["command"] == ["x"]
+
+
+def test_a_table_without_rows_is_its_head() -> None:
+    assert table(["A", "B"], []) == "A   B"
+    assert table(["A", "B"], [["xyz", ""]]) == "A     B\nxyz"
