@@ -113,7 +113,7 @@ class AgentActor(Actor[AgentMessage]):
     async def started(self) -> None:
         """Take up what is on disk and in the engines, then look for a leader."""
         parts = self._parts
-        self._journal = await Journal.open(self.env.disk, parts.cluster_id, parts.node_id)
+        self._journal = Journal.open(self.env.disk, parts.cluster_id, parts.node_id)
         strays = []
         for name, engine in parts.engines.items():
             strays += [StrayTask(held, name) for held in await engine.held()]

@@ -1,9 +1,10 @@
 """The ledger on a node's disk: one file of checksummed records, one sync per change.
 
 The first record is the header. A change is one record, written and synced before the next one is
-begun, so that a crash can tear the last record only: it is cut off. Anything else that doesn't add
-up is damage, and refused, since going on without the highest term would unfence old leaders. Every
-now and then, and after any failed write, the file is replaced by one that says the same in short.
+begun, so that a crash can tear the last record only, which nobody was told of. Anything else that
+doesn't add up is damage, and refused, since going on without the highest term would unfence old
+leaders. At the first save of a life, after any failed write, and every now and then, the file is
+replaced by one that says the same in short.
 """
 
 from __future__ import annotations
@@ -40,28 +41,28 @@ class Journal:
         self.ledger = Ledger()
 
     @classmethod
-    async def open(cls, disk: Disk, cluster_id: ClusterId, node_id: NodeId) -> Journal:
-        """Read what there is, or begin anew. Raises Rejected for what must not be used."""
+    def open(cls, disk: Disk, cluster_id: ClusterId, node_id: NodeId) -> Journal:
+        """Read what there is. Writes nothing: an agent must come up on a full disk, too.
+
+        Raises Rejected for what must not be used.
+        """
         header = LedgerHeader(format=LEDGER_FORMAT, cluster_id=cluster_id, node_id=node_id)
         journal = cls(disk, header)
         data = disk.read(PATH)
         if data is None:
-            await journal._shorten()
             return journal
         records, end = _split(data)
         journal._load(records)
         if end < len(data):
-            log.warning("ledger torn=%d bytes cut", len(data) - end)
-            await journal._shorten()
-        else:
-            journal._file = disk.open(PATH)
-            journal._short_size = end
+            log.warning("ledger torn=%d bytes are ignored", len(data) - end)
         return journal
 
     async def save(self, change: Change) -> None:
         """Make a change durable. Raises OSError; then none of it counts as saved."""
         if self._file is None:
-            # The last write failed, and who knows what of it is in the file.
+            # The first save of this life, or the last write failed half-way. What we read may
+            # have been in the kernel's memory only: a sync that failed under an earlier life
+            # leaves pages that read well and are never written. So nothing is added to it.
             after = Ledger()
             after.apply(self.ledger.whole())
             after.apply(change)
@@ -132,7 +133,7 @@ def _split(data: bytes) -> tuple[list[bytes], int]:
             break
         length, checksum = _FRAME.unpack_from(rest)
         payload = rest[_FRAME.size : _FRAME.size + length]
-        if len(payload) == length and zlib.crc32(payload) == checksum:
+        if 0 < length == len(payload) and zlib.crc32(payload) == checksum:
             records.append(payload)
             at += _FRAME.size + length
             continue

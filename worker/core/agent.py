@@ -74,6 +74,9 @@ class AgentCore:
     def __init__(self, ledger: Ledger) -> None:
         self.highest_term = ledger.term
         self._ledger = ledger
+        # What was read counts as durable only once it was written again by this life: a sync that
+        # failed under the last one leaves pages that read well and that a power cut takes away.
+        self._is_durable = ledger == Ledger()
         self._tasks: dict[TaskId, TaskMachine] = {}
         self._strays: dict[TaskId, StrayTask] = {}
         self._reports = Reports()
@@ -93,10 +96,12 @@ class AgentCore:
         by_id = {stray.held.task_id: stray for stray in strays}
         for task_id, assignment in self._ledger.assignments.items():
             status = self._ledger.statuses.get(task_id)
-            is_saved = status is not None
+            is_own = status is not None
             machine = TaskMachine(assignment, status or assignment.task.status)
-            self._take_up(at, machine, by_id.pop(task_id, None), is_saved=is_saved)
+            self._take_up(at, machine, by_id.pop(task_id, None), is_own=is_own)
         self._strays = by_id
+        if not self._is_durable:
+            self._save(at)
         return self._taken()
 
     def step(self, event: AgentEvent) -> list[AgentEffect]:
@@ -147,7 +152,7 @@ class AgentCore:
             return
         self._session = _Session(event.session_id, event.term)
         self._reports.session_opened(event.session_id)
-        if event.term == self.highest_term:
+        if event.term == self.highest_term and self._is_durable:
             self._obey(event.at)
         else:
             self._save(event.at)
@@ -215,12 +220,12 @@ class AgentCore:
                 self._put_away(at, stray)
 
     def _take_up(
-        self, at: Moment, machine: TaskMachine, stray: StrayTask | None, *, is_saved: bool = False
+        self, at: Moment, machine: TaskMachine, stray: StrayTask | None, *, is_own: bool = False
     ) -> None:
         task_id = machine.assignment.task.id
         self._tasks[task_id] = machine
         self._removed.discard(task_id)
-        self._reports.taken_up(task_id, machine.status, is_saved=is_saved)
+        self._reports.taken_up(task_id, machine.status, is_own=is_own)
         self._run(at, task_id, machine.begin(at, stray.held if stray else None))
 
     def _update(self, at: Moment, task_id: TaskId, assignment: Assignment) -> None:
@@ -286,7 +291,9 @@ class AgentCore:
     def _save(self, at: Moment) -> None:
         if self._saving is not None:
             return  # What has changed meanwhile is saved when this save is over.
-        term = self._session.term if self._session and not self._session.is_obeyed else None
+        term = None if self._is_durable else self.highest_term
+        if self._session is not None and not self._session.is_obeyed:
+            term = self._session.term
         change = Change(
             term=term,
             removed=tuple(sorted(self._removed)),
@@ -306,9 +313,10 @@ class AgentCore:
         assert event.number == self._number, (event.number, self._number)
         self._saving = None
         self._reports.saved(change.statuses)
-        if change.term is not None:
-            self.highest_term = max(self.highest_term, change.term)
-            self._effects.append(RaiseTerm(self.highest_term))
+        self._is_durable = True
+        if change.term is not None and change.term > self.highest_term:
+            self.highest_term = change.term
+            self._effects.append(RaiseTerm(change.term))
         session = self._session
         if session is not None and not session.is_obeyed:
             if session.term == self.highest_term:
@@ -349,7 +357,8 @@ class AgentCore:
         assert not self._strays.keys() & self._tasks.keys()
         session = self._session
         assert session is None or session.term >= self.highest_term
-        assert session is None or session.is_obeyed == (session.term == self.highest_term)
+        is_known = session is not None and session.term == self.highest_term
+        assert session is None or session.is_obeyed == (is_known and self._is_durable)
         for task_id, machine in self._tasks.items():
             assert machine.assignment.task.id == task_id
             machine.check_invariants()

@@ -44,11 +44,12 @@ class Reports:
         """Whether a save would have something to do."""
         return bool(self._unsaved)
 
-    def taken_up(self, task_id: TaskId, status: TaskStatus, *, is_saved: bool) -> None:
-        """A task begins with this status, found on disk or given by its managers."""
-        self._entries[task_id] = _Entry(status, saved=status if is_saved else None)
-        if is_saved:
-            self._unsent[task_id] = None
+    def taken_up(self, task_id: TaskId, status: TaskStatus, *, is_own: bool) -> None:
+        """A task begins with this status: our own, found on disk, or as its managers gave it."""
+        self._entries[task_id] = _Entry(status)
+        if is_own:
+            # What reads well need not be on the platter: a failed sync leaves such pages.
+            self._unsaved[task_id] = None
 
     def newest(self, task_id: TaskId) -> TaskStatus:
         """The newest status that was told of a task."""

@@ -159,14 +159,14 @@ class TaskMachine:
         return self._flush(at)
 
     def _flush(self, at: Moment) -> list[TaskEffect]:
-        self._advance(at)
+        if not self.is_over:
+            self._advance(at)
+        if self.is_over:
+            self._dispose()
         effects, self._effects = self._effects, []
         return effects
 
     def _advance(self, at: Moment) -> None:
-        if self.is_over:
-            self._dispose()
-            return
         if self._stop is None and self.is_unwanted:
             self._begin_stop(at)
             return
@@ -200,15 +200,13 @@ class TaskMachine:
 
     def _dispose(self) -> None:
         """Let the engine forget a task that is over, once nobody needs its remains."""
-        is_unneeded = self.is_dropped or self._is_acknowledged
-        if (
-            self.desired is DesiredState.REMOVE
-            and is_unneeded
-            and not self.is_forgotten
-            and not self._busy
-            and Call.REMOVE not in self._due
-        ):
+        is_done = self.is_forgotten or self._busy or self._due
+        if self._is_unneeded() and not is_done:
             self._call(Call.REMOVE)
+
+    def _is_unneeded(self) -> bool:
+        is_told = self.is_dropped or self._is_acknowledged
+        return self.is_over and is_told and self.desired is DesiredState.REMOVE
 
     def _succeeded(self, at: Moment, call: Call) -> None:
         self._done(call)
@@ -393,3 +391,5 @@ class TaskMachine:
         # Unless it waits for its managers (READY), or is over, something is on its way.
         is_waiting = self.is_over or self.status.state is TaskState.READY
         assert is_waiting or self._busy or self._due, story
+        is_kept = not self._is_unneeded() or self.is_forgotten
+        assert is_kept or self._busy or self._due, story

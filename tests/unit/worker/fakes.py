@@ -209,7 +209,7 @@ class FakeLeader:
     _listener: Listener | None = None
     _sending: asyncio.Lock = field(default_factory=asyncio.Lock)
     _registered: bool = False
-    _history: dict[tuple[TaskId, int], TaskStatus] = field(default_factory=dict)
+    history: dict[tuple[TaskId, int], TaskStatus] = field(default_factory=dict)
 
     async def serve(self) -> None:
         """Listen for workers."""
@@ -329,7 +329,7 @@ class FakeLeader:
             await self.send(LeaderMessage(stored=stored))
 
     def _store(self, task_id: TaskId, status: TaskStatus) -> None:
-        known = self._history.setdefault((task_id, status.counter), status)
+        known = self.history.setdefault((task_id, status.counter), status)
         if known != status:
             self.problems.append(f"{task_id}: counter used twice: {known} {status}")
         before = self.stored.get(task_id)
