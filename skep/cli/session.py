@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from skep import client
@@ -75,11 +75,11 @@ def counts(views: Sequence[ServiceView]) -> str:
     return ", ".join(words) or "no services"
 
 
-async def until_removed(cluster: Cluster, names: Sequence[str], timeout_s: float) -> None:
-    """Wait, with a line of progress, until the services are gone."""
+async def until_removed(cluster: Cluster, services: Mapping[str, str], timeout_s: float) -> None:
+    """Wait, with a line of progress, until services (ids to names) are gone."""
     progress = Progress()
-    progress.say(f"removing {', '.join(names)}")
+    progress.say(f"removing {', '.join(services.values())}")
     try:
-        await cluster.wait_removed(names, timeout_s=timeout_s)
+        await cluster.wait_removed(tuple(services), timeout_s=timeout_s)
     finally:
         progress.done()

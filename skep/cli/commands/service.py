@@ -105,11 +105,11 @@ def rm(options: argparse.Namespace) -> None:
     """Remove services, and wait until their tasks have ended."""
 
     async def script(cluster: Cluster) -> None:
-        removed = []
+        removed = {}
         for ref in options.refs:
             answer = await cluster.services.remove(ref)
-            removed.append(answer.id)
-            print(answer.name or answer.id)
+            removed[answer.id] = answer.name or answer.id
+            print(removed[answer.id])
         if not options.detach:
             await session.until_removed(cluster, removed, options.timeout)
 

@@ -42,7 +42,8 @@ async def deploy_and_wait(
         wanted = [service.name for service in spec.services]
         await session.converge(cluster, wanted, options.timeout)
         if answer.removed:
-            await session.until_removed(cluster, answer.removed, options.timeout)
+            gone = {name: name for name in answer.removed}
+            await session.until_removed(cluster, gone, options.timeout)
     return answer
 
 
@@ -84,9 +85,10 @@ def rm(options: argparse.Namespace) -> None:
     """Remove stacks, and wait until their services are gone."""
 
     async def script(cluster: Cluster) -> None:
-        held = []
+        held: dict[str, str] = {}
         for name in options.names:
-            held += [view.service.id for view in await cluster.services.list(stack=name)]
+            views = await cluster.services.list(stack=name)
+            held |= {view.service.id: view.service.name for view in views}
             answer = await cluster.stacks.remove(name)
             print(answer.name or answer.id)
         if held and not options.detach:

@@ -172,15 +172,25 @@ def _say_where(
         lines.append(f"open      {urls}  ({service})")
     lines += [
         f"control   {' '.join(plan.control_addresses())}",
-        "metrics   "
-        + " ".join(
-            f"http://{core.metrics_of(plan, process)}/metrics" for process in core.processes(plan)
-        ),
+        *_metrics_lines(plan),
         f"logs      {of.logs}",
         f"look      skep node ls{name}; skep service ls{name}; skep local ls{name}",
         f"stop      skep down{name}",
     ]
     print("\n".join(lines))
+
+
+def _metrics_lines(plan: core.LocalCluster) -> list[str]:
+    lines = []
+    for kind in core.Kind:
+        urls = [
+            f"http://{core.metrics_of(plan, process)}/metrics"
+            for process in core.processes(plan)
+            if process.kind is kind
+        ]
+        if urls:
+            lines.append(f"metrics   {kind.name.lower():<8}  {' '.join(urls)}")
+    return lines
 
 
 def down(options: argparse.Namespace) -> None:

@@ -39,7 +39,7 @@ FULL_FLAGS = (
     "--health-start-period 5s --health-start-interval 100ms --health-retries 2 "
     "--restart-condition on-failure --restart-delay 0s --restart-max-attempts 3 "
     "--restart-window 1m --limit-cpu 0.5 --limit-memory 64M --limit-pids 10 --reserve-cpu "
-    "0.1 --reserve- memory 8M"
+    "0.1 --reserve-memory 8M"
 )
 FULL = ServiceSpec(
     name="web",
