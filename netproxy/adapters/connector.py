@@ -7,6 +7,7 @@ node is never connected to: its address is not even looked at.
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import socket
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ from skep.netproxy.core.dial import (
 from skep.netproxy.core.mesh import MeshHeader, MeshStatus, encode_header, read_status
 from skep.netproxy.core.routes import Candidate, Route
 from skep.netproxy.core.tables import Entry, Tables
+
+# Parsing addresses anew would be a tenth of what a connection costs.
+SOURCES_KEPT = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ class Connector:
         else:
             address, source = parse_address(candidate.mesh_address), self._mesh_source
             header = self._header(route, candidate, client)
-        connecting, is_connected = sockets.begin_connect(address, _source_for(address, source))
+        connecting, is_connected = sockets.begin_connect(address, _source_for(address[0], source))
         if is_connected and not header:
             return connecting
         attempt = self._env.spawn(
@@ -147,8 +151,9 @@ class Connector:
         return connecting
 
 
-def _source_for(address: Address, source: str) -> str | None:
+@functools.lru_cache(maxsize=SOURCES_KEPT)
+def _source_for(host: str, source: str) -> str | None:
     """Connections come from this node's own address, so that a task (and a test) can tell which
     netproxy they are from; but loopback and the world outside don't mix."""
-    mixes = ipaddress.ip_address(source).is_loopback != ipaddress.ip_address(address[0]).is_loopback
-    return None if mixes or ":" in source or ":" in address[0] else source
+    mixes = ipaddress.ip_address(source).is_loopback != ipaddress.ip_address(host).is_loopback
+    return None if mixes or ":" in source or ":" in host else source

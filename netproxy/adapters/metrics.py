@@ -118,7 +118,7 @@ class _Shown(Collector):
             connections.add_metric((name, way), traffic.connections)
             active.add_metric((name, way), traffic.active)
             for side in Side:
-                moved.add_metric((name, way, side.value), traffic.received[side])
+                moved.add_metric((name, way, side.label), traffic.received[side])
             for kind, count in list(traffic.errors.items()):
                 errors.add_metric((name, way, kind), count)
         yield from (connections, active, moved, errors)

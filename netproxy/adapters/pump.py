@@ -110,7 +110,7 @@ class Pump:
         self._step(Sent(sink, sent))
 
     def _break(self, side: Side) -> None:
-        self._traffic.errors[f"{side.value}_reset"] += 1
+        self._traffic.errors[f"{side.label}_reset"] += 1
         self._step(Broken(side))
 
     def _step(self, event: Event) -> None:

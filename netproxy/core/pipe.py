@@ -20,11 +20,19 @@ from dataclasses import dataclass
 CHUNK_BYTES = 256 * 1024
 
 
-class Side(enum.Enum):
-    """The two ends of a relayed connection. On an owner node the client is another netproxy."""
+class Side(enum.IntEnum):
+    """The two ends of a relayed connection. On an owner node the client is another netproxy.
 
-    CLIENT = "client"
-    TASK = "task"
+    An integer, since it is a key that every chunk looks up, and enums hash in Python code.
+    """
+
+    CLIENT = 0
+    TASK = 1
+
+    @property
+    def label(self) -> str:
+        """For logs and metrics."""
+        return self.name.lower()
 
 
 OTHER = {Side.CLIENT: Side.TASK, Side.TASK: Side.CLIENT}
@@ -154,8 +162,8 @@ class Pipe:
         return [Do(Action.STOP_READING, source), Do(Action.END_WRITING, OTHER[source])]
 
     def _story(self) -> str:
-        waits = {side.value: len(rest) for side, rest in self._waiting.items()}
-        ended = [side.value for side, has_ended in self._has_ended.items() if has_ended]
+        waits = {side.label: len(rest) for side, rest in self._waiting.items()}
+        ended = [side.label for side, has_ended in self._has_ended.items() if has_ended]
         return f"waiting={waits} ended={ended}"
 
     def check_invariants(self) -> None:

@@ -139,7 +139,7 @@ def test_through_one_node_to_a_task_of_another(loop: str, tmp_path: Path) -> Non
             shown = await asyncio.to_thread(a.metrics)
             assert 'skep_netproxy_connections_total{service="web",way="ingress"} 20.0' in shown
             assert "skep_netproxy_applied_version 5.0" in shown
-            # No secret machinery: what is loaded stays small on a node with 512 MB.
+            # It stands on every node, so it must stay small.
             assert a.pss_bytes() < 50 * 1024 * 1024
 
             reader, writer = await asyncio.open_connection(*a.ingress())
