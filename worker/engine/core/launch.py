@@ -122,7 +122,7 @@ exec 2>>{path(STDERR_FILE)} || exit {EXIT_NOT_SET_UP}
 exec {command}
 )
 _skep_code=$?
-read -r _skep_format _skep_pid <{path(MAIN_FILE)} && kill -KILL -- "-$_skep_pid" 2>/dev/null
+read -r _skep_format _skep_pid <{path(MAIN_FILE)} && kill -s KILL -- "-$_skep_pid" 2>/dev/null
 echo "{FORMAT_MARK} $_skep_code -" >{path(EXIT_FILE)}
 {quote(tools.sync)} {path(EXIT_FILE)} {path(RECORD_FILE)} {quote(folder)}
 exit "$_skep_code"

@@ -24,6 +24,8 @@ def check(*test: str, timeout_s: float = 10.0) -> HealthCheck:
 
 async def running(bench: Bench, **more: object) -> None:
     await bench.run("t1", "sleep", "1000", env=(("BENCH", str(bench.root)),), **more)
+    # Its shim and itself: an environment can't be read while a process becomes another program.
+    await eventually(lambda: len(bench.alive()) == 2)
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_grace_then_kill_of_all(tmp_path: Path) -> None:
         marked = (("BENCH", str(tmp_path)),)
         await bench.run("t1", "sh", "-c", STUBBORN, grace_s=0.2, env=marked)
         await eventually(lambda: "up" in bench.output("t1"))
-        assert len(bench.alive()) == 4
+        await eventually(lambda: len(bench.alive()) == 4)
         # Two stops are one: both return once it is over.
         await asyncio.gather(bench.engine.stop(T1), bench.engine.stop(T1))
         assert bench.alive() == []
@@ -146,11 +146,13 @@ def test_a_running_task_is_adopted(tmp_path: Path) -> None:
 def test_a_task_that_ended_while_nobody_looked_is_adopted(tmp_path: Path) -> None:
     async def body(bench: Bench) -> None:
         gate = tmp_path / "gate"
-        line = f"while ! [ -e {gate} ]; do sleep 0.01; done; exit 7"
-        await bench.run("t1", "sh", "-c", line)
+        line = f"sleep 1000 & while ! [ -e {gate} ]; do sleep 0.01; done; exit 7"
+        await bench.run("t1", "sh", "-c", line, env=(("BENCH", str(tmp_path)),))
         await bench.engine.close()
         gate.touch()
         await eventually(lambda: not shim.is_locked(tmp_path / "t1"))
+        # What it left behind has not waited for an agent either.
+        await eventually(lambda: bench.alive() == [])
         gate.unlink()
         await bench.restart()
         [held] = await bench.engine.held()
