@@ -12,6 +12,7 @@ import asyncio
 import logging
 import struct
 from collections import deque
+from typing import cast
 
 import msgspec
 
@@ -57,8 +58,8 @@ class _Connection(asyncio.Protocol):
     # ------------------------------------------------------------------------ asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports have all of asyncio.Transport but its name.
+        transport = self._transport = cast(asyncio.Transport, transport)
         transport.set_write_buffer_limits(high=SEND_LIMIT_BYTES)
         name = transport.get_extra_info("peername") or transport.get_extra_info("sockname")
         self.peer = ":".join(map(str, name[:2])) if isinstance(name, tuple) else f"unix:{name}"

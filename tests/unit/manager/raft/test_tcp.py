@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from skep.env import CallError, Code, Rejected, Service, Stream, StreamBroken
 from skep.manager.raft.adapters import tcp
@@ -18,12 +19,16 @@ LIMIT = 1_000_000
 DEADLINE_S = 10.0
 
 
-def run(test: Coroutine[Any, Any, None]) -> None:
+def run(
+    test: Coroutine[Any, Any, None],
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> None:
     async def bounded() -> None:
         async with asyncio.timeout(DEADLINE_S):
             await test
 
-    asyncio.run(bounded())
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(bounded())
 
 
 async def echo(stream: Stream) -> None:
@@ -39,7 +44,10 @@ SERVICE = Service(streams={"echo": echo, "refuse": refuse})
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix", "ipv6"])
-def test_frames_come_back_in_order(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("loop_factory", [None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_frames_come_back_in_order(
+    kind: str, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None, tmp_path: Path
+) -> None:
     addresses = {"tcp": "127.0.0.1:0", "unix": f"unix:{tmp_path}/s", "ipv6": "[::1]:0"}
 
     async def test() -> None:
@@ -53,7 +61,7 @@ def test_frames_come_back_in_order(kind: str, tmp_path: Path) -> None:
         await stream.close()
         await listener.close()
 
-    run(test())
+    run(test(), loop_factory)
 
 
 def test_a_slow_reader_holds_the_sender_up(monkeypatch: pytest.MonkeyPatch) -> None:
