@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from skep.domain.base import NodeId, ServiceId
 from skep.domain.endpoints import EndpointUpdate, MeshNode, ServiceEndpoints
-from skep.netproxy.core.routes import Desired, build
+from skep.netproxy.core.routes import Desired, Routing
 
 # One step of 200,000 endpoints is about 16 MiB. More than this is not a cluster but a mistake.
 STEP_LIMIT_BYTES = 32 * 1024 * 1024
@@ -121,7 +121,7 @@ class EndpointTable:
     """The core. `step` is the only way in; what it returns is the only way out."""
 
     def __init__(self, node_id: NodeId) -> None:
-        self._node_id = node_id
+        self._routing = Routing(node_id)
         self.version = 0
         self.services: dict[ServiceId, ServiceEndpoints] = {}
         self.nodes: dict[NodeId, MeshNode] = {}
@@ -254,7 +254,7 @@ class EndpointTable:
 
     def _apply(self) -> list[Effect]:
         assert self._applying is None
-        desired = build(self._node_id, self.version, self.services.values(), self.nodes)
+        desired = self._routing.build(self.version, self.services.values(), self.nodes)
         self._problems = desired.problems
         self._applying = self.version
         self._is_dirty = False

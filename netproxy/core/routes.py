@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from skep.domain.base import NodeId, ServiceId, Struct, TaskId
 from skep.domain.endpoints import MeshNode, ServiceEndpoints
-from skep.domain.spec import Balance, Port
+from skep.domain.spec import Balance
 from skep.env import Rejected
 from skep.netproxy.core.address import parse_address, parse_host
 
@@ -43,6 +43,51 @@ class Desired(Struct, frozen=True, kw_only=True):
     problems: tuple[str, ...] = ()
 
 
+class Routing:
+    """Builds what a node must do, anew only for services that changed: a cluster has thousands of
+    endpoints, and an update is mostly about one service."""
+
+    def __init__(self, node_id: NodeId) -> None:
+        self._node_id = node_id
+        self._nodes: Mapping[NodeId, MeshNode] = {}
+        self._known: dict[ServiceId, _Known] = {}
+
+    def build(
+        self,
+        version: int,
+        services: Iterable[ServiceEndpoints],
+        nodes: Mapping[NodeId, MeshNode],
+    ) -> Desired:
+        """What must be in force at `version`."""
+        before = self._known if nodes == self._nodes else {}
+        self._nodes = nodes
+        self._known = {}
+        routes: dict[int, Route] = {}
+        problems: dict[str, None] = {}
+        for service in sorted(services, key=lambda s: s.service_id):
+            known = before.get(service.service_id)
+            if known is None or known.service != service:
+                known = _understand(self._node_id, service, nodes)
+            self._known[service.service_id] = known
+            problems.update(dict.fromkeys(known.problems))
+            for route in known.routes:
+                if (holder := routes.setdefault(route.published, route)) is not route:
+                    problems[
+                        f"port {route.published}: {service.name} can't have it, "
+                        f"{holder.service_name} has it"
+                    ] = None
+        ordered = tuple(routes[published] for published in sorted(routes))
+        return Desired(version=version, routes=ordered, problems=tuple(problems))
+
+
+class _Known(Struct, frozen=True, kw_only=True):
+    """One service's word, and what it comes to on this node."""
+
+    service: ServiceEndpoints
+    routes: tuple[Route, ...]
+    problems: tuple[str, ...]
+
+
 def build(
     node_id: NodeId,
     version: int,
@@ -50,35 +95,27 @@ def build(
     nodes: Mapping[NodeId, MeshNode],
 ) -> Desired:
     """What node `node_id` must do."""
-    routes: dict[int, Route] = {}
+    return Routing(node_id).build(version, services, nodes)
+
+
+def _understand(
+    node_id: NodeId, service: ServiceEndpoints, nodes: Mapping[NodeId, MeshNode]
+) -> _Known:
     problems: dict[str, None] = {}
-    for service in sorted(services, key=lambda s: s.service_id):
-        candidates = tuple(_candidates(node_id, service, nodes, problems))
-        for port in service.ports:
-            if port.published is None:
-                continue  # The allocator has not picked one yet.
-            if port.published in routes:
-                first = routes[port.published].service_name
-                problems[f"port {port.published}: {service.name} can't have it, {first} has it"] = (
-                    None
-                )
-                continue
-            routes[port.published] = _route(service, port, port.published, candidates)
-    ordered = tuple(routes[published] for published in sorted(routes))
-    return Desired(version=version, routes=ordered, problems=tuple(problems))
-
-
-def _route(
-    service: ServiceEndpoints, port: Port, published: int, candidates: tuple[Candidate, ...]
-) -> Route:
-    return Route(
-        service_id=service.service_id,
-        service_name=service.name,
-        published=published,
-        target=port.target,
-        balance=port.balance,
-        candidates=candidates,
+    candidates = tuple(_candidates(node_id, service, nodes, problems))
+    routes = tuple(
+        Route(
+            service_id=service.service_id,
+            service_name=service.name,
+            published=port.published,
+            target=port.target,
+            balance=port.balance,
+            candidates=candidates,
+        )
+        for port in service.ports
+        if port.published is not None  # else the allocator has not picked one yet
     )
+    return _Known(service=service, routes=routes, problems=tuple(problems))
 
 
 def _candidates(

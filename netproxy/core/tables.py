@@ -80,6 +80,8 @@ class Tables:
 
 
 def _renewed(entry: Entry | None, route: Route, candidates: tuple[Candidate, ...]) -> Entry:
+    if entry is not None and entry.route is route:
+        return entry  # unchanged, like all but one or two of a thousand
     balancer = entry.balancer if entry is not None else Balancer(route.balance)
     balancer.update(route.balance, candidates)
     return Entry(route, balancer)

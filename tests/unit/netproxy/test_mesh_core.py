@@ -25,7 +25,7 @@ from skep.netproxy.core.mesh import (
     read_prefix,
     read_status,
 )
-from skep.netproxy.core.routes import Candidate, Desired, Route, build
+from skep.netproxy.core.routes import Candidate, Desired, Route, Routing, build
 from skep.netproxy.core.tables import Tables
 
 CLUSTER = ClusterId("c")
@@ -161,6 +161,24 @@ def test_a_port_not_yet_allocated_has_no_route_and_one_taken_twice_is_a_problem(
         routes=(route("a", t2="here"),),
         problems=("port 80: b can't have it, a has it",),
     )
+
+
+def test_what_is_built_step_by_step_is_what_would_be_built_at_once() -> None:
+    """And what a step does not change is the very same object, which is what makes it cheap."""
+    routing = Routing(NodeId("here"))
+    first = routing.build(1, (web("a", 80, t1="there"), web("b", 81, t2="here")), MESH)
+    moved = {NodeId("there"): MeshNode(node_id=NodeId("there"), mesh_address="127.0.0.9:7946")}
+    for services, nodes in (
+        ((web("a", 80, t1="there"), web("b", 81, t3="here")), MESH),
+        ((web("b", 81, t3="here"),), MESH),
+        ((web("a", 80, t1="there"), web("b", 81, t3="here")), moved),
+        ((web("a", 80, t1="there"), web("c", 80)), moved),
+    ):
+        assert routing.build(2, services, nodes) == build(NodeId("here"), 2, services, nodes)
+    again = routing.build(3, (web("a", 80, t1="there"),), moved)
+    last = routing.build(4, (web("a", 80, t1="there"), web("b", 81)), moved)
+    assert last.routes[0] is again.routes[0]
+    assert first.routes[0].candidates[0].mesh_address == "127.0.0.2:7946"
 
 
 def test_the_mesh_reaches_tasks_of_this_node_alone() -> None:
