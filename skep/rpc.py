@@ -311,5 +311,8 @@ def _add_reflection(server: grpc.aio.Server, services: tuple[str, ...]) -> None:
     from grpc_health.v1 import health
     from grpc_reflection.v1alpha import reflection
 
+    # Reflection shows what is in the descriptor pool: it must be loaded for that.
+    from skep.api import control_pb2, endpoints_pb2, session_pb2  # noqa: F401
+
     names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
