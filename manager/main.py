@@ -21,7 +21,7 @@ from skep import telemetry
 from skep.domain.base import ClusterId, NodeId
 from skep.env import Fatal, RealDisk, Rejected, real_env
 from skep.manager.adapters import metrics
-from skep.manager.dispatcher.actor import ManagerRow
+from skep.manager.dispatcher.core.nodes import ManagerRow
 from skep.manager.node import SERVICES, Addresses, ManagerNode
 from skep.manager.office import ManagerConfig
 from skep.manager.raft.adapters.tcp import TcpTransport

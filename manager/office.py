@@ -18,7 +18,8 @@ from skep.domain.control import NetproxyProgress
 from skep.domain.objects import Cluster
 from skep.env import CallError, Code, Env, Retryable, Stream
 from skep.manager.allocator.actor import Allocator
-from skep.manager.dispatcher.actor import Dispatcher, DispatcherStats, ManagerRow
+from skep.manager.dispatcher.actor import Dispatcher, DispatcherStats
+from skep.manager.dispatcher.core.nodes import ManagerRow
 from skep.manager.endpoints.actor import EndpointServer
 from skep.manager.orchestrator.actor import Orchestrator, Reaper
 from skep.manager.passes import hint_box

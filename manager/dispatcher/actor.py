@@ -16,8 +16,6 @@ from skep.domain.base import SECOND_NS, ClusterId, NodeId, ServiceId, SessionId,
 from skep.domain.control import ManagerReport, NetproxyProgress
 from skep.domain.objects import (
     Node,
-    NodeDescription,
-    NodeRole,
     NodeState,
     Revision,
     Service,
@@ -40,6 +38,7 @@ from skep.env import CallError, Code, Env, Retryable, Stream, StreamBroken, Time
 from skep.manager.dispatcher.core.assignments import WorkerSet
 from skep.manager.dispatcher.core.drain import DrainWatch
 from skep.manager.dispatcher.core.liveness import PERIOD_S, Liveness, NodeUp, Verdict
+from skep.manager.dispatcher.core.nodes import ManagerRow, manager_node, register, set_state
 from skep.manager.dispatcher.core.statuses import accepted
 from skep.manager.dispatcher.session import Session, SessionHooks
 from skep.manager.endpoints.core.feed import EndpointFeed
@@ -52,20 +51,13 @@ log = logging.getLogger(__name__)
 HELLO_DEADLINE_S = 5.0
 # How late a verdict may be on top of the grace; also how often drains are looked at again.
 TICK_S = 0.5
+# A living worker is heard of every period. Below the grace, so that nobody is lost by waiting.
+TWIN_SILENCE_S = 1.5 * PERIOD_S
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
     """Time to look who is silent."""
-
-
-@dataclass(frozen=True)
-class ManagerRow:
-    """A manager as the configuration names it."""
-
-    node_id: NodeId
-    name: str
-    control_address: str
 
 
 @dataclass
@@ -145,7 +137,7 @@ class Dispatcher(Actor[Tick]):
         state = NodeState.READY if isinstance(verdict, NodeUp) else NodeState.DOWN
         try:
             await self._store.update(
-                lambda tx: _set_state(tx, verdict.node_id, state, verdict.why), term=self._term
+                lambda tx: set_state(tx, verdict.node_id, state, verdict.why), term=self._term
             )
         except (Retryable, OutcomeUnknown) as error:
             # A leader that stays in office has to say it again: nothing else would.
@@ -190,9 +182,14 @@ class Dispatcher(Actor[Tick]):
         session_id = SessionId(self.env.ids.new_id())
         # Before it is written down: a write that takes long is not the node's silence.
         self._heard(hello.node_id)
-        await self._store.update(lambda tx: _register(tx, hello), term=self._term)
+        await self._store.update(lambda tx: register(tx, hello), term=self._term)
         session = Session(
-            self.env, hello.node_id, session_id, stream, self._hooks(hello.node_id, session_id)
+            self.env,
+            hello.node_id,
+            session_id,
+            stream,
+            self._hooks(hello.node_id, session_id),
+            heard_at=self.env.now(),
         )
         old = self._sessions.get(hello.node_id)
         if old is not None:
@@ -260,7 +257,22 @@ class Dispatcher(Actor[Tick]):
             drained=lambda known: self._drained(node_id, known),
         )
 
+    def _refuse_twin(self, node_id: NodeId) -> None:
+        """A session that is open and was heard of within its heartbeats belongs to a worker that
+        lives: a second one with the same id is a copy of its folder. A worker that lost its
+        stream, and whose old one hangs, gets in once that has been silent."""
+        old = self._sessions.get(node_id)
+        if old is not None and self.env.now() - old.heard_at < TWIN_SILENCE_S:
+            log.warning("node=%s a second session was refused", node_id)
+            raise CallError(
+                Code.ALREADY_EXISTS,
+                f"node {node_id} has a live session; if its folder was copied to another machine, "
+                "give the copy an id of its own",
+            )
+
     def _heard(self, node_id: NodeId) -> None:
+        if node_id in self._sessions:
+            self._sessions[node_id].heard_at = self.env.now()
         for verdict in self._liveness.heard(self.env.now(), node_id):
             self.env.spawn(f"node-up/{node_id}", self._record(verdict))
 
@@ -337,53 +349,3 @@ class Dispatcher(Actor[Tick]):
         session = self._sessions.get(node.id)
         if session is not None:
             session.end(CallError(Code.PERMISSION_DENIED, "this node was removed"))
-
-
-def manager_node(manager: ManagerRow) -> Node:
-    """The row of a manager that runs no tasks."""
-    address = manager.control_address.rpartition(":")[0]
-    return Node(
-        id=manager.node_id,
-        name=manager.name,
-        role=NodeRole.MANAGER,
-        description=NodeDescription(hostname=manager.name, address=address),
-        control_address=manager.control_address,
-        runs_tasks=False,
-    )
-
-
-def _register(tx: Transaction, hello: WorkerHello) -> None:
-    node = tx.get(Node, hello.node_id)
-    twin = tx.named(Node, hello.name)
-    if twin is not None and twin.id != hello.node_id:
-        raise CallError(
-            Code.ALREADY_EXISTS,
-            f"another node is called {hello.name!r}; remove it or choose another name",
-        )
-    if node is None:
-        tx.create(
-            Node(
-                id=hello.node_id,
-                name=hello.name,
-                role=hello.role,
-                description=hello.description,
-                state=NodeState.READY,
-            )
-        )
-        return
-    changed = replace(
-        node,
-        name=hello.name,
-        description=hello.description,
-        state=NodeState.READY,
-        message="",
-        runs_tasks=True,
-    )
-    if changed != node:
-        tx.update(changed)
-
-
-def _set_state(tx: Transaction, node_id: NodeId, state: NodeState, why: str) -> None:
-    node = tx.get(Node, node_id)
-    if node is not None and node.state is not state:
-        tx.update(replace(node, state=state, message=why if state is NodeState.DOWN else ""))

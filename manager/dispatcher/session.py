@@ -51,6 +51,7 @@ class Session:
     session_id: SessionId
     stream: Stream
     hooks: SessionHooks
+    heard_at: float
     told: WorkerSet = field(default_factory=WorkerSet)
     _answers: deque[LeaderMessage] = field(default_factory=deque)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
