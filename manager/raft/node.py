@@ -118,8 +118,8 @@ class RaftNode:
         engine = PySyncObjEngine(self._context, self._journal, self._events, self._dice, applied)
         self._parts = assemble(self._context, engine, self._journal, self._barrier, self._snapshots)
         await self._links.start(self._listen)
-        self._tasks.spawn("raft-journal", self._journal.run())
-        self._tasks.spawn("raft-driver", self._drive())
+        self._tasks.spawn("raft-journal", self._journal.run)
+        self._tasks.spawn("raft-driver", self._drive)
         self._wake()
 
     async def stop(self) -> None:

@@ -104,8 +104,8 @@ class Links:
         self._listener = await self._transport.listen(listen, Service(streams={METHOD: self._take}))
         for peer in sorted(self._peers):
             if self._me < peer:
-                self._tasks.spawn(f"raft-dial-{peer}", self._dial(peer))
-        self._tasks.spawn("raft-pings", self._keep_alive())
+                self._tasks.spawn(f"raft-dial-{peer}", self._dial, peer)
+        self._tasks.spawn("raft-pings", self._keep_alive)
 
     async def stop(self) -> None:
         """Close everything. The dialling ends with the node's tasks."""
@@ -196,8 +196,8 @@ class Links:
             self._hooks.link_down(peer)
         self._hooks.link_up(peer)
         logger.info("link up node=%s peer=%s address=%s", self._env.node, peer, stream.peer)
-        reader = self._tasks.spawn(f"raft-read-{peer}", self._read(peer, link))
-        writer = self._tasks.spawn(f"raft-write-{peer}", self._write(peer, link))
+        reader = self._tasks.spawn(f"raft-read-{peer}", self._read, peer, link)
+        writer = self._tasks.spawn(f"raft-write-{peer}", self._write, peer, link)
         try:
             await link.ended.wait()
         finally:

@@ -117,7 +117,7 @@ class Snapshots:
         assert term is not None
         taken = snapshot.Snapshot(applied, term, self._store.state.snapshot())
         self._last_index = applied
-        self._tasks.spawn("raft-snapshot", self._save(taken))
+        self._tasks.spawn("raft-snapshot", self._save, taken)
 
     async def _save(self, taken: snapshot.Snapshot) -> None:
         async with self._writing:
@@ -150,7 +150,7 @@ class Snapshots:
         """A peer is so far behind that it needs the snapshot."""
         if peer not in self._sending:
             self._sending[peer] = asyncio.Future()
-            self._tasks.spawn(f"raft-snapshot-{peer}", self._send_within_deadline(peer))
+            self._tasks.spawn(f"raft-snapshot-{peer}", self._send_within_deadline, peer)
 
     def link_lost(self, peer: int) -> None:
         """What was under way to `peer` is lost."""
@@ -205,7 +205,7 @@ class Snapshots:
             self._answer(peer, chunk.index, is_installed=False)
         elif result is not None:
             self._is_installing = True
-            self._tasks.spawn("raft-install", self._install(peer, result))
+            self._tasks.spawn("raft-install", self._install, peer, result)
 
     async def _install(self, peer: int, new: snapshot.Snapshot) -> None:
         try:

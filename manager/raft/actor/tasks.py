@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, ParamSpec
 
 from skep.env import Env
+
+P = ParamSpec("P")
 
 
 class Tasks:
@@ -17,12 +19,15 @@ class Tasks:
         self._on_error = on_error
         self._running: set[asyncio.Task[None]] = set()
 
-    def spawn(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start a task by name."""
-        task = self._env.spawn(name, self._supervise(work))
+    def spawn(
+        self, name: str, work: Callable[P, Coroutine[Any, Any, None]], *args: P.args, **kw: P.kwargs
+    ) -> asyncio.Task[None]:
+        """Start `work(*args)` as a task.
+
+        It is called by the task: one that ends before its first step leaves no coroutine behind.
+        """
+        task = self._env.spawn(name, self._supervise(lambda: work(*args, **kw)))
         self._running.add(task)
-        # A task that is cancelled before its first step never gets to `work`.
-        task.add_done_callback(lambda _: work.close())
         task.add_done_callback(self._running.discard)
         return task
 
@@ -32,8 +37,8 @@ class Tasks:
             if task is not asyncio.current_task():
                 task.cancel()
 
-    async def _supervise(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _supervise(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await work
+            await work()
         except Exception as error:
             self._on_error(error)
