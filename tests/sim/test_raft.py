@@ -236,6 +236,36 @@ def test_a_leader_without_a_majority_steps_down_and_its_callers_hear_of_it() -> 
     quiet(cut_off)
 
 
+def test_a_node_that_was_cut_off_does_not_unseat_the_leader_when_it_is_back() -> None:
+    async def back_again(world: World) -> None:
+        cluster, leader = await led(world)
+        lonely = followers(cluster, leader)[0]
+        term = raft_of(leader).term
+        for other in cluster.members:
+            world.network.cut(lonely.name, other.name)
+            world.network.cut(other.name, lonely.name)
+        await asyncio.sleep(15.0)
+        world.network.heal_all()
+        await propose(leader, b"x")
+        await world.eventually("equal states", cluster._are_equal, within_s=5.0)
+        assert [raft_of(member).term for member in cluster.members] == [term] * 3
+
+    quiet(back_again)
+
+
+def test_slow_disks_everywhere_cost_no_leader_its_office() -> None:
+    async def slow_disks(world: World) -> None:
+        cluster, leader = await led(world)
+        term = raft_of(leader).term
+        for member in cluster.members:
+            member.process.disk.temper.mean_sync_s = 1.0
+        await propose(leader, b"x", deadline_s=30.0)
+        await propose(leader, b"y", deadline_s=30.0)
+        assert raft_of(leader).term == term
+
+    quiet(slow_disks)
+
+
 def test_a_proposal_that_takes_too_long_is_answered_at_its_deadline() -> None:
     async def slow(world: World) -> None:
         cluster, leader = await led(world)

@@ -105,6 +105,11 @@ class Receiver:
                 answer = codec.AppendAnswer(engine.term, next_index, matched=False, reset=True)
                 self._send(peer, answer)
 
+        if not frame.entries and self._journal.durable < self._journal.sequence:
+            # The answer waits for the disk. A leader that hears nothing meanwhile would step down,
+            # and with disks that are slow everywhere so would the next.
+            self._send(peer, codec.AppendAnswer(engine.term, 0, matched=False, reset=False))
+
     def _to_leader(
         self, peer: int, frame: codec.AppendAnswer | codec.SnapshotAnswer | codec.ReadAnswer
     ) -> None:

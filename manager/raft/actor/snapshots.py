@@ -198,6 +198,10 @@ class Snapshots:
             self._answer(peer, chunk.index, is_installed=True)
             return
         if self._is_installing:
+            # Of an earlier leader's; whoever sends this one would wait for an answer until its
+            # deadline.
+            if chunk.offset + len(chunk.data) == chunk.size:
+                self._answer(peer, chunk.index, is_installed=False)
             return
         result = self._assembly.add(peer, chunk)
         if isinstance(result, str):
