@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from skep.api import codec
@@ -74,8 +75,11 @@ async def watch(
                         yield event
             finally:
                 await stream.close()
-        except StreamBroken:
-            pass
+        except StreamBroken as error:
+            # Cancelling a reader may cut the stream under it; that must not pass for a failure.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError from error
         except CallError as error:
             if error.code not in _WORTH_ANOTHER_TRY:
                 raise from_call(error) from None

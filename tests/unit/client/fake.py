@@ -73,6 +73,7 @@ class FakeStream:
     """The client's end of a stream."""
 
     peer = "fake"
+    hides_cancel = False
 
     def __init__(self, first: list[bytes]) -> None:
         self.frames: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
@@ -82,7 +83,12 @@ class FakeStream:
         self.sent.append(frame)
 
     async def receive(self) -> bytes | None:
-        frame = await self.frames.get()
+        try:
+            frame = await self.frames.get()
+        except asyncio.CancelledError:
+            if self.hides_cancel:
+                raise StreamBroken("fake: closed here") from None
+            raise
         if isinstance(frame, Exception):
             raise frame
         return frame

@@ -197,3 +197,18 @@ def test_waiting_bears_a_manager_that_is_away_for_a_while() -> None:
         await cluster.wait_converged(["web"], timeout_s=5, progress=progress)
 
     run(world, script)
+
+
+def test_a_cancelled_watch_ends_though_its_stream_says_it_broke() -> None:
+    world = seams()
+
+    async def script(cluster: Cluster) -> None:
+        watching = asyncio.create_task(collect(cluster, [], 1))
+        stream = await next_stream(world.transport.control, 0)
+        # As a transport may that can't tell the reader's cancelling from its own closing.
+        stream.hides_cancel = True
+        watching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await watching
+
+    run(world, script)
