@@ -10,7 +10,8 @@ from typing import Any
 
 from skep import client
 from skep.cli.errors import Exit, Failure
-from skep.cli.local.home import Home
+from skep.cli.local import cluster as local
+from skep.cli.local import core
 from skep.cli.output import Progress
 from skep.client import Cluster
 from skep.domain.control import ServiceView
@@ -30,7 +31,16 @@ def addresses(options: argparse.Namespace) -> tuple[str, ...]:
             if not address.rpartition(":")[0] or not address.rpartition(":")[2].isdigit():
                 raise Failure(f"'{address}' is not an address; write HOST:PORT", Exit.USAGE)
         return found
-    return Home(options.cluster).require().control_addresses()
+    of, plan = local.find(options.cluster)
+    managers = [s for s in local.states(of, plan) if s.process.kind is core.Kind.MANAGER]
+    if not any(state.found for state in managers):
+        # Known at once, so that nobody has to wait for the calls to give up.
+        names = " ".join(state.process.name for state in managers)
+        raise Failure(
+            f"no manager of cluster '{of.name}' is running; start them: skep local start {names}",
+            Exit.UNREACHABLE,
+        )
+    return plan.control_addresses()
 
 
 def run(options: argparse.Namespace, script: Script) -> None:

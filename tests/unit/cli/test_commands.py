@@ -14,6 +14,8 @@ import yaml
 
 from skep import client
 from skep.cli import parser
+from skep.cli.local import cluster as local
+from skep.cli.local import home
 from skep.cli.main import main
 from skep.client import Cluster
 from skep.domain.base import replace
@@ -312,6 +314,20 @@ def test_without_a_cluster_the_next_step_is_told(
     assert "start one with 'skep up'" in shell.err
     assert shell.skep("down") == 0
     assert "nothing to stop" in shell.out
+
+
+def test_a_local_cluster_without_managers_is_told_at_once(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SKEP_ADDRESS")
+    with local.opened(home.Home("default"), 2, 0):
+        pass
+    assert shell.skep("node ls") == 4
+    assert shell.err.endswith("is running; start them: skep local start m1 m2\n")
+    assert shell.skep("local ls") == 0
+    assert [line.split()[1] for line in shell.out.splitlines()[1:]] == ["stopped", "stopped"]
+    assert shell.skep("local kill m1") == 1
+    assert "m1: not running; 'skep local start' starts it" in shell.err
 
 
 def test_a_fault_of_our_own_is_still_one_line(
