@@ -22,8 +22,10 @@ from skep.worker.core.ledger import LEDGER_FORMAT, Change, Ledger, LedgerHeader
 log = logging.getLogger(__name__)
 
 PATH = "ledger"
-# Length and checksum of what follows.
-_FRAME = struct.Struct("<II")
+# Length of the record, its checksum, and a checksum of these two: a length that lies would make all
+# that follows look like one torn record.
+_FRAME = struct.Struct("<III")
+_CHECKED_BYTES = 8
 # Below this, shortening isn't worth its two syncs.
 SHORTEN_ABOVE_BYTES = 256 * 1024
 # The file may hold this many times what it says: few rewrites, and a quick start.
@@ -118,28 +120,30 @@ class Journal:
 
 
 def _frame(payload: bytes) -> bytes:
-    return _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
+    head = _FRAME.pack(len(payload), zlib.crc32(payload), 0)[:_CHECKED_BYTES]
+    return head + zlib.crc32(head).to_bytes(4, "little") + payload
 
 
 def _split(data: bytes) -> tuple[list[bytes], int]:
     """The sound records, and where they end. Raises Rejected unless the rest is a torn record."""
     records: list[bytes] = []
     at = 0
-    while at < len(data):
-        rest = data[at:]
-        if not any(rest):
-            break  # The file had grown, but nothing was written there yet.
-        if len(rest) < _FRAME.size:
-            break
-        length, checksum = _FRAME.unpack_from(rest)
-        payload = rest[_FRAME.size : _FRAME.size + length]
-        if 0 < length == len(payload) and zlib.crc32(payload) == checksum:
-            records.append(payload)
-            at += _FRAME.size + length
+    # Zeros to the end: the file had grown, but nothing was written there yet.
+    while any(data[at : at + _FRAME.size]) and at + _FRAME.size <= len(data):
+        length, checksum, head_checksum = _FRAME.unpack_from(data, at)
+        begin = at + _FRAME.size
+        end = begin + length
+        if zlib.crc32(data[at : at + _CHECKED_BYTES]) != head_checksum:
+            end = begin  # Then its length says nothing, and nothing may follow.
+        elif zlib.crc32(data[begin:end]) == checksum and end <= len(data):
+            records.append(data[begin:end])
+            at = end
             continue
-        if _FRAME.size + length < len(rest):
+        if any(data[end:]):
             raise _damaged(f"the record at byte {at} is broken, and others follow")
-        break
+        return records, at
+    if any(data[at + _FRAME.size :]):
+        raise _damaged(f"nothing is at byte {at}, and something follows")
     return records, at
 
 
