@@ -15,7 +15,7 @@ from skep.domain.base import ServiceId, SessionId, TaskId
 from skep.domain.objects import Task, TaskStatus
 from skep.domain.session import Assignment, AssignmentKind, AssignmentSet
 from skep.domain.spec import RunSpec, ServiceSpec, TaskSpec
-from skep.domain.states import TERMINAL, DesiredState, TaskState
+from skep.domain.states import TERMINAL, DesiredState, TaskState, order
 from skep.worker.core.events import (
     AgentEffect,
     AgentEvent,
@@ -210,7 +210,7 @@ class AgentCore:
         for task_id, assignment in named.items():
             if task_id in self._tasks:
                 self._update(at, task_id, assignment)
-            elif assignment.task.status.state not in TERMINAL:
+            elif _may_begin(assignment.task.status.state):
                 self._changed.add(task_id)
                 machine = TaskMachine(assignment, assignment.task.status)
                 self._take_up(at, machine, self._strays.pop(task_id, None))
@@ -362,6 +362,11 @@ class AgentCore:
         for task_id, machine in self._tasks.items():
             assert machine.assignment.task.id == task_id
             machine.check_invariants()
+
+
+def _may_begin(state: TaskState) -> bool:
+    """Whether a task that comes in this state, and that we don't know, is ours to take up."""
+    return order(TaskState.ASSIGNED) <= order(state) and state not in TERMINAL
 
 
 def _unknown(stray: StrayTask) -> Assignment:
