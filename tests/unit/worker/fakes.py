@@ -211,11 +211,12 @@ class FakeLeader:
     _registered: bool = False
     history: dict[tuple[TaskId, int], TaskStatus] = field(default_factory=dict)
 
-    async def serve(self) -> None:
+    async def serve(self) -> Listener:
         """Listen for workers."""
         self._listener = await self.env.transport.listen(
             self.address, Service(streams={"skep.v1.Workers/Session": self._session})
         )
+        return self._listener
 
     @property
     def has_session(self) -> bool:
@@ -226,6 +227,10 @@ class FakeLeader:
         """The stored state of a task."""
         status = self.stored.get(TaskId(task_id))
         return status.state if status else None
+
+    def is_in(self, task_id: str, state: TaskState) -> bool:
+        """Whether this is the stored state of a task."""
+        return self.state(task_id) is state
 
     async def assign(self, *assignments: Assignment) -> None:
         """Add or change tasks, in one increment."""
@@ -271,7 +276,8 @@ class FakeLeader:
 
     async def _session(self, stream: Stream) -> None:
         frame = await stream.receive()
-        assert frame is not None
+        if frame is None:
+            return
         hello = codec.decode(WorkerMessage, frame).hello
         assert hello is not None
         self.hellos.append(hello)

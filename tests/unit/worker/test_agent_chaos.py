@@ -12,6 +12,7 @@ from random import Random
 
 import pytest
 
+from skep.domain.base import TaskId
 from skep.domain.states import TERMINAL, DesiredState, TaskState, desired_order
 from skep.env import Env, Rejected, Retryable
 from skep.worker.agent import Agent
@@ -145,16 +146,13 @@ class Chaos:
         for task_id, starts in self.machine.starts.items():
             if starts > 1:
                 self.problems.append(f"{task_id} was started {starts} times")
-        wanted = set()
-        for task_id, of in self.leader.assignments.items():
-            state = self.leader.state(task_id)
-            if state is None or state in TERMINAL:
-                if state is None:
-                    self.problems.append(f"{task_id} was never heard of")
-            elif of.task.desired_state is DesiredState.RUNNING and state is TaskState.RUNNING:
-                wanted.add(task_id)
-            elif of.task.desired_state is not DesiredState.READY or state is not TaskState.READY:
-                self.problems.append(f"{task_id} is stuck in {state.value}")
+        wanted = {
+            task_id
+            for task_id, of in self.leader.assignments.items()
+            if of.task.desired_state is DesiredState.RUNNING
+            and self.leader.state(task_id) is TaskState.RUNNING
+        }
+        self.problems += self._stuck(wanted)
         if self.machine.running != wanted:
             self.problems.append(f"running {self.machine.running}, wanted {wanted}")
         for task_id in set(self.machine.tasks) - set(self.leader.assignments):
@@ -162,6 +160,17 @@ class Chaos:
         for task_id, of in self.leader.assignments.items():
             if of.task.desired_state is DesiredState.REMOVE and task_id in self.machine.tasks:
                 self.problems.append(f"{task_id} was not removed")
+
+    def _stuck(self, running: set[TaskId]) -> list[str]:
+        """The tasks that are not where their managers want them, and won't get there."""
+        found = []
+        for task_id, of in self.leader.assignments.items():
+            state = self.leader.state(task_id)
+            is_waiting = state is TaskState.READY and of.task.desired_state is DesiredState.READY
+            is_over = state is not None and state in TERMINAL
+            if task_id not in running and not is_waiting and not is_over:
+                found.append(f"{task_id} is stuck in {state}")
+        return found
 
 
 async def scenario(world: World) -> None:
@@ -177,6 +186,6 @@ async def scenario(world: World) -> None:
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(10))
 def test_an_agent_among_faults(seed: int) -> None:
     simulate("worker-chaos", scenario, seed)
