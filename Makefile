@@ -6,7 +6,7 @@ STAMP := .venv/.made-from-constraints
 # Twice quiet: pip says what went wrong and nothing else.
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 
-.PHONY: help setup up down test check format api lock sim-long clean
+.PHONY: help setup up down test check format api lock sim-long fuzz-long clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -43,7 +43,7 @@ test: setup  ## run the tests; ARGS="..." goes to pytest
 check: setup  ## lint, formatting, types and layers
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy --strict -p skep -p tests
+	@$(BIN)/mypy --strict -p skep -p tests -p bench
 	@$(BIN)/lint-imports --no-logo
 
 format: setup  ## format the code and apply the linter's safe fixes
@@ -64,6 +64,9 @@ lock: setup  ## pin what pyproject.toml asks for; ARGS=--upgrade takes the newes
 
 sim-long: setup  ## the simulator over many more seeds than `make test` has time for
 	@$(BIN)/python -m tests.sim.long $(ARGS)
+
+fuzz-long: setup  ## the property tests with new and many more examples
+	@SKEP_FUZZ=long $(BIN)/python -m pytest tests/unit $(ARGS)
 
 clean:  ## remove .venv and what the tools leave behind
 	@rm -rf .venv build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

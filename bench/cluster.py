@@ -10,7 +10,6 @@ import contextlib
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -184,8 +183,11 @@ def lost_leader(cluster: LocalCluster, trials: int) -> Iterator[Row]:
         began = time.perf_counter()
         kill_pid(pid)
         wanted = f"web={3 + trial % 2}"
-        scale = ("service", "scale", wanted, "--detach")
-        eventually(lambda words=scale: cluster.run(*words).returncode == 0, within_s=30.0)
+
+        def accepted(words: str = wanted) -> bool:
+            return cluster.run("service", "scale", words, "--detach").returncode == 0
+
+        eventually(accepted, within_s=30.0)
         times.append(time.perf_counter() - began)
         cluster.start(leader)
         _settle(cluster, lambda: all(n["status"] == "ready" for n in cluster.nodes()))
@@ -253,4 +255,4 @@ def _memory_mb(pid: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

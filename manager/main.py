@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from skep import telemetry
+from skep.domain.address import refuse_open_listeners
 from skep.domain.base import ClusterId, NodeId
 from skep.env import Fatal, RealDisk, Rejected, real_env
 from skep.manager.adapters import metrics
@@ -56,6 +57,7 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     peers: dict[str, PeerFile]
     data_dir: str
     block: int
+    insecure_listen: tuple[str, ...] = ()
 
 
 def main() -> None:
@@ -68,6 +70,7 @@ def main() -> None:
     )
     try:
         config = msgspec.json.decode(arguments.config.read_bytes(), type=ConfigFile)
+        _check_listeners(config)
         disk = RealDisk(Path(config.data_dir))
         with asyncio.Runner() as runner:
             code = runner.run(_run(config, disk))
@@ -79,6 +82,12 @@ def main() -> None:
         print(f"skep-manager: {error}", file=sys.stderr)
         sys.exit(1)
     sys.exit(code)
+
+
+def _check_listeners(config: ConfigFile) -> None:
+    listeners = {"control": config.control, "raft": config.raft, "metrics": config.metrics}
+    for warning in refuse_open_listeners(listeners, config.insecure_listen):
+        log.warning("%s", warning)
 
 
 async def _run(config: ConfigFile, disk: RealDisk) -> int:

@@ -17,13 +17,14 @@ from pathlib import Path
 
 import msgspec
 
+from skep import telemetry
+from skep.domain.address import parse_address, parse_host, refuse_open_listeners
 from skep.domain.base import ClusterId, NodeId
 from skep.env import Env, RealDisk, Rejected, real_env
 from skep.netproxy.actor import FollowActor, Identity, Progress, make_mailbox
 from skep.netproxy.adapters import metrics
 from skep.netproxy.adapters.relay import Place, Relay
 from skep.netproxy.adapters.traffic import Traffic
-from skep.netproxy.core.address import parse_address, parse_host, refuse_open_listener
 from skep.rpc import GrpcTransport
 from skep.supervisor import Child, Supervisor
 
@@ -88,12 +89,9 @@ def _comma_separated(text: str) -> list[str]:
 
 def check_listeners(options: Options) -> None:
     """Refuse to be reachable from outside. Ports that services publish are not meant."""
-    for what in ("mesh", "metrics"):
-        text = getattr(options, what)
-        if text and refuse_open_listener(
-            parse_address(text)[0], options.insecure_listen, f"--{what}"
-        ):
-            log.warning("listener=%s insecure=true why='anyone may connect to %s'", text, what)
+    listeners = {"--mesh": options.mesh, "--metrics": options.metrics}
+    for warning in refuse_open_listeners(listeners, options.insecure_listen):
+        log.warning("%s", warning)
 
 
 def connection_limit() -> int:
@@ -127,17 +125,16 @@ async def serve(options: Options) -> int:
         connection_limit=connection_limit(),
     )
     identity = Identity(place.cluster_id, place.node_id, options.managers)
-    traffic, progress, health, mailbox = Traffic(), Progress(), metrics.Health(), make_mailbox()
+    traffic, progress, mailbox = Traffic(), Progress(), make_mailbox()
     relay = Relay(env, place, traffic)
     follower = Child(
         "follow", mailbox, lambda: FollowActor(env, mailbox, identity, relay, progress)
     )
     supervisor = Supervisor(env, "netproxy", (follower,), escalated)
-    if options.metrics:
-        sources = metrics.Sources(traffic, progress, relay, supervisor, health)
-        metrics.serve(parse_address(options.metrics), sources)
-    health.watch_collector()
-    watch = env.spawn("loop-watch", health.watch_loop(env))
+    metrics.register(metrics.Sources(traffic, progress, relay, supervisor))
+    telemetry.serve(options.metrics)
+    telemetry.watch_gc()
+    watch = telemetry.watch_loop(env)
     supervisor.start()
     log.info(
         "netproxy=%s state=started address=%s mesh=%s", env.node, options.address, options.mesh

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import ipaddress
 import time  # noqa: TID251 - a collection is timed wherever it strikes, in any thread, without a loop
 
 from prometheus_client import Counter, Gauge, start_http_server
 
-from skep.env import Env, Rejected
+from skep.domain.address import parse_address
+from skep.env import Env
 
 # Four looks a second cost nothing that shows; a stall is what delays one by more than this.
 LOOK_PERIOD_S = 0.25
@@ -24,24 +24,12 @@ STALL_S = 0.05
 def serve(address: str) -> None:
     """Answer scrapes at "ip:port" until the process ends; "" is for not at all.
 
-    Raises Rejected for what is not a loopback address, OSError when the port is taken.
+    Raises Rejected for what is no address, OSError when the port is taken. Whether the address
+    may be listened on is for the caller to ask (`skep.domain.address.refuse_open_listener`).
     """
-    if not address:
-        return
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    try:
-        is_local = ipaddress.ip_address(host).is_loopback
-        number = int(port)
-    except ValueError:
-        raise Rejected(f"metrics: {address!r} is not ip:port", field="metrics") from None
-    if not is_local:
-        raise Rejected(
-            f"metrics: {address} can be reached from other machines, and nothing protects it; "
-            "use a loopback address",
-            field="metrics",
-        )
-    start_http_server(number, host)
+    if address:
+        host, port = parse_address(address)
+        start_http_server(port, host)
 
 
 def watch_loop(env: Env) -> asyncio.Task[None]:

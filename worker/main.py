@@ -21,6 +21,7 @@ import msgspec
 from prometheus_client import REGISTRY
 
 from skep import telemetry
+from skep.domain.address import refuse_open_listeners
 from skep.domain.base import SECOND_NS, ClusterId, NodeId
 from skep.domain.objects import NodeDescription, NodeRole
 from skep.env import Fatal, RealDisk, Rejected, real_env
@@ -45,6 +46,7 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     tasks_dir: str
     metrics: str = ""
     role: NodeRole = NodeRole.WORKER
+    insecure_listen: tuple[str, ...] = ()
 
 
 def main() -> None:
@@ -59,6 +61,8 @@ def main() -> None:
         config = msgspec.json.decode(arguments.config.read_bytes(), type=ConfigFile)
         if not config.managers:
             raise Rejected("managers: at least one control address is needed")
+        for warning in refuse_open_listeners({"metrics": config.metrics}, config.insecure_listen):
+            log.warning("%s", warning)
         disk = RealDisk(Path(config.data_dir))
         with asyncio.Runner() as runner:
             code = runner.run(_run(config, disk))

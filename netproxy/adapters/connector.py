@@ -12,10 +12,10 @@ import ipaddress
 import socket
 from dataclasses import dataclass
 
+from skep.domain.address import Address, parse_address, show_address
 from skep.domain.base import ClusterId
 from skep.env import Env
 from skep.netproxy.adapters import sockets
-from skep.netproxy.core.address import Address, parse_address, show_address
 from skep.netproxy.core.dial import (
     Attempt,
     Connected,

@@ -7,8 +7,8 @@ import logging
 import socket
 from collections.abc import Callable
 
+from skep.domain.address import Address, show_address
 from skep.netproxy.adapters import sockets
-from skep.netproxy.core.address import Address, show_address
 
 log = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 
+from skep.domain.address import Address, show_address
 from skep.domain.base import ClusterId, NodeId
 from skep.env import Env
 from skep.netproxy.adapters import sockets
@@ -25,7 +26,6 @@ from skep.netproxy.adapters.connector import Connector, Reached
 from skep.netproxy.adapters.listener import Acceptor
 from skep.netproxy.adapters.pump import Pump, make_buffer
 from skep.netproxy.adapters.traffic import ServiceTraffic, Traffic
-from skep.netproxy.core.address import Address, show_address
 from skep.netproxy.core.dial import GivenUp
 from skep.netproxy.core.mesh import (
     HEADER_DEADLINE_S,

@@ -14,7 +14,7 @@ import os
 import socket
 import struct
 
-from skep.netproxy.core.address import Address
+from skep.domain.address import Address
 
 # As many as the kernel's own default (net.core.somaxconn); a burst waits there, not in Python.
 BACKLOG = 4096

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from skep.domain.address import parse_address, parse_host
 from skep.domain.base import NodeId, ServiceId, Struct, TaskId
 from skep.domain.endpoints import MeshNode, ServiceEndpoints
 from skep.domain.spec import Balance
 from skep.env import Rejected
-from skep.netproxy.core.address import parse_address, parse_host
 
 
 class Candidate(Struct, frozen=True, kw_only=True):

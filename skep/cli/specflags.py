@@ -31,6 +31,61 @@ _CONDITIONS = {
 _COUNT_LIMIT = 2**31 - 1
 
 
+Reading = tuple[str, str, Callable[[str], Any]]
+"""An option, the field it sets, and how its text is read."""
+
+
+def _count(text: str) -> int:
+    return values.integer(text, 1, _COUNT_LIMIT)
+
+
+def _count_from_zero(text: str) -> int:
+    return values.integer(text, 0, _COUNT_LIMIT)
+
+
+def _condition(text: str) -> RestartCondition:
+    if text not in _CONDITIONS:
+        raise values.BadValue(f"'{text}' is not one of none, on-failure and any")
+    return _CONDITIONS[text]
+
+
+def _amount(parse: Callable[[str], int]) -> Callable[[str], int | None]:
+    """As in a stack file, an amount of 0 means none."""
+    return lambda text: parse(text) or None
+
+
+_RUN: tuple[Reading, ...] = (
+    ("image", "image", str),
+    ("workdir", "working_dir", str),
+    ("user", "user", str),
+    ("stop_signal", "stop_signal", values.signal_name),
+    ("stop_grace_period", "stop_grace_ns", values.duration_ns),
+)
+_HEALTH: tuple[Reading, ...] = (
+    ("health_cmd", "test", lambda line: ("CMD-SHELL", line)),
+    ("health_interval", "interval_ns", values.duration_ns),
+    ("health_timeout", "timeout_ns", values.duration_ns),
+    ("health_start_period", "start_period_ns", values.duration_ns),
+    ("health_start_interval", "start_interval_ns", values.duration_ns),
+    ("health_retries", "retries", _count),
+)
+_RESTART: tuple[Reading, ...] = (
+    ("restart_condition", "condition", _condition),
+    ("restart_delay", "delay_ns", values.duration_ns),
+    ("restart_max_attempts", "max_attempts", _amount(_count_from_zero)),
+    ("restart_window", "window_ns", _amount(values.duration_ns)),
+)
+_LIMITS: tuple[Reading, ...] = (
+    ("limit_cpu", "cpu_nano", _amount(values.cpu_nano)),
+    ("limit_memory", "memory_bytes", _amount(values.size_bytes)),
+    ("limit_pids", "pids", _amount(_count_from_zero)),
+)
+_RESERVATIONS: tuple[Reading, ...] = (
+    ("reserve_cpu", "cpu_nano", _amount(values.cpu_nano)),
+    ("reserve_memory", "memory_bytes", _amount(values.size_bytes)),
+)
+
+
 def created(options: argparse.Namespace) -> ServiceSpec:
     """The spec that `service create` asks for. Raises Failure."""
     spec = ServiceSpec(
@@ -93,41 +148,8 @@ def edited(options: argparse.Namespace) -> Callable[[ServiceSpec], ServiceSpec]:
 
 def _described(options: argparse.Namespace) -> Callable[[ServiceSpec], ServiceSpec]:
     """The changes that options which both commands have ask for; what isn't given stays."""
-    duration = values.duration_ns
-    run = _given(
-        options,
-        ("image", "image", str),
-        ("workdir", "working_dir", str),
-        ("user", "user", str),
-        ("stop_signal", "stop_signal", values.signal_name),
-        ("stop_grace_period", "stop_grace_ns", duration),
-    )
-    health = _given(
-        options,
-        ("health_cmd", "test", lambda line: ("CMD-SHELL", line)),
-        ("health_interval", "interval_ns", duration),
-        ("health_timeout", "timeout_ns", duration),
-        ("health_start_period", "start_period_ns", duration),
-        ("health_start_interval", "start_interval_ns", duration),
-        ("health_retries", "retries", _count),
-    )
-    restart = _given(
-        options,
-        ("restart_condition", "condition", _condition),
-        ("restart_delay", "delay_ns", duration),
-        ("restart_max_attempts", "max_attempts", _count_or_none),
-        ("restart_window", "window_ns", lambda text: duration(text) or None),
-    )
-    limits = _given(
-        options,
-        ("limit_cpu", "cpu_nano", lambda text: values.cpu_nano(text) or None),
-        ("limit_memory", "memory_bytes", lambda text: values.size_bytes(text) or None),
-        ("limit_pids", "pids", _count_or_none),
-    )
-    reservations = _given(
-        options,
-        ("reserve_cpu", "cpu_nano", lambda text: values.cpu_nano(text) or None),
-        ("reserve_memory", "memory_bytes", lambda text: values.size_bytes(text) or None),
+    run, health, restart, limits, reservations = (
+        _given(options, readings) for readings in (_RUN, _HEALTH, _RESTART, _LIMITS, _RESERVATIONS)
     )
 
     def describe(spec: ServiceSpec) -> ServiceSpec:
@@ -160,10 +182,7 @@ def _health(
     return replace(old, **changes) if old else HealthCheck(**changes)
 
 
-Reading = tuple[str, str, Callable[[str], Any]]
-
-
-def _given(options: argparse.Namespace, *readings: Reading) -> dict[str, Any]:
+def _given(options: argparse.Namespace, readings: Iterable[Reading]) -> dict[str, Any]:
     """New values, by field, for the options that were given."""
     found = {}
     for option, name, parse in readings:
@@ -178,21 +197,6 @@ def _read(flag: str, text: str, parse: Callable[[str], T]) -> T:
         return parse(text)
     except values.BadValue as error:
         raise Failure(f"{flag}: {error}", Exit.USAGE) from None
-
-
-def _count(text: str) -> int:
-    return values.integer(text, 1, _COUNT_LIMIT)
-
-
-def _count_or_none(text: str) -> int | None:
-    # As in a stack file, 0 means no limit.
-    return values.integer(text, 0, _COUNT_LIMIT) or None
-
-
-def _condition(text: str) -> RestartCondition:
-    if text not in _CONDITIONS:
-        raise values.BadValue(f"'{text}' is not one of none, on-failure and any")
-    return _CONDITIONS[text]
 
 
 def _ports(flag: str, texts: Iterable[str]) -> tuple[Port, ...]:

@@ -11,6 +11,7 @@ import re
 from skep.domain.base import Struct, encode
 from skep.domain.constraints import parse_constraint
 from skep.domain.control import ENVIRONMENT_LIMIT_BYTES, LABEL_LIMIT, SPEC_LIMIT_BYTES
+from skep.domain.signals import parse_signal
 from skep.domain.spec import (
     HealthCheck,
     Port,
@@ -21,6 +22,7 @@ from skep.domain.spec import (
     StackSpec,
     TaskSpec,
 )
+from skep.domain.templates import check_templates
 from skep.env import Rejected
 
 NAME = re.compile(r"[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*")
@@ -140,6 +142,10 @@ def _check_run(run: RunSpec, field: str, engine: str) -> None:
     for key, value in run.env:
         if not key or "=" in key or "\0" in key + value:
             raise _refuse(f"{field}.env", f"{key!r} can't be the name of a variable")
+    check_templates(run, field)
+    parse_signal(run.stop_signal, f"{field}.stop_signal")
+    if run.working_dir and not run.working_dir.startswith("/"):
+        raise _refuse(f"{field}.working_dir", f"{run.working_dir!r} must start with /")
     if run.stop_grace_ns < 0:
         raise _refuse(f"{field}.stop_grace_ns", "can't be negative")
     if run.log.max_bytes < 1 or run.log.max_files < 1:

@@ -10,6 +10,9 @@ import re
 import shlex
 from fractions import Fraction
 
+from skep.domain import signals
+from skep.env import Rejected
+
 _UNITS_NS = {
     "ns": 1,
     "us": 1_000,
@@ -27,16 +30,6 @@ _CPUS = re.compile(r"[0-9]{0,9}(?:\.[0-9]{0,18})?")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _INT64_MAX = 2**63 - 1
 PORT_MAX = 65535
-
-SIGNALS = {
-    1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 5: "SIGTRAP", 6: "SIGABRT",
-    7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 10: "SIGUSR1", 11: "SIGSEGV", 12: "SIGUSR2",
-    13: "SIGPIPE", 14: "SIGALRM", 15: "SIGTERM", 16: "SIGSTKFLT", 17: "SIGCHLD", 18: "SIGCONT",
-    19: "SIGSTOP", 20: "SIGTSTP", 21: "SIGTTIN", 22: "SIGTTOU", 23: "SIGURG", 24: "SIGXCPU",
-    25: "SIGXFSZ", 26: "SIGVTALRM", 27: "SIGPROF", 28: "SIGWINCH", 29: "SIGIO", 30: "SIGPWR",
-    31: "SIGSYS",
-}  # fmt: skip
-"""Linux's numbers (signal(7), x86 and ARM)."""
 
 
 class BadValue(ValueError):
@@ -120,12 +113,10 @@ def port_range(text: str) -> range:
 
 def signal_name(text: str) -> str:
     """The full name of a signal given as "SIGTERM", "TERM" or "15"."""
-    if re.fullmatch("[0-9]{1,2}", text) and int(text) in SIGNALS:
-        return SIGNALS[int(text)]
-    name = text.upper() if text.upper().startswith("SIG") else f"SIG{text.upper()}"
-    if name not in SIGNALS.values():
-        raise BadValue(f"'{text}' is not a signal; write one like 'SIGTERM' or 'SIGINT'")
-    return name
+    try:
+        return signals.signal_name(signals.parse_signal(text, ""))
+    except Rejected:
+        raise BadValue(f"'{text}' is not a signal; write one like 'SIGTERM' or 'SIGINT'") from None
 
 
 def words(text: str) -> tuple[str, ...]:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 PROC = Path("/proc")
+# It is microseconds, but on a machine in trouble it may be anything.
+EXEC_DEADLINE_S = 1.0
 
 
 class Found(NamedTuple):
@@ -45,19 +47,31 @@ def start_detached(
         )
     # It is never waited for; it belongs to init once this command has ended.
     child.returncode = 0
+    _await_command_line(child.pid)
     return child.pid
+
+
+def _await_command_line(pid: int) -> None:
+    """For a moment within exec a process has no command line, and could not be found by it."""
+    ends = time.monotonic() + EXEC_DEADLINE_S
+    while look_up(pid) is not None and not _command_line(pid):
+        if time.monotonic() > ends:
+            return
+        time.sleep(0.001)
 
 
 def command_lines() -> Iterator[tuple[int, tuple[str, ...]]]:
     """Pids and arguments of all processes that can be seen; the dead have none."""
     for entry in os.listdir(PROC):
-        if entry.isdigit():
-            try:
-                data = (PROC / entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if data:
-                yield int(entry), tuple(os.fsdecode(data).rstrip("\0").split("\0"))
+        if entry.isdigit() and (data := _command_line(int(entry))):
+            yield int(entry), tuple(os.fsdecode(data).rstrip("\0").split("\0"))
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return (PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def look_up(pid: int) -> Found | None:

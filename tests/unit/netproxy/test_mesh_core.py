@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skep.domain.address import parse_address, refuse_open_listener, show_address
 from skep.domain.base import ClusterId, NodeId, ServiceId, TaskId
 from skep.domain.endpoints import Endpoint, MeshNode, ServiceEndpoints
 from skep.domain.spec import Balance, Port
 from skep.env import Rejected
-from skep.netproxy.core.address import parse_address, refuse_open_listener, show_address
 from skep.netproxy.core.mesh import (
     HEADER_LIMIT_BYTES,
     MAGIC,

@@ -325,12 +325,12 @@ def test_aliases_cannot_blow_up() -> None:
 def test_the_first_of_two_merged_maps_wins_and_own_keys_win_over_both() -> None:
     text = """\
         x-a: &a {user: a, stop_signal: INT, command: a}
-        x-b: &b {user: b, working_dir: b}
+        x-b: &b {user: b, working_dir: /b}
         services:
           s: {<<: [*a, *b], command: own}
         """
     run = read(text).services[0].task.run
-    assert (run.user, run.stop_signal, run.working_dir, run.args) == ("a", "SIGINT", "b", ("own",))
+    assert (run.user, run.stop_signal, run.working_dir, run.args) == ("a", "SIGINT", "/b", ("own",))
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,15 @@ from pathlib import Path
 
 from skep.domain.base import Pairs, TaskId, lookup, pairs
 from skep.domain.session import Assignment
+from skep.domain.signals import parse_signal
+from skep.domain.templates import expand_run
 from skep.env import Retryable
 from skep.worker.engine.adapters import files, host
 from skep.worker.engine.adapters.cgroup import Cgroups
 from skep.worker.engine.core.checks import check_spec
+from skep.worker.engine.core.facts import values_of
 from skep.worker.engine.core.launch import DEFAULT_PATH, Tools, script
 from skep.worker.engine.core.records import RECORD_FORMAT, TaskRecord, UserIds
-from skep.worker.engine.core.signals import parse_signal
-from skep.worker.engine.core.templates import expand_run, values_of
 from skep.worker.engine.protocol import NodeFacts
 
 

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from skep.domain.base import SECOND_NS, Pairs, TaskId, pairs
 from skep.domain.session import Assignment
 from skep.domain.spec import HealthCheck
+from skep.domain.templates import expand_health
 from skep.env import Env, Fatal, Rejected, Retryable
 from skep.worker.engine.adapters import cgroup, files, host, logs, probe, proc, shim
 from skep.worker.engine.adapters.prepare import Prepare
@@ -32,7 +33,6 @@ from skep.worker.engine.core.records import (
     SHIM_LOG_FILE,
     ExitRecord,
 )
-from skep.worker.engine.core.templates import expand_health
 from skep.worker.engine.protocol import Exit, Held, HeldState, NodeFacts, Started
 
 log = logging.getLogger(__name__)

@@ -6,10 +6,10 @@ needs this machine (users, folders, programs) is checked by the adapters when a 
 
 from __future__ import annotations
 
+from skep.domain.signals import parse_signal
 from skep.domain.spec import RunSpec, ServiceSpec
+from skep.domain.templates import check_templates
 from skep.env import Rejected
-from skep.worker.engine.core.signals import parse_signal
-from skep.worker.engine.core.templates import check_templates
 
 ENGINE = "process"
 

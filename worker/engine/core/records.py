@@ -14,9 +14,9 @@ A task's folder holds:
 from __future__ import annotations
 
 from skep.domain.base import Pairs, Struct, TaskId
+from skep.domain.signals import signal_name
 from skep.domain.spec import LogPolicy, Resources
-from skep.worker.engine.core.signals import signal_name
-from skep.worker.engine.core.templates import TemplateValues
+from skep.domain.templates import TemplateValues
 
 RECORD_FORMAT = 1
 FORMAT_MARK = "1"

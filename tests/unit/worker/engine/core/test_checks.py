@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from skep.domain.signals import parse_signal, signal_name
 from skep.domain.spec import HealthCheck, RunSpec, ServiceSpec, TaskSpec
 from skep.env import Rejected
 from skep.worker.engine.core.checks import check_spec
-from skep.worker.engine.core.signals import parse_signal, signal_name
 
 
 @pytest.mark.parametrize(

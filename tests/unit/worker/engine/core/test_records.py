@@ -6,6 +6,7 @@ import pytest
 
 from skep.domain.base import TaskId, decode, encode, replace
 from skep.domain.spec import LogPolicy, Resources
+from skep.domain.templates import TemplateValues
 from skep.worker.engine.core.launch import Tools, probe_line, script, shell_env
 from skep.worker.engine.core.records import (
     ExitRecord,
@@ -20,7 +21,6 @@ from skep.worker.engine.core.records import (
     parse_main,
     parse_stat,
 )
-from skep.worker.engine.core.templates import TemplateValues
 
 TAIL = "S 7 8 9 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4711 2654208 137"
 TOOLS = Tools(

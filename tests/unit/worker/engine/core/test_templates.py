@@ -6,14 +6,14 @@ from skep.domain.base import ServiceId, TaskId
 from skep.domain.objects import Task
 from skep.domain.session import Assignment
 from skep.domain.spec import HealthCheck, RunSpec, ServiceSpec, TaskSpec
-from skep.env import Rejected
-from skep.worker.engine.core.templates import (
+from skep.domain.templates import (
     TemplateValues,
     check_templates,
     expand,
     expand_run,
-    values_of,
 )
+from skep.env import Rejected
+from skep.worker.engine.core.facts import values_of
 from skep.worker.engine.protocol import NodeFacts
 
 VALUES = values_of(

@@ -56,3 +56,16 @@ def refuse_open_listener(host: str, allowed: tuple[str, ...], what: str) -> bool
         f"{what} {host} is not a loopback address, and whoever reaches it is not asked who they "
         f"are; on a network for tests, allow it with --insecure-listen {address}"
     )
+
+
+def refuse_open_listeners(listeners: dict[str, str], allowed: tuple[str, ...]) -> list[str]:
+    """Check every address a process is to listen on, by what it is for; "" listens nowhere.
+
+    Returns a warning for each that strangers can reach since the operator allowed it. Raises
+    Rejected.
+    """
+    return [
+        f"listener={text} insecure=true why='whoever reaches {what} is not asked who they are'"
+        for what, text in listeners.items()
+        if text and refuse_open_listener(parse_address(text)[0], allowed, what)
+    ]

@@ -11,10 +11,8 @@ import re
 from collections.abc import Callable
 
 from skep.domain.base import Pairs, Struct, lookup, replace
-from skep.domain.session import Assignment
 from skep.domain.spec import HealthCheck, RunSpec
 from skep.env import Rejected
-from skep.worker.engine.protocol import NodeFacts
 
 
 class TemplateValues(Struct, frozen=True, kw_only=True):
@@ -58,27 +56,6 @@ KNOWN = (
 _ACTION = re.compile(r"\{\{(?P<trim_left>-\s)?(?P<body>.*?)(?P<trim_right>\s-)?\}\}", re.DOTALL)
 _INDEX = re.compile(r"index\s+\.Service\.Labels\s+(?P<key>\"[^\"]*\"|`[^`]*`)")
 _LITERAL = re.compile(r"\"(?P<text>[^\"\\]*)\"|`(?P<raw>[^`]*)`")
-
-
-def values_of(assignment: Assignment, node: NodeFacts) -> TemplateValues:
-    """What the templates of this task stand for on this node. A task's name is Docker Swarm's:
-    service, slot and id."""
-    task, spec = assignment.task, assignment.spec
-    return TemplateValues(
-        task_id=task.id,
-        task_name=f"{task.name}.{task.id}",
-        task_slot=str(task.slot),
-        task_address=task.address,
-        node_id=node.node_id,
-        node_hostname=node.hostname,
-        node_address=node.address,
-        node_os=node.os,
-        node_arch=node.arch,
-        service_id=task.service_id,
-        service_name=task.service_name,
-        service_labels=spec.labels,
-        stack_name=assignment.stack,
-    )
 
 
 def expand(text: str, values: TemplateValues, field: str) -> str:
@@ -132,30 +109,33 @@ def _evaluate(body: str, action: str, values: TemplateValues, field: str) -> str
     )
 
 
-def expand_health(health: HealthCheck, values: TemplateValues) -> HealthCheck:
-    """The health check with the templates in its test replaced."""
-    field = "spec.task.run.health.test"
-    test = tuple(expand(part, values, f"{field}[{i}]") for i, part in enumerate(health.test))
+def expand_health(
+    health: HealthCheck, values: TemplateValues, field: str = "spec.task.run.health"
+) -> HealthCheck:
+    """The health check with the templates in its test replaced. Raises Rejected."""
+    test = tuple(expand(part, values, f"{field}.test[{i}]") for i, part in enumerate(health.test))
     return replace(health, test=test)
 
 
-def expand_run(run: RunSpec, values: TemplateValues) -> RunSpec:
-    """The spec with the templates in command, args, environment and health test replaced."""
+def expand_run(run: RunSpec, values: TemplateValues, field: str = "spec.task.run") -> RunSpec:
+    """The spec with the templates in command, args, environment and health test replaced.
 
-    def each(parts: tuple[str, ...], field: str) -> tuple[str, ...]:
-        return tuple(expand(part, values, f"{field}[{i}]") for i, part in enumerate(parts))
+    Raises Rejected for a template nobody knows.
+    """
 
+    def each(parts: tuple[str, ...], name: str) -> tuple[str, ...]:
+        return tuple(expand(part, values, f"{field}.{name}[{i}]") for i, part in enumerate(parts))
+
+    health = run.health
     return replace(
         run,
-        command=each(run.command, "spec.task.run.command"),
-        args=each(run.args, "spec.task.run.args"),
-        env=tuple(
-            (name, expand(value, values, f"spec.task.run.env.{name}")) for name, value in run.env
-        ),
-        health=None if run.health is None else expand_health(run.health, values),
+        command=each(run.command, "command"),
+        args=each(run.args, "args"),
+        env=tuple((name, expand(value, values, f"{field}.env.{name}")) for name, value in run.env),
+        health=None if health is None else expand_health(health, values, f"{field}.health"),
     )
 
 
-def check_templates(run: RunSpec) -> None:
+def check_templates(run: RunSpec, field: str = "spec.task.run") -> None:
     """Raise Rejected for templates that would be refused on any node."""
-    expand_run(run, TemplateValues())
+    expand_run(run, TemplateValues(), field)
