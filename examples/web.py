@@ -89,13 +89,20 @@ async def serve(host: str, port: int) -> None:
     await stop.wait()
     await asyncio.sleep(ACCEPT_S)
     server.close()
+    await drain(states, writers)
+    print(f"{who()}: drained", flush=True)
+
+
+async def drain(states: dict, writers: dict) -> None:
+    """Close what waits for nothing, and wait for the answers that are under way."""
+    import asyncio
+
     for unneeded, limit_s in (({"idle"}, FIRST_WORD_S), ({"idle", "new"}, DRAIN_LIMIT_S)):
         for task, state in states.items():
             if state in unneeded:
                 writers[task].close()
         if states:
             await asyncio.wait(list(states), timeout=limit_s)
-    print(f"{who()}: drained", flush=True)
 
 
 def main(arguments: list[str]) -> int:
