@@ -56,8 +56,8 @@ def reconcile(scene: Scene) -> Plan:
     kept = _shrink(scene, slots, plan)
     for slot in kept:
         _tend(scene, slots[slot], plan)
-    _update_one(scene, [slots[slot] for slot in kept], plan)
     _fill(scene, slots, len(kept), plan)
+    _update_one(scene, [slots[slot] for slot in kept], plan)
     return plan
 
 
