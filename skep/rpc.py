@@ -249,9 +249,12 @@ class _ClientStream:
         except grpc.aio.AioRpcError as error:
             raise self._why(error) from None
         except asyncio.CancelledError:
-            if self._rpc.cancelled():
-                raise StreamBroken(f"{self.peer}: closed here") from None
-            raise
+            # gRPC says the same when the stream was cancelled and when its reader is; only the
+            # reader's own task knows which of the two it is.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise StreamBroken(f"{self.peer}: closed here") from None
         return None if frame is grpc.aio.EOF else bytes(frame)
 
     async def close(self) -> None:

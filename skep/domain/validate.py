@@ -25,7 +25,8 @@ from skep.domain.spec import (
 from skep.domain.templates import check_templates
 from skep.env import Rejected
 
-NAME = re.compile(r"[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*")
+# Swarm's rule; its own form of it takes exponential time on some names.
+NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?")
 NAME_LIMIT = 63
 REPLICAS_LIMIT = 10_000
 ENGINES = ("process",)

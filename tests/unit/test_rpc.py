@@ -170,6 +170,26 @@ def test_a_server_that_goes_leaves_calls_unknown_and_streams_broken() -> None:
     run(test())
 
 
+def test_a_cancelled_reader_is_cancelled_and_a_closed_stream_is_broken() -> None:
+    async def test() -> None:
+        async with served() as (_, channel):
+            stream = await channel.open("test.Test/Double", deadline_s=DEADLINE_S)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await stream.receive()
+            stream = await channel.open("test.Test/Double", deadline_s=DEADLINE_S)
+            reader = asyncio.ensure_future(stream.receive())
+            await stream.send(b"x")
+            assert await reader == b"xx"
+            reader = asyncio.ensure_future(stream.receive())
+            await asyncio.sleep(0)
+            await stream.close()
+            with pytest.raises(StreamBroken):
+                await reader
+
+    run(test())
+
+
 def test_a_taken_address_is_refused() -> None:
     async def test() -> None:
         async with served() as (address, _):
