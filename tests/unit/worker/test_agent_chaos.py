@@ -12,11 +12,16 @@ from random import Random
 
 import pytest
 
-from skep.domain.base import TaskId
+from skep.domain.base import ClusterId, NodeId, TaskId
+from skep.domain.session import TaskReport
 from skep.domain.states import TERMINAL, DesiredState, TaskState, desired_order
-from skep.env import Env, Rejected, Retryable
+from skep.env import Disk, Env, Rejected, Retryable
 from skep.worker.agent import Agent
-from tests.sim.world import SimNode, World, simulate
+from skep.worker.core.agent import AgentCore
+from skep.worker.core.events import Moment
+from skep.worker.core.reports import Reports
+from skep.worker.journal import PATH, Journal
+from tests.sim.world import SeedFailed, SimNode, World, simulate
 from tests.unit.worker.fakes import HEALTH, FakeLeader, FakeMachine, agent, assignment
 
 MANAGERS = tuple(f"127.0.0.{number}:7000" for number in (1, 2, 3))
@@ -189,3 +194,49 @@ async def scenario(world: World) -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_an_agent_among_faults(seed: int) -> None:
     simulate("worker-chaos", scenario, seed)
+
+
+def is_noticed(seeds: range) -> bool:
+    """Whether one of the seeds finds something."""
+    for seed in seeds:
+        try:
+            simulate("worker-chaos", scenario, seed)
+        except SeedFailed:
+            return True
+    return False
+
+
+@pytest.mark.sim
+def test_ablation_reporting_what_is_not_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named safeguard: a status is on disk before a leader hears of it. Without it a power cut
+    takes back a counter that was used, and it is used again."""
+    take, save = Reports.take_unsaved, AgentCore._save
+
+    def take_as_saved(self: Reports) -> tuple[TaskReport, ...]:
+        reports = take(self)
+        self.saved(reports)
+        return reports
+
+    def save_and_send(self: AgentCore, at: Moment) -> None:
+        save(self, at)
+        self._send()
+
+    monkeypatch.setattr(Reports, "take_unsaved", take_as_saved)
+    monkeypatch.setattr(AgentCore, "_save", save_and_send)
+    assert is_noticed(range(30))
+
+
+@pytest.mark.sim
+def test_ablation_adding_to_a_file_of_an_earlier_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named safeguard: the first save of a life writes all anew. Without it, what a failed sync
+    left out of the file is missed by the next life, in the middle of what it adds to."""
+    careful = Journal.open
+
+    def trusting(disk: Disk, cluster_id: ClusterId, node_id: NodeId) -> Journal:
+        journal = careful(disk, cluster_id, node_id)
+        if disk.read(PATH) is not None:
+            journal._file = disk.open(PATH)
+        return journal
+
+    monkeypatch.setattr(Journal, "open", trusting)
+    assert is_noticed(range(60))
