@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from skep.actor import Actor, Mailbox
 from skep.api import codec
@@ -53,6 +54,9 @@ HELLO_DEADLINE_S = 5.0
 TICK_S = 0.5
 # A living worker is heard of every period. Below the grace, so that nobody is lost by waiting.
 TWIN_SILENCE_S = 1.5 * PERIOD_S
+
+# Rows of tasks whose texts are as long as they may be; more of them might not fit a command.
+REPORTS_AT_ONCE = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +183,7 @@ class Dispatcher(Actor[Tick]):
     async def serve(self, stream: Stream) -> None:
         """One worker's stream, until it goes away."""
         hello = await self._hello(stream)
+        self._refuse_twin(hello.node_id)
         session_id = SessionId(self.env.ids.new_id())
         # Before it is written down: a write that takes long is not the node's silence.
         self._heard(hello.node_id)
@@ -279,9 +284,13 @@ class Dispatcher(Actor[Tick]):
     async def _store_statuses(
         self, node_id: NodeId, session_id: SessionId, batch: StatusBatch
     ) -> None:
-        before = await self._store.update(
-            lambda tx: accepted(tx, node_id, session_id, batch.reports), term=self._term
-        )
+        before: list[Task] = []
+        for start in range(0, len(batch.reports), REPORTS_AT_ONCE):
+            reports = batch.reports[start : start + REPORTS_AT_ONCE]
+            before += await self._store.update(
+                partial(accepted, node_id=node_id, session_id=session_id, reports=reports),
+                term=self._term,
+            )
         for old in before:
             new = self._store.tables.get(Task, old.id)
             if new is None:
