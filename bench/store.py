@@ -34,10 +34,8 @@ def measure(is_quick: bool) -> Iterable[Row]:
         local_cluster(Path(home), "--workers", "1") as cluster,
     ):
         leader = cluster.leader()
-        address = next(str(n["address"]) for n in cluster.nodes() if n["name"] == leader)
-        control = next(str(r["control"]) for r in cluster.processes() if r["name"] == leader)
-        metrics = next(str(r["metrics"]) for r in cluster.processes() if r["name"] == leader)
-        assert address in control
+        row = next(row for row in cluster.processes() if row["name"] == leader)
+        control, metrics = str(row["address"]), str(row["metrics"])
         for clients in (1, 64):
             before = _commits(metrics)
             times, elapsed_s = asyncio.run(_load(control, leader, clients, writes))

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 
+from skep.api import control_pb2, objects_pb2
 from tests.support.local_cluster import (
+    ROOT,
     LocalCluster,
     eventually,
     get,
@@ -256,6 +262,36 @@ def test_sigterm_to_a_daemon_leaves_its_tasks_running(cluster: LocalCluster) -> 
     for name in ("m1", "w1.agent", "w1.netproxy"):
         cluster.start(name)
     eventually(lambda: cluster.run("node", "ls").returncode == 0, FAILED_OVER_S, "a leader")
+
+
+def test_the_sdk_example_runs(cluster: LocalCluster) -> None:
+    control = [str(row["address"]) for row in cluster.processes() if row["name"].startswith("m")]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "sdk.py"), *control],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "scaled to 3/3" in done.stdout
+    assert done.stdout.endswith("removed\n")
+    assert "sdk-example" not in {row["name"] for row in cluster.rows("service", "ls")}
+
+
+def test_bad_input_through_the_api_names_its_field(cluster: LocalCluster) -> None:
+    control = next(str(row["address"]) for row in cluster.processes() if row["name"] == "m1")
+    request = control_pb2.CreateServiceRequest(
+        request_id="e2e-bad-input",
+        spec=objects_pb2.ServiceSpec(
+            name="no/such", task=objects_pb2.TaskSpec(run=objects_pb2.RunSpec(args=["true"]))
+        ),
+    )
+    with grpc.insecure_channel(control) as channel, pytest.raises(grpc.RpcError) as caught:
+        create: Any = channel.unary_unary("/skep.v1.Control/CreateService")
+        create(request.SerializeToString(), timeout=10)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert str(caught.value.details()).startswith("spec.name:")
 
 
 def test_down_leaves_nothing(tmp_path: Path) -> None:
