@@ -58,8 +58,8 @@ class Scheduler(Pass):
             )
 
     def _place(self, tx: Transaction) -> list[Placement]:
-        """Decide about all that wait, so that those who can't be placed stand in nobody's way;
-        write as much as fits."""
+        """Decide about one after the other until there is as much to write as fits: those that
+        can't be placed stand in nobody's way."""
         pending = [task for task in tx.all(Task) if is_placeable(task)]
         loads = loads_by_node({node.id: node for node in tx.all(Node)})
 

@@ -6,7 +6,7 @@ one with the fewest tasks at all, then the lowest name, so that the outcome is t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from skep.domain.base import NodeId, ServiceId, replace
@@ -39,27 +39,40 @@ def count_loads(loads: dict[NodeId, NodeLoad], tasks: Iterable[Task], spec_of: S
 
 def place(
     pending: Sequence[Task], loads: dict[NodeId, NodeLoad], spec_of: SpecOf
-) -> list[Placement]:
-    """Decide about every pending task, oldest first; each decision counts for the next."""
-    placements = []
+) -> Iterator[Placement]:
+    """Decide about pending tasks one by one, oldest first; each decision counts for the next."""
+    # Nodes only fill up during a pass: what one task was refused, its like are refused too.
+    hopeless: dict[tuple[ServiceId, int], str] = {}
     for task in sorted(pending, key=lambda task: (task.created_ns, task.slot, task.id)):
+        like = (task.service_id, task.revision)
         spec = spec_of(task)
         if spec is None:
             continue
-        refused: dict[str, int] = {}
-        best: NodeLoad | None = None
-        for load in loads.values():
-            refusal = first_refusal(load, spec)
-            if refusal is not None:
-                refused[refusal.name] = refused.get(refusal.name, 0) + 1
-            elif best is None or _rank(load, task.service_id) < _rank(best, task.service_id):
-                best = load
+        best = None
+        if like not in hopeless:
+            best, refused = _best(task, loads, spec)
+            if best is None:
+                hopeless[like] = explain(refused)
         if best is None:
-            placements.append(Placement(task, None, explain(refused)))
+            yield Placement(task, None, hopeless[like])
         else:
             best.add(task.service_id, spec)
-            placements.append(Placement(task, best.node.id))
-    return placements
+            yield Placement(task, best.node.id)
+
+
+def _best(
+    task: Task, loads: dict[NodeId, NodeLoad], spec: TaskSpec
+) -> tuple[NodeLoad | None, dict[str, int]]:
+    """The node to put it on, and how many nodes each filter has refused."""
+    refused: dict[str, int] = {}
+    best: NodeLoad | None = None
+    for load in loads.values():
+        refusal = first_refusal(load, spec)
+        if refusal is not None:
+            refused[refusal.name] = refused.get(refusal.name, 0) + 1
+        elif best is None or _rank(load, task.service_id) < _rank(best, task.service_id):
+            best = load
+    return best, refused
 
 
 def _rank(load: NodeLoad, service_id: ServiceId) -> tuple[int, int, str, str]:
