@@ -31,7 +31,12 @@ from skep.env import Fatal, Random
 from skep.manager.raft.actor.context import Context
 from skep.manager.raft.actor.engine import EngineHooks
 from skep.manager.raft.actor.journal import Journal
-from skep.manager.raft.adapters.stand_ins import JournalForEngine, NoPickle, NoPoller
+from skep.manager.raft.adapters.stand_ins import (
+    JournalForEngine,
+    NoPickle,
+    NoPoller,
+    NoSerializer,
+)
 from skep.manager.raft.core import codec, guard
 from skep.manager.raft.core.log import COMMAND, LogEntry
 from skep.manager.raft.core.model import Settings
@@ -100,23 +105,6 @@ def _private_copy() -> types.ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-class _NoSerializer:
-    """The engine takes and sends no snapshots; the node does."""
-
-    def __init__(self, *_arguments: object) -> None: ...
-
-    def checkSerializing(self) -> tuple[Any, None]:
-        """For ever busy, so that the engine never starts one."""
-        return SERIALIZER_STATE.SERIALIZING, None
-
-    def getTransmissionData(self, _node: object) -> None:
-        """Nothing yet: the engine sends a heartbeat, which says who needs a snapshot."""
-        return
-
-    def cancelTransmisstion(self, _node: object) -> None:
-        """Nothing under way."""
 
 
 class _Outlet(Transport):  # type: ignore[misc]
@@ -235,7 +223,7 @@ class PySyncObjEngine:
         module.monotonicTime = context.env.now  # type: ignore[attr-defined]
         module.random = dice  # type: ignore[attr-defined]
         module.pickle = NoPickle()  # type: ignore[attr-defined]
-        module.Serializer = _NoSerializer  # type: ignore[attr-defined]
+        module.Serializer = lambda *_: NoSerializer(SERIALIZER_STATE.SERIALIZING)  # type: ignore[attr-defined]
         module.createPoller = lambda _kind: NoPoller()  # type: ignore[attr-defined]
         for_engine = JournalForEngine(journal, hooks, context.me, applied_index)
         module.createJournal = lambda _file: for_engine  # type: ignore[attr-defined]

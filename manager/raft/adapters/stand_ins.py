@@ -1,4 +1,4 @@
-"""What the engine is given in place of its own journal, poller and pickle.
+"""What the engine is given in place of its own journal, poller, serializer and pickle.
 
 Nothing here knows PySyncObj; `engine` puts these where its own were.
 """
@@ -63,6 +63,24 @@ class NoPoller:
 
     def poll(self, _timeout: float) -> None:
         """Return at once."""
+
+
+class NoSerializer:
+    """The engine takes and sends no snapshots; the node does."""
+
+    def __init__(self, busy: int) -> None:
+        self._busy = busy
+
+    def checkSerializing(self) -> tuple[int, None]:
+        """For ever busy, so that the engine never starts one."""
+        return self._busy, None
+
+    def getTransmissionData(self, _node: object) -> None:
+        """Nothing yet: the engine sends a heartbeat, which says who needs a snapshot."""
+        return
+
+    def cancelTransmisstion(self, _node: object) -> None:
+        """Nothing under way."""
 
 
 class NoPickle:
