@@ -12,7 +12,7 @@ import pytest
 from skep.domain.base import SECOND_NS, ServiceId, TaskId
 from skep.domain.objects import Node, Service, Task
 from skep.env import CallError, Code, Env, Fatal, Rejected
-from skep.manager.raft.core.model import NotLeader, ProposalsFull, ProposalUnknown
+from skep.manager.raft.core.model import ProposalsFull, ProposalUnknown
 from skep.manager.store.actor import (
     WRITERS_LIMIT,
     NotLeading,
@@ -31,36 +31,7 @@ from skep.manager.store.core.command import (
 from skep.manager.store.core.transaction import Transaction
 from tests.support.simulated import in_simulation
 from tests.unit.manager.build import node, service, task
-
-
-class FakeRaft:
-    """Commits what is proposed, after a moment; `fates` says otherwise for the next ones."""
-
-    def __init__(self, store: Store) -> None:
-        self.is_leader = True
-        self.term = 1
-        self.commands: list[bytes] = []
-        self.fates: list[Callable[[bytes], None]] = []
-        self._index = 0
-        self._store = store
-        store.attach(self)
-
-    async def propose(self, command: bytes, *, term: int, deadline_s: float) -> object:
-        await asyncio.sleep(0.001)
-        if not self.is_leader or term != self.term:
-            raise NotLeader(None)
-        if self.fates:
-            self.fates.pop(0)(command)
-        return self.commit(command)
-
-    def commit(self, command: bytes) -> int:
-        self.commands.append(command)
-        self._index += 1
-        self._store.apply(self._index, command)
-        return self._index
-
-    async def read_index(self, *, deadline_s: float) -> int:
-        return self._index
+from tests.unit.manager.raft_stand_in import FakeRaft
 
 
 def with_store(body: Callable[[Env, Store, FakeRaft], Any]) -> None:
