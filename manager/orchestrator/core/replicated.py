@@ -27,6 +27,9 @@ from skep.manager.orchestrator.core.plan import Plan
 # On top of the stop grace: the drain of connections, and a worker that is slow to say so.
 STOP_MARGIN_NS = 30 * SECOND_NS
 
+# Where no delay leads beyond: a bigger number could not travel.
+END_OF_TIME_NS = 2**63 - 1
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -166,7 +169,7 @@ def _replacement(scene: Scene, history: list[Task]) -> Task | None:
     """What follows a task that has ended; None where the restart policy allows no more."""
     old = history[-1]
     delay_ns = scene.spec.task.restart.delay_ns
-    later_ns = scene.now_ns + delay_ns if delay_ns else None
+    later_ns = min(scene.now_ns + delay_ns, END_OF_TIME_NS) if delay_ns else None
     if old.revision < scene.service.task_revision:
         # It is outdated anyway. Had it been given up: a new spec is a new chance.
         return _successor(scene, history)

@@ -158,6 +158,11 @@ def test_a_restart_counts_and_waits_for_its_delay() -> None:
     )
 
 
+def test_a_delay_beyond_all_time_is_still_a_time() -> None:
+    policy = RestartPolicy(delay_ns=2**63 - 1)
+    assert plan(web(restart=policy), [ended("a")]).created[0].start_at_ns == 2**63 - 1
+
+
 def test_without_a_delay_a_restart_runs_at_once() -> None:
     made = plan(web(restart=RestartPolicy(delay_ns=0)), [ended("a")])
     assert told(made) == ["a shutdown", "+1 running"]
