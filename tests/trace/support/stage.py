@@ -6,13 +6,13 @@ once. Time stands still unless a test moves it. What happens is told line by lin
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, TypeVar, cast
 
 from skep.actor import Mailbox
-from skep.domain.base import SECOND_NS, NodeId, Pairs, ServiceId, SessionId, TaskId, pairs, replace
+from skep.domain.base import SECOND_NS, NodeId, Pairs, SessionId, TaskId, pairs, replace
 from skep.domain.control import (
     CreateServiceRequest,
     RemoveRequest,
@@ -33,21 +33,22 @@ from skep.domain.objects import (
 )
 from skep.domain.session import TaskReport
 from skep.domain.spec import RunSpec, ServiceSpec, TaskSpec
-from skep.domain.states import LEGAL_MOVES, TERMINAL, DesiredState, TaskState, Writer, order
-from skep.env import DiceIds, Env, Monotonic, Timer, WallNs
+from skep.domain.states import TERMINAL, DesiredState, TaskState, Writer, order
+from skep.env import DiceIds, Env
 from skep.manager.allocator.actor import Allocator
 from skep.manager.control.core import nodes, services
 from skep.manager.dispatcher.core.statuses import accepted
 from skep.manager.orchestrator.actor import Orchestrator, Reaper
 from skep.manager.passes import Pass, hint_box
-from skep.manager.scheduler.actor import Scheduler, task_spec
+from skep.manager.scheduler.actor import Scheduler
 from skep.manager.store.actor import Store
-from skep.manager.store.core.command import Change, Database, encode_command
+from skep.manager.store.core.command import Change
 from skep.manager.store.core.transaction import Transaction
+from tests.trace.support.instant import InstantClock, InstantStore
+from tests.trace.support.promises import check, check_move
 
 T = TypeVar("T")
 
-EPOCH_NS = 1_700_000_000 * SECOND_NS
 # Far above what any state in these tests needs; a pass that never comes to rest runs into it.
 PASSES_LIMIT = 3_000
 
@@ -80,94 +81,6 @@ def spec(name: str = "web", **changes: Any) -> ServiceSpec:
 
 
 @dataclass
-class _Timer:
-    at: float
-    callback: Callable[[], None]
-    is_cancelled: bool = False
-
-    def cancel(self) -> None:
-        self.is_cancelled = True
-
-
-@dataclass
-class _Clock:
-    """`skep.env.Clock`, without waiting."""
-
-    at: float = 0.0
-    wall_offset_s: float = 0.0
-    timers: list[_Timer] = field(default_factory=list)
-
-    def now(self) -> Monotonic:
-        return Monotonic(self.at)
-
-    def wall(self) -> WallNs:
-        return WallNs(EPOCH_NS + int((self.at + self.wall_offset_s) * SECOND_NS))
-
-    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
-        self.timers.append(_Timer(when, callback))
-        return self.timers[-1]
-
-    async def sleep(self, delay_s: float) -> None:
-        raise AssertionError("no reconciler waits")
-
-    async def within(self, deadline_s: float, awaitable: Awaitable[T]) -> T:
-        raise AssertionError("no reconciler waits")
-
-    def advance(self, seconds: float) -> None:
-        until = self.at + seconds
-        while True:
-            self.timers = [timer for timer in self.timers if not timer.is_cancelled]
-            due = [timer for timer in self.timers if timer.at <= until]
-            if not due:
-                break
-            first = min(due, key=lambda timer: timer.at)
-            self.timers.remove(first)
-            self.at = max(self.at, first.at)
-            first.callback()
-        self.at = until
-
-
-class InstantStore:
-    """What passes need of `skep.manager.store.actor.Store`; every commit is checked."""
-
-    def __init__(self, clock: _Clock) -> None:
-        self.database = Database()
-        self._stamped_at = clock.now()
-        self._clock = clock
-        self._subscribers: list[Callable[[list[Change]], None]] = []
-        self.on_commit: Callable[[list[Change]], None] = lambda changes: None
-
-    @property
-    def tables(self) -> Any:
-        return self.database.tables
-
-    @property
-    def wall_ns(self) -> int:
-        since_ns = int((self._clock.now() - self._stamped_at) * SECOND_NS)
-        return max(self._clock.wall(), self.database.wall_ns + since_ns)
-
-    def subscribe(self, callback: Callable[[list[Change]], None]) -> Callable[[], None]:
-        self._subscribers.append(callback)
-        return lambda: self._subscribers.remove(callback)
-
-    async def update(self, fn: Callable[[Transaction], T], *, term: int | None = None) -> T:
-        return self.commit(fn)
-
-    def commit(self, fn: Callable[[Transaction], T]) -> T:
-        now_ns = max(self.wall_ns, self.database.wall_ns + 1)
-        tx = Transaction(self.database.tables, now_ns)
-        result = fn(tx)
-        if not tx.is_empty:
-            command = encode_command(now_ns, tx.changes())
-            changes = self.database.apply(self.database.version + 1, command)
-            self._stamped_at = self._clock.now()
-            self.on_commit(changes)
-            for subscriber in tuple(self._subscribers):
-                subscriber(changes)
-        return result
-
-
-@dataclass
 class Worker:
     """One node's worker: what it holds, and how far that is."""
 
@@ -181,7 +94,7 @@ class Stage:
 
     def __init__(self, seed: int = 0) -> None:
         dice = Random(seed)
-        self.clock = _Clock()
+        self.clock = InstantClock()
         self.store = InstantStore(self.clock)
         self.store.on_commit = self._committed
         self.env = Env(
@@ -445,7 +358,7 @@ class Stage:
                 self._tell(change.action, row, cast("Task | None", old))
             elif isinstance(row, Service) and change.action is WatchAction.REMOVE:
                 self._say(f"{row.name} is gone")
-        check(self)
+        check(self.store)
 
     def _tell(self, action: WatchAction, task: Task, old: Task | None) -> None:
         if action is WatchAction.CREATE:
@@ -460,7 +373,7 @@ class Stage:
             self._say(f"{name} forgotten")
             return
         assert old is not None
-        _check_move(old, task, self._writer)
+        check_move(old, task, self._writer)
         said = []
         if task.desired_state is not old.desired_state:
             said.append(f"to {_WANTED[task.desired_state]}")
@@ -489,60 +402,3 @@ def _wanted_state(state: TaskState, desired: DesiredState) -> TaskState | None:
         return TaskState.SHUTDOWN
     goal = TaskState.READY if desired is DesiredState.READY else TaskState.RUNNING
     return goal if order(state) < order(goal) else None
-
-
-# ------------------------------------------------------------------------------------ promises
-
-
-def _check_move(old: Task, new: Task, writer: Writer) -> None:
-    """Every move is its writer's to make; a worker's statuses may skip states."""
-    before, after = old.status.state, new.status.state
-    if before is after:
-        return
-    if writer is Writer.WORKER:
-        assert before not in TERMINAL, (before, after)
-        assert order(after) > order(before), (before, after)
-    else:
-        assert writer in LEGAL_MOVES.get((before, after), ()), (before, after, writer)
-
-
-def check(stage: Stage) -> None:
-    """What holds after every commit."""
-    tables = stage.store.database.tables
-    tables.check_invariants()
-    wanted: dict[tuple[ServiceId, int], list[Task]] = {}
-    addresses: dict[str, TaskId] = {}
-    for task in tables.all(Task):
-        if task.is_wanted:
-            wanted.setdefault((task.service_id, task.slot), []).append(task)
-        if task.address:
-            assert addresses.setdefault(task.address, task.id) == task.id, task.address
-        assert (
-            order(task.status.state) < order(TaskState.ASSIGNED)
-            or task.node_id
-            or (task.status.state is TaskState.SHUTDOWN)
-        ), task
-    for slot, tasks in wanted.items():
-        assert len(tasks) == 1, f"slot {slot} is wanted {len(tasks)} times: {tasks}"
-    _check_ports(stage)
-    _check_reservations(stage)
-
-
-def _check_ports(stage: Stage) -> None:
-    owners: dict[tuple[int, str], str] = {}
-    for service in stage.store.tables.all(Service):
-        for port in service.ports or ():
-            assert port.published is not None, service
-            key = (port.published, port.protocol.value)
-            assert owners.setdefault(key, service.name) == service.name, key
-
-
-def _check_reservations(stage: Stage) -> None:
-    tables = stage.store.tables
-    for node in tables.all(Node):
-        reserved = 0
-        for task in tables.tasks_of_node(node.id):
-            of = task_spec(tables, task)
-            if not task.is_terminal and of is not None:
-                reserved += of.reservations.memory_bytes or 0
-        assert reserved <= node.description.memory_bytes, f"{node.name} holds {reserved} bytes"

@@ -1,6 +1,6 @@
 """All reconcilers over one database, driven in any order through whatever may happen.
 
-What must hold after each commit is checked by `tests.trace.support.stage.check`: legal moves, one
+What must hold after each commit is checked by `tests.trace.support.promises`: legal moves, one
 wanted task per slot, unique addresses and ports, no node over its reservations. What must come of
 it in the end is checked by `tests.trace.support.life`.
 """

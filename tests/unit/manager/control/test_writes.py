@@ -1,27 +1,20 @@
-"""What each mutation does to the database, and what each read shows of it."""
+"""What each mutation does to the database."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
-from skep.domain.base import NodeId, ServiceId, StackId, replace
+from skep.domain.base import NodeId, replace
 from skep.domain.control import (
-    CreateServiceRequest,
-    DeployStackRequest,
-    ListTasksRequest,
-    RemoveRequest,
     UpdateNodeRequest,
-    UpdateServiceRequest,
 )
 from skep.domain.objects import (
     Availability,
     Node,
     NodeRole,
     NodeState,
-    Object,
     Revision,
     Service,
     Stack,
@@ -35,79 +28,18 @@ from skep.domain.spec import (
     RestartPolicy,
     RunSpec,
     ServiceSpec,
-    StackSpec,
-    TaskSpec,
 )
 from skep.domain.states import DesiredState, TaskState
 from skep.env import CallError, Code, Rejected
-from skep.manager.control.core.find import find
 from skep.manager.control.core.nodes import remove_node, update_node
 from skep.manager.control.core.services import (
-    create_service,
     remove_service,
     remove_task,
-    update_service,
 )
-from skep.manager.control.core.stacks import deploy_stack, remove_stack
-from skep.manager.control.core.views import select_tasks, service_view
-from skep.manager.store.core.command import Database, encode_command
-from skep.manager.store.core.tables import Tables
-from skep.manager.store.core.transaction import Transaction
+from skep.manager.control.core.stacks import remove_stack
+from skep.manager.control.core.views import service_view
 from tests.unit.manager.build import node, service, service_spec, task
-
-T = TypeVar("T")
-
-
-class Office:
-    """A database, and whoever asks things of it."""
-
-    def __init__(self, *rows: Object) -> None:
-        self.database = Database()
-        self._ids = 0
-        for row in rows:
-            self.do(lambda tx, row=row: tx.create(row))
-
-    @property
-    def tables(self) -> Tables:
-        return self.database.tables
-
-    def do(self, fn: Callable[..., T]) -> T:
-        version = self.database.version + 1
-        tx = Transaction(self.tables, version * 10)
-        result = fn(tx)
-        if not tx.is_empty:
-            self.database.apply(version, encode_command(version * 10, tx.changes()))
-            self.tables.check_invariants()
-        return result
-
-    def new_id(self) -> str:
-        self._ids += 1
-        return f"id{self._ids}"
-
-    def create(self, spec: ServiceSpec) -> Service:
-        request = CreateServiceRequest(request_id="r", spec=spec)
-        return self.do(lambda tx: create_service(tx, request, self.new_id))
-
-    def update(self, spec: ServiceSpec, **more: Any) -> Service:
-        request = UpdateServiceRequest(request_id="r", **{"ref": spec.name, "spec": spec, **more})
-        return self.do(lambda tx: update_service(tx, request))
-
-    def deploy(self, *specs: ServiceSpec, name: str = "shop", is_prune: bool = False) -> Any:
-        stack = StackSpec(name=name, services=specs)
-        request = DeployStackRequest(request_id="r", spec=stack, is_prune=is_prune)
-        return self.do(lambda tx: deploy_stack(tx, request, self.new_id))
-
-    def remove(self, how: Callable[..., Any], ref: str) -> Any:
-        return self.do(lambda tx: how(tx, RemoveRequest(request_id="r", ref=ref)))
-
-    def service(self, name: str = "web") -> Service:
-        found = self.tables.named(Service, name)
-        assert found is not None
-        return found
-
-    def content(self) -> list[Object]:
-        kinds: tuple[type[Object], ...] = (Node, Service, Revision, Task, Stack)
-        return [row for kind in kinds for row in self.tables.all(kind)]
+from tests.unit.manager.control.office import Office
 
 
 def spec_with(**task_changes: Any) -> ServiceSpec:
@@ -371,182 +303,3 @@ def test_a_service_that_still_goes_holds_up_its_name() -> None:
     with pytest.raises(CallError, match="try again shortly") as caught:
         office.deploy(service_spec("a"))
     assert caught.value.code is Code.FAILED_PRECONDITION
-
-
-# ---------------------------------------------------------------------------------- finding
-
-
-FOUND = [
-    (Node, "n1", "n1"),
-    (Service, "s1", "s1"),
-    (Service, "web", "s1"),
-    (Service, "abc", "abcdef"),
-    (Service, "db", "stacked"),
-    (Task, "t1", "t1"),
-    (Task, "web.2", "t2"),
-]
-
-
-def crowd() -> Tables:
-    office = Office(
-        node(),
-        service("s1", "web"),
-        service("abcdef", "other"),
-        service("stacked", "shop_db", stack_id="x"),
-        service("abx", "shop_one", stack_id="x"),
-        service("aby", "mall_one", stack_id="y"),
-        task("t1", TaskState.RUNNING),
-        task("t2", slot=2),
-        task("t2old", TaskState.FAILED, DesiredState.SHUTDOWN, slot=2),
-    )
-    return office.tables
-
-
-@pytest.mark.parametrize(("kind", "ref", "id_"), FOUND)
-def test_a_name_an_id_or_a_prefix_finds_it(kind: type[Object], ref: str, id_: str) -> None:
-    assert find(crowd(), kind, ref).id == id_
-
-
-@pytest.mark.parametrize(
-    ("kind", "ref", "code", "text"),
-    [
-        (Service, "ab", Code.INVALID_ARGUMENT, "service 'ab' fits 3 of them"),
-        (Service, "one", Code.INVALID_ARGUMENT, "service 'one' fits 2 of them"),
-        (Task, "t", Code.INVALID_ARGUMENT, "task 't' fits 3 of them"),
-        (Node, "n9", Code.NOT_FOUND, "there is no node 'n9'"),
-        (Task, "web.9", Code.NOT_FOUND, "there is no task 'web.9'"),
-        (Stack, "", Code.INVALID_ARGUMENT, "a name or id is required"),
-    ],
-)
-def test_what_is_not_one_object_is_said_plainly(
-    kind: type[Object], ref: str, code: Code, text: str
-) -> None:
-    with pytest.raises(CallError, match=text) as caught:
-        find(crowd(), kind, ref)
-    assert caught.value.code is code
-
-
-# ------------------------------------------------------------------------------------ views
-
-
-def up(id_: str, slot: int, **changes: Any) -> Task:
-    return task(id_, TaskState.RUNNING, slot=slot, **{"node_id": NodeId("n1"), **changes})
-
-
-SERVICE = service(spec=service_spec(replicas=2), ports=())
-
-
-def view(*tasks: Task, of: Service = SERVICE, there: Node | None = None) -> tuple[int, bool]:
-    office = Office(there or node(), of, *tasks)
-    seen = service_view(office.tables, of)
-    return seen.running, seen.is_converged
-
-
-def test_a_service_is_there_when_nothing_is_left_to_do() -> None:
-    a, b = up("a", 1), up("b", 2)
-    assert view(a, b) == (2, True)
-    assert view(a) == (1, False)
-    ill = replace(b, status=replace(b.status, is_healthy=False))
-    assert view(a, ill) == (1, False)
-    assert view(a, b, up("old", 3, desired_state=DesiredState.SHUTDOWN)) == (2, False)
-    over = replace(task("old", TaskState.FAILED, DesiredState.SHUTDOWN), node_id=NodeId("n1"))
-    assert view(a, b, over) == (2, True)
-    # What is on a lost node waits for nobody.
-    assert view(a, b, up("lost", 3, node_id=NodeId("n9"), desired_state=DesiredState.SHUTDOWN)) == (
-        2,
-        True,
-    )
-
-
-def test_a_service_is_not_there_while_something_is_still_to_change() -> None:
-    tasks = up("a", 1), up("b", 2)
-    for of in (
-        replace(SERVICE, task_revision=2),
-        replace(SERVICE, ports=None),
-        replace(SERVICE, is_removing=True),
-        replace(SERVICE, spec=replace(SERVICE.spec, replicas=3)),
-        replace(SERVICE, spec=replace(SERVICE.spec, replicas=1)),
-        replace(
-            SERVICE,
-            spec=replace(
-                SERVICE.spec,
-                task=TaskSpec(
-                    run=RunSpec(command=("serve",)),
-                    placement=Placement(constraints=("node.labels.disk == ssd",)),
-                ),
-            ),
-        ),
-    ):
-        assert view(*tasks, of=of)[1] is False, of
-    for there in (
-        node(availability=Availability.DRAIN),
-        node(state=NodeState.DOWN),
-    ):
-        assert view(*tasks, there=there)[1] is False, there
-
-
-PORT_CASES = [
-    (None, (), False),
-    ((), (), True),
-    ((Port(target=80, published=1),), (Port(target=80, published=1),), True),
-    ((Port(target=80, published=30000),), (Port(target=80),), True),
-    ((Port(target=80),), (Port(target=80),), False),
-    ((Port(target=80, published=1),), (Port(target=80, published=2),), False),
-    ((Port(target=80, published=1),), (Port(target=81, published=1),), False),
-    ((Port(target=80, published=1),), (), False),
-    ((), (Port(target=80),), False),
-]
-
-
-@pytest.mark.parametrize(("has", "asked", "is_there"), PORT_CASES)
-def test_a_service_is_there_with_its_ports_and_no_others(
-    has: tuple[Port, ...] | None, asked: tuple[Port, ...], is_there: bool
-) -> None:
-    of = service(spec=service_spec(replicas=0, ports=asked), ports=has)
-    assert view(of=of)[1] is is_there
-
-
-def test_problems_are_the_newest_word_of_each_slot_that_is_not_well() -> None:
-    def failed(id_: str, slot: int, error: str, at: int) -> Task:
-        row = task(id_, TaskState.FAILED, DesiredState.SHUTDOWN, slot=slot)
-        return replace(row, status=replace(row.status, error=error), created_ns=at)
-
-    office = Office(
-        node(),
-        SERVICE,
-        failed("a", 1, "exit 1", 1),
-        up("b", 1, created_ns=2),
-        failed("c", 2, "exit 2", 3),
-        failed("d", 2, "exit 3", 4),
-        task("e", TaskState.PENDING, slot=2, created_ns=5),
-    )
-    assert service_view(office.tables, SERVICE).problems == ("web.2: exit 3",)
-
-
-def test_tasks_are_listed_by_service_slot_and_newest_first() -> None:
-    rows = [
-        task("old", TaskState.FAILED, DesiredState.SHUTDOWN, slot=1),
-        up("new", 1),
-        up("stopping", 2, desired_state=DesiredState.SHUTDOWN),
-        task("db", service_id=ServiceId("s2"), service_name="db"),
-    ]
-    office = Office(
-        node(),
-        service(),
-        service("s2", "db", stack_id="k"),
-        Stack(
-            id=StackId("k"),
-            name="shop",
-            spec=StackSpec(name="shop"),
-        ),
-        *rows,
-    )
-
-    def listed(**request: Any) -> list[str]:
-        return [row.id for row in select_tasks(office.tables, ListTasksRequest(**request))]
-
-    assert listed() == ["db", "new", "stopping"]
-    assert listed(is_all=True) == ["db", "new", "old", "stopping"]
-    assert listed(service="web") == ["new", "stopping"]
-    assert listed(node="n1") == ["new", "stopping"]
-    assert listed(stack="shop") == ["db"]

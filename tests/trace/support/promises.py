@@ -1,0 +1,63 @@
+"""What holds after every commit."""
+
+from __future__ import annotations
+
+from skep.domain.base import ServiceId, TaskId
+from skep.domain.objects import Node, Service, Task
+from skep.domain.states import LEGAL_MOVES, TERMINAL, TaskState, Writer, order
+from skep.manager.scheduler.actor import task_spec
+from tests.trace.support.instant import InstantStore
+
+
+def check_move(old: Task, new: Task, writer: Writer) -> None:
+    """Every move is its writer's to make; a worker's statuses may skip states."""
+    before, after = old.status.state, new.status.state
+    if before is after:
+        return
+    if writer is Writer.WORKER:
+        assert before not in TERMINAL, (before, after)
+        assert order(after) > order(before), (before, after)
+    else:
+        assert writer in LEGAL_MOVES.get((before, after), ()), (before, after, writer)
+
+
+def check(store: InstantStore) -> None:
+    """What holds after every commit."""
+    tables = store.database.tables
+    tables.check_invariants()
+    wanted: dict[tuple[ServiceId, int], list[Task]] = {}
+    addresses: dict[str, TaskId] = {}
+    for task in tables.all(Task):
+        if task.is_wanted:
+            wanted.setdefault((task.service_id, task.slot), []).append(task)
+        if task.address:
+            assert addresses.setdefault(task.address, task.id) == task.id, task.address
+        assert (
+            order(task.status.state) < order(TaskState.ASSIGNED)
+            or task.node_id
+            or (task.status.state is TaskState.SHUTDOWN)
+        ), task
+    for slot, tasks in wanted.items():
+        assert len(tasks) == 1, f"slot {slot} is wanted {len(tasks)} times: {tasks}"
+    _check_ports(store)
+    _check_reservations(store)
+
+
+def _check_ports(store: InstantStore) -> None:
+    owners: dict[tuple[int, str], str] = {}
+    for service in store.tables.all(Service):
+        for port in service.ports or ():
+            assert port.published is not None, service
+            key = (port.published, port.protocol.value)
+            assert owners.setdefault(key, service.name) == service.name, key
+
+
+def _check_reservations(store: InstantStore) -> None:
+    tables = store.tables
+    for node in tables.all(Node):
+        reserved = 0
+        for task in tables.tasks_of_node(node.id):
+            of = task_spec(tables, task)
+            if not task.is_terminal and of is not None:
+                reserved += of.reservations.memory_bytes or 0
+        assert reserved <= node.description.memory_bytes, f"{node.name} holds {reserved} bytes"
