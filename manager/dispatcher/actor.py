@@ -43,13 +43,13 @@ from skep.manager.dispatcher.core.nodes import ManagerRow, manager_node, registe
 from skep.manager.dispatcher.core.statuses import accepted
 from skep.manager.dispatcher.session import Session, SessionHooks
 from skep.manager.endpoints.core.feed import EndpointFeed
+from skep.manager.hello import receive_hello
 from skep.manager.store.actor import OutcomeUnknown, Store
 from skep.manager.store.core.command import Change
 from skep.manager.store.core.transaction import Transaction
 
 log = logging.getLogger(__name__)
 
-HELLO_DEADLINE_S = 5.0
 # How late a verdict may be on top of the grace; also how often drains are looked at again.
 TICK_S = 0.5
 # A living worker is heard of every period. Below the grace, so that nobody is lost by waiting.
@@ -219,20 +219,13 @@ class Dispatcher(Actor[Tick]):
             log.info("node=%s session=%s closed", hello.node_id, session_id)
 
     async def _hello(self, stream: Stream) -> WorkerHello:
-        try:
-            frame = await self.env.clock.within(HELLO_DEADLINE_S, stream.receive())
-        except TimeoutError:
-            raise CallError(Code.DEADLINE_EXCEEDED, "no hello came") from None
-        if frame is None:
-            raise StreamBroken("closed before its hello")
-        hello = codec.decode(WorkerMessage, frame).hello
-        if hello is None or hello.format != SESSION_FORMAT:
-            raise CallError(Code.FAILED_PRECONDITION, f"this manager speaks {SESSION_FORMAT=}")
-        if hello.cluster_id != self._cluster_id:
-            raise CallError(
-                Code.PERMISSION_DENIED,
-                f"this is cluster {self._cluster_id}, not {hello.cluster_id}",
-            )
+        hello = await receive_hello(
+            self.env,
+            stream,
+            lambda frame: codec.decode(WorkerMessage, frame).hello,
+            SESSION_FORMAT,
+            self._cluster_id,
+        )
         if hello.highest_term > self._term:
             raise CallError(
                 Code.UNAVAILABLE, f"term {self._term} is over; {hello.highest_term} was seen"

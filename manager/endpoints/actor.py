@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from skep.api import codec
 from skep.domain.base import ClusterId, NodeId
 from skep.domain.control import NetproxyProgress
-from skep.domain.endpoints import ENDPOINT_FORMAT, NetproxyHello, NetproxyMessage
-from skep.env import CallError, Code, Env, Stream, StreamBroken
+from skep.domain.endpoints import ENDPOINT_FORMAT, NetproxyMessage
+from skep.env import CallError, Env, Stream, StreamBroken
 from skep.manager.endpoints.core.feed import EndpointFeed
+from skep.manager.hello import receive_hello
 from skep.manager.store.actor import Store
 from skep.manager.store.core.command import Change
 
@@ -26,7 +27,6 @@ METHOD = "skep.v1.Endpoints/Follow"
 
 # A follower hears at least this often, so that silence means that something is broken.
 SIGN_OF_LIFE_S = 2.0
-HELLO_DEADLINE_S = 5.0
 # Changes that come within this time travel together.
 COALESCE_S = 0.01
 
@@ -73,7 +73,13 @@ class EndpointServer:
 
     async def serve(self, stream: Stream) -> None:
         """One netproxy, until it goes away. See `skep.env.StreamHandler`."""
-        hello = await self._hello(stream)
+        hello = await receive_hello(
+            self._env,
+            stream,
+            lambda frame: codec.decode(NetproxyMessage, frame).hello,
+            ENDPOINT_FORMAT,
+            self._cluster_id,
+        )
         old = self._followers.get(hello.node_id)
         if old is not None:
             await old.stream.close()
@@ -89,23 +95,6 @@ class EndpointServer:
                 del self._followers[hello.node_id]
                 self.on_progress()
             log.info("netproxy=%s left applied=%d", hello.node_id, follower.applied)
-
-    async def _hello(self, stream: Stream) -> NetproxyHello:
-        try:
-            frame = await self._env.clock.within(HELLO_DEADLINE_S, stream.receive())
-        except TimeoutError:
-            raise CallError(Code.DEADLINE_EXCEEDED, "no hello came") from None
-        if frame is None:
-            raise StreamBroken("closed before its hello")
-        hello = codec.decode(NetproxyMessage, frame).hello
-        if hello is None or hello.format != ENDPOINT_FORMAT:
-            raise CallError(Code.FAILED_PRECONDITION, f"this manager speaks {ENDPOINT_FORMAT=}")
-        if hello.cluster_id != self._cluster_id:
-            raise CallError(
-                Code.PERMISSION_DENIED,
-                f"this is cluster {self._cluster_id}, not {hello.cluster_id}",
-            )
-        return hello
 
     async def _write(self, follower: _Follower, reader: asyncio.Task[None]) -> None:
         while not reader.done():

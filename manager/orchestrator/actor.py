@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 REVISIONS_KEPT = 10
 
 
-class Orchestrator(Pass):
-    """Keeps every replicated service as its spec says."""
+class ServicePass(Pass):
+    """A pass whose keys are services."""
 
     def all_keys(self) -> tuple[Hashable, ...]:
         """Every service, and every service that only tasks still name."""
@@ -39,6 +39,10 @@ class Orchestrator(Pass):
                 tasks = self.store.tables.tasks_of_node(node.id)
                 return tuple(dict.fromkeys(task.service_id for task in tasks))
         return ()
+
+
+class Orchestrator(ServicePass):
+    """Keeps every replicated service as its spec says."""
 
     async def look(self, key: Hashable) -> None:
         """Bring one service nearer to its spec."""
@@ -80,24 +84,8 @@ class Orchestrator(Pass):
         return plan
 
 
-class Reaper(Pass):
+class Reaper(ServicePass):
     """Deletes what is over: old history, and services whose removal is complete."""
-
-    def all_keys(self) -> tuple[Hashable, ...]:
-        """Every service, and every service that only tasks still name."""
-        return _all_services(self.store.tables)
-
-    def hints_of(self, change: Change) -> tuple[Hashable, ...]:
-        """A service, a task's service, or the services on a node that was lost."""
-        match change.row:
-            case Service(id=service_id):
-                return (service_id,)
-            case Task(service_id=service_id):
-                return (service_id,)
-            case Node() as node if _fitness_changed(change):
-                tasks = self.store.tables.tasks_of_node(node.id)
-                return tuple(dict.fromkeys(task.service_id for task in tasks))
-        return ()
 
     async def look(self, key: Hashable) -> None:
         """Forget what may be forgotten of one service."""
