@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable
 from typing import TypeVar
 
 from skep.actor import Actor, Mailbox, Overflow
-from skep.env import Env, Retryable, Timer
+from skep.env import Env, Fatal, Retryable, Timer
 from skep.manager.store.actor import OutcomeUnknown, Store
 from skep.manager.store.core.command import Change
 
@@ -22,6 +22,8 @@ K = TypeVar("K", bound=Hashable)
 # One key per service at most; a cluster with more services than this is beyond what is promised.
 HINTS_LIMIT = 100_000
 RETRY_S = 0.1
+FIRST_FAULT_S = 1.0
+LONGEST_FAULT_S = 60.0
 # Writes of one pass: below the limit of a command, so that one always fits.
 PASS_CHANGES = 400
 
@@ -38,6 +40,7 @@ class Pass(Actor[Hashable]):
         super().__init__(env, mailbox)
         self.store = store
         self.term = term
+        self._faults: dict[Hashable, int] = {}
         self._timers: dict[Hashable, tuple[float, Timer]] = {}
         self._unsubscribe: Callable[[], object] = lambda: None
 
@@ -66,12 +69,27 @@ class Pass(Actor[Hashable]):
             timer.cancel()
 
     async def handle(self, message: Hashable) -> None:
-        """Look at the key, and again soon if the world was in the way."""
+        """Look at the key, and again soon if the world was in the way.
+
+        A key whose pass fails by our own fault is put off for a while, and for longer each time:
+        one service that can't be reconciled must not take the others down with it.
+        """
         try:
             await self.look(message)
         except (Retryable, OutcomeUnknown) as error:
             log.info("actor=%s key=%s retry why=%s", self.mailbox.name, message, error)
             self.look_again(message, RETRY_S)
+        except Fatal:
+            raise
+        except Exception:
+            self._faults[message] = self._faults.get(message, 0) + 1
+            put_off_s = min(FIRST_FAULT_S * 2.0 ** (self._faults[message] - 1), LONGEST_FAULT_S)
+            log.exception(
+                "actor=%s key=%s failed, again in %g s", self.mailbox.name, message, put_off_s
+            )
+            self.look_again(message, put_off_s)
+        else:
+            self._faults.pop(message, None)
 
     def look_again(self, key: Hashable, delay_s: float) -> None:
         """Hint a key later; an earlier appointment stands."""

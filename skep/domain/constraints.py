@@ -6,14 +6,16 @@ without regard to case and without patterns; all constraints of a service must h
 
 from __future__ import annotations
 
+import functools
+import ipaddress
 import re
 
 from skep.domain.base import Pairs, Struct, lookup
 from skep.domain.objects import Node
 from skep.env import Rejected
 
-_KEY = re.compile(r"[a-z_][a-z0-9\-_.]+", re.IGNORECASE)
-_VALUE = re.compile(r"[a-z0-9:\-_\s.*()?+\[\]\\^$|/]+", re.IGNORECASE)
+_KEY = re.compile(r"[a-z_][a-z0-9\-_.]+", re.IGNORECASE | re.ASCII)
+_VALUE = re.compile(r"[a-z0-9:\-_\s.*()?+\[\]\\^$|/]+", re.IGNORECASE | re.ASCII)
 
 KEYS = (
     "node.id",
@@ -34,10 +36,12 @@ class Constraint(Struct, frozen=True, kw_only=True):
     value: str
 
 
+@functools.lru_cache(maxsize=4096)
 def parse_constraint(text: str) -> Constraint:
     """Parse one constraint. Raises Rejected.
 
-    An unknown key is refused here; in Swarm it silently matches no node.
+    An unknown key, and an address that is none, are refused here; in Swarm they silently match no
+    node.
     """
     for sign in ("==", "!="):
         if sign in text:
@@ -53,18 +57,35 @@ def parse_constraint(text: str) -> Constraint:
     is_label = key.lower().startswith("node.labels.") and len(key) > len("node.labels.")
     if not is_label and key.lower() not in KEYS[:-1]:
         raise Rejected(f"constraint {text!r}: unknown key {key!r}; known are {', '.join(KEYS)}")
+    if key.lower() == "node.ip":
+        try:
+            ipaddress.ip_network(value, strict=False)
+        except ValueError:
+            raise Rejected(
+                f"constraint {text!r}: {value!r} is neither an address nor a network such as "
+                "10.0.0.0/8"
+            ) from None
     return Constraint(key=key, is_equal=sign == "==", value=value)
 
 
 def is_met(constraint: Constraint, node: Node) -> bool:
     """Whether a node satisfies a constraint."""
     actual = _value_on(constraint.key, node)
+    if constraint.key.lower() == "node.ip":
+        return _is_within(actual, constraint.value) == constraint.is_equal
     return (actual.lower() == constraint.value.lower()) == constraint.is_equal
 
 
 def are_met(constraints: tuple[str, ...], node: Node) -> bool:
     """Whether a node satisfies all of a spec's constraints, which were parsed when it came in."""
     return all(is_met(parse_constraint(text), node) for text in constraints)
+
+
+def _is_within(address: str, network: str) -> bool:
+    try:
+        return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
+    except ValueError:
+        return False
 
 
 def _value_on(key: str, node: Node) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from skep.domain.base import Struct, encode
+from skep.domain.base import SECOND_NS, Struct, encode
 from skep.domain.constraints import parse_constraint
 from skep.domain.control import ENVIRONMENT_LIMIT_BYTES, LABEL_LIMIT, SPEC_LIMIT_BYTES
 from skep.domain.signals import parse_signal
@@ -35,6 +35,8 @@ ENGINES = ("process",)
 MIN_CPU_NANO = 1_000_000
 MIN_MEMORY_BYTES = 4 * 1024 * 1024
 MIN_HEALTH_TIME_NS = 1_000_000
+# Longer than anybody waits; short enough that times to come still fit in 63 bits.
+LONGEST_NS = 10 * 365 * 24 * 3600 * SECOND_NS
 
 
 def _refuse(field: str, problem: str) -> Rejected:
@@ -136,7 +138,7 @@ def _check_run(run: RunSpec, field: str, engine: str) -> None:
     for place, word in enumerate((*run.command, *run.args)):
         if "\0" in word:
             raise _refuse(f"{field}.command[{place}]", "holds a NUL character")
-    size = sum(len(key) + len(value) + 2 for key, value in run.env)
+    size = sum(len(f"{key}={value}".encode()) + 1 for key, value in run.env)
     if size > ENVIRONMENT_LIMIT_BYTES:
         limit = ENVIRONMENT_LIMIT_BYTES
         raise _refuse(f"{field}.env", f"the environment has {size} bytes, the limit is {limit}")
@@ -147,8 +149,7 @@ def _check_run(run: RunSpec, field: str, engine: str) -> None:
     parse_signal(run.stop_signal, f"{field}.stop_signal")
     if run.working_dir and not run.working_dir.startswith("/"):
         raise _refuse(f"{field}.working_dir", f"{run.working_dir!r} must start with /")
-    if run.stop_grace_ns < 0:
-        raise _refuse(f"{field}.stop_grace_ns", "can't be negative")
+    _check_duration(run.stop_grace_ns, 0, f"{field}.stop_grace_ns")
     if run.log.max_bytes < 1 or run.log.max_files < 1:
         raise _refuse(f"{field}.log", "max_bytes and max_files must be at least 1")
     if run.health is not None:
@@ -164,10 +165,8 @@ def _check_health(health: HealthCheck, field: str) -> None:
     if kind == "CMD-SHELL" and len(health.test) != 2:
         raise _refuse(f"{field}.test", "CMD-SHELL takes exactly one string")
     for name in ("interval_ns", "timeout_ns", "start_interval_ns"):
-        if getattr(health, name) < MIN_HEALTH_TIME_NS:
-            raise _refuse(f"{field}.{name}", "can't be less than 1 ms")
-    if health.start_period_ns < 0:
-        raise _refuse(f"{field}.start_period_ns", "can't be negative")
+        _check_duration(getattr(health, name), MIN_HEALTH_TIME_NS, f"{field}.{name}")
+    _check_duration(health.start_period_ns, 0, f"{field}.start_period_ns")
     if health.retries < 1:
         raise _refuse(f"{field}.retries", "must be at least 1")
 
@@ -181,10 +180,19 @@ def _check_resources(amounts: Resources, field: str) -> None:
 
 
 def _check_restart(restart: RestartPolicy, field: str) -> None:
-    for name in ("delay_ns", "max_attempts", "window_ns"):
-        value = getattr(restart, name)
-        if value is not None and value < 0:
-            raise _refuse(f"{field}.{name}", "can't be negative")
+    _check_duration(restart.delay_ns, 0, f"{field}.delay_ns")
+    if restart.window_ns is not None:
+        _check_duration(restart.window_ns, 0, f"{field}.window_ns")
+    if restart.max_attempts is not None and restart.max_attempts < 0:
+        raise _refuse(f"{field}.max_attempts", "can't be negative")
+
+
+def _check_duration(value_ns: int, least_ns: int, field: str) -> None:
+    if value_ns < least_ns:
+        least = "can't be negative" if least_ns == 0 else "can't be less than 1 ms"
+        raise _refuse(field, least)
+    if value_ns > LONGEST_NS:
+        raise _refuse(field, "can't be more than 10 years")
 
 
 def check_ref(ref: str, field: str = "ref") -> None:

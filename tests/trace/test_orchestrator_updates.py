@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from skep.domain.spec import Resources, RestartPolicy
+from skep.domain.states import TaskState
 from tests.trace.support.stage import Stage, spec
 from tests.trace.support.telling import stage, tells
 
@@ -110,3 +111,16 @@ def test_a_spec_that_fails_for_good_stops_the_rollout(stage: Stage) -> None:
         0.0 web.1c to stop
         """,
     )
+
+
+def test_a_smaller_spec_makes_the_room_that_a_slot_was_waiting_for(stage: Stage) -> None:
+    """Two big tasks fill both nodes, the third slot never had one. Waiting for that slot would be
+    waiting for room that only the update itself makes."""
+    stage.create(spec(replicas=3, image="v1", reservations=Resources(memory_bytes=5 * GIB)))
+    stage.run()
+    stage.story()
+    stage.update(spec(replicas=3, image="v2", reservations=Resources(memory_bytes=4 * GIB)))
+    stage.run()
+    wanted = [task for task in stage.tasks() if task.is_wanted]
+    assert {(task.revision, task.status.state) for task in wanted} == {(2, TaskState.RUNNING)}
+    assert len(wanted) == 3

@@ -22,6 +22,9 @@ from skep.manager.store.core.tables import View
 
 # Endpoints of one frame, about 100 bytes each: small beside the heartbeats that must get through.
 FRAME_ENDPOINTS = 1000
+# Removed services that are remembered, so that a follower hears of them; beyond that, one that was
+# away for so long is given the whole.
+REMOVED_LIMIT = 10_000
 
 
 class EndpointFeed:
@@ -66,6 +69,8 @@ class EndpointFeed:
                     is_changed |= self._follow_node(view, node_id)
         for service_id in services:
             is_changed |= self._follow_service(view, service_id)
+        if len(self._service_changed) > len(self._services) + REMOVED_LIMIT:
+            self._forget_removed()
         return is_changed
 
     def changed_at(self, service_id: ServiceId) -> int:
@@ -92,6 +97,12 @@ class EndpointFeed:
             [id_ for id_ in nodes if id_ in self._nodes],
             [id_ for id_ in nodes if id_ not in self._nodes],
         )
+
+    def _forget_removed(self) -> None:
+        for service_id, version in tuple(self._service_changed.items()):
+            if service_id not in self._services:
+                del self._service_changed[service_id]
+                self._floor = max(self._floor, version)
 
     def _follow_service(self, view: View, service_id: ServiceId) -> bool:
         service = view.get(Service, service_id)

@@ -303,7 +303,11 @@ def _update_one(scene: Scene, histories: list[list[Task]], plan: Plan) -> None:
                 _replace_outdated(scene, history, plan)
                 touched.add(newest.slot)
     short = touched or any(
-        not _is_running(history[-1]) and not _is_given_up(history[-1])
+        not _is_running(history[-1])
+        and not _is_given_up(history[-1])
+        # A slot that never had a node was short before the update; waiting for it could be
+        # waiting for the room that only the update's next step makes.
+        and not _was_never_placed(history)
         for history in histories
         if history[-1].revision >= target
     )
@@ -327,6 +331,10 @@ def _is_running(task: Task) -> bool:
         and task.status.state is TaskState.RUNNING
         and task.status.is_healthy
     )
+
+
+def _was_never_placed(history: list[Task]) -> bool:
+    return all(task.node_id is None for task in history)
 
 
 def _is_given_up(task: Task) -> bool:

@@ -146,7 +146,7 @@ class Stage:
         self.passes += 1
         self._writer = ACTORS[name][1]
         try:
-            at_once(self.actors[name].handle(at_once(self._boxes[name].take())))
+            at_once(self.actors[name].look(at_once(self._boxes[name].take())))
         finally:
             self._writer = Writer.DISPATCHER
         return True

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from skep.domain.objects import Node
-from skep.env import Env
+from skep.env import Env, Fatal
 from skep.manager.passes import RETRY_S, Pass, hint_box
 from skep.manager.raft.core.model import NotLeader
 from skep.manager.store.actor import OutcomeUnknown, Store
@@ -109,12 +109,29 @@ def test_a_pass_that_the_world_stopped_comes_again() -> None:
     with_pass(body)
 
 
-def test_a_pass_with_a_bug_dies_and_is_not_run_in_circles() -> None:
+def test_a_key_with_a_bug_is_put_off_longer_each_time_and_others_go_on() -> None:
     async def body(looking: Looking, actor: asyncio.Task[None], raft: FakeRaft) -> None:
-        looking.errors = [AssertionError("a bug")]
+        looking.errors = [AssertionError("a bug"), AssertionError("a bug")]
+        looking.mailbox.tell("a")
+        await asyncio.sleep(0.5)
+        looking.errors, bug = [], looking.errors
+        looking.mailbox.tell("b")
+        await asyncio.sleep(0.3)
+        looking.errors = bug
+        await asyncio.sleep(5.0)
+        assert [key for _, key in looking.looks] == ["a", "b", "a", "a"]
+        first, _, second, third = [at for at, _ in looking.looks]
+        assert (round(second - first, 1), round(third - second, 1)) == (1.0, 2.0)
+        assert not actor.done()
+
+    with_pass(body)
+
+
+def test_a_fatal_error_ends_the_actor() -> None:
+    async def body(looking: Looking, actor: asyncio.Task[None], raft: FakeRaft) -> None:
+        looking.errors = [Fatal("it must not go on")]
         looking.mailbox.tell("a")
         await asyncio.sleep(1.0)
-        assert isinstance(actor.exception(), AssertionError)
-        assert len(looking.looks) == 1
+        assert isinstance(actor.exception(), Fatal)
 
     with_pass(body)

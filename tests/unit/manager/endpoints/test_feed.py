@@ -137,7 +137,10 @@ def changes(draw: st.DrawFn) -> Object | WireChange:
 def test_a_follower_from_any_version_ends_at_the_projection(
     log: list[list[Object | WireChange]], data: st.DataObject
 ) -> None:
-    with mock.patch.object(module, "FRAME_ENDPOINTS", 2):
+    with (
+        mock.patch.object(module, "FRAME_ENDPOINTS", 2),
+        mock.patch.object(module, "REMOVED_LIMIT", 1),
+    ):
         manager = Manager()
         followers = [Follower() for _ in range(4)]
         for commit in log:
