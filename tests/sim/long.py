@@ -18,6 +18,11 @@ from tests.sim.world import Report, Scenario, SeedFailed, simulate
 # Where each scenario is: "module:function". Imported when it runs, so that one seed starts fast.
 SCENARIOS = {
     "echo": "tests.sim.test_world:echo_scenario",
+    "raft": "tests.sim.raft_world:storm",
+    "raft-five": "tests.sim.test_raft:five_in_a_storm",
+    "raft-blackouts": "tests.sim.test_raft:blackouts",
+    "cluster": "tests.sim.storm:storm",
+    "calm": "tests.sim.storm:calm",
 }
 # Enough to see what is wrong; the rest is usually the same thing again.
 FAILURES_SHOWN = 10

@@ -18,6 +18,7 @@ import enum
 import gc
 import heapq
 import itertools
+import logging
 import random
 import zlib
 from collections import deque
@@ -119,6 +120,10 @@ class SimulatedTask(asyncio.Task[T]):
     def abandon(self) -> None:
         """Give the frames of a suspended task back, without a word and without the loop."""
         self._log_destroy_pending = False
+        waited_for = getattr(self, "_fut_waiter", None)
+        if waited_for is not None:
+            # It was about to learn of an error there; nobody else will.
+            waited_for._log_traceback = False
         coro = self.get_coro()
         assert coro is not None
         for _ in range(CLOSE_ATTEMPTS):
@@ -236,10 +241,14 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             task.cancel()
         if leftover:
             self.run_until_complete(_settle(leftover))
+        # What finally-blocks still say of a world that is gone is nobody's news.
+        disabled = logging.root.manager.disable
+        logging.disable(logging.CRITICAL)
         for owner in self.owners:
             for task in list(owner.tasks):
                 task.abandon()
             owner.tasks.clear()
+        logging.disable(disabled)
         self.close()
 
 

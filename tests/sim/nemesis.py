@@ -22,7 +22,8 @@ LONGEST_OUTAGE_S = 10.0
 
 
 class Nemesis:
-    """Strikes `victims` and the links between their machines.
+    """Strikes `victims` and the links between their machines. Who is named more than once is
+    struck more often.
 
     `extra` adds families of the scenario's own: a fault that undoes itself, or lasts until `heal`.
     `only` narrows the families for a scenario that can't stand some of them.
@@ -61,7 +62,7 @@ class Nemesis:
         chosen = {n: f for n, f in allowed.items() if self._dice.random() < FAMILY_SHARE}
         self.families = chosen or allowed
         self._weights = [self._dice.uniform(0.2, 1.0) for _ in self.families]
-        self.mean_gap_s = self._log_uniform(0.8, 12.0)
+        self.mean_gap_s = self._log_uniform(0.6, 6.0)
         self._draw_climate()
 
     @property
@@ -108,6 +109,12 @@ class Nemesis:
         """Record a fault."""
         self._world.trace.fault(kind, text)
 
+    def isolate(self, machine: str) -> None:
+        """Cut one machine off from all others, for a while."""
+        others = [other for other in self.machines if other != machine]
+        pairs = [(machine, other) for other in others] + [(other, machine) for other in others]
+        self._cut("isolate", pairs)
+
     # -------------------------------------------------------------------------------- families
 
     def _kill(self) -> None:
@@ -115,7 +122,7 @@ class Nemesis:
             if victim.is_up:
                 self.note("kill", victim.name)
                 victim.crash()
-                self.later(self._dice.uniform(0.1, LONGEST_OUTAGE_S), lambda v=victim: _boot(v))  # type: ignore[misc]
+                self.later(self._dice.uniform(0.1, LONGEST_OUTAGE_S), lambda v=victim: boot(v))  # type: ignore[misc]
 
     def _power(self) -> None:
         machines = {victim.machine for victim in self._pick()}
@@ -124,7 +131,7 @@ class Nemesis:
             if victim.machine in machines and victim.is_up:
                 self.note("power", victim.name)
                 victim.crash(is_power_lost=True)
-                self.later(outage_s, lambda v=victim: _boot(v))  # type: ignore[misc]
+                self.later(outage_s, lambda v=victim: boot(v))  # type: ignore[misc]
 
     def _pause(self) -> None:
         victim = self._dice.choice(self._victims)
@@ -136,7 +143,8 @@ class Nemesis:
     def _partition(self) -> None:
         machines = self.machines
         size = 1 if self._dice.random() < 0.5 else self._dice.randint(1, max(1, len(machines) - 1))
-        inside = set(self._dice.sample(machines, min(size, len(machines))))
+        # As many draws as that, by weight; the same machine may come twice.
+        inside = {self._dice.choice(self._victims).machine for _ in range(size)}
         pairs = [(a, b) for a in machines for b in machines if (a in inside) != (b in inside)]
         self._cut("partition", pairs)
 
@@ -223,7 +231,7 @@ class Nemesis:
             victim.disk.temper.mean_sync_s = mean_sync_s
 
 
-def _boot(victim: SimNode) -> None:
+def boot(victim: SimNode) -> None:
     victim.boot()
 
 

@@ -109,6 +109,7 @@ class SimNode:
         self.wall_offset_s = 0.0
         self.lives = 0
         self.tolerated: tuple[type[BaseException], ...] = (OSError,)
+        self.on_death: Callable[[bool], None] = lambda is_power_lost: None
         self._owner: Owner | None = None
         self._env: Env | None = None
         self._dice = world.dice(f"node:{name}")
@@ -163,6 +164,7 @@ class SimNode:
         else:
             self.disk.process_died()
         self.world.network.process_died(owner, is_power_lost=is_power_lost)
+        self.on_death(is_power_lost)
 
     def pause(self) -> None:
         """Stop it as SIGSTOP would: the kernel still takes what comes."""

@@ -1,0 +1,344 @@
+"""The whole cluster in one world: managers, agents, netproxies, an operator, and a nemesis.
+
+What runs is the real thing, down to the frames on the wire and the bytes on the disks; only the
+world under it is simulated: network, disks, processes and what moves packets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from skep.domain.base import ClusterId, NodeId
+from skep.domain.objects import NodeDescription
+from skep.domain.session import Assignment
+from skep.env import Env, Retryable
+from skep.manager.dispatcher.core.nodes import ManagerRow
+from skep.manager.node import Addresses, ManagerNode
+from skep.manager.office import ManagerConfig
+from skep.manager.raft.actor.journal import JournalFailed
+from skep.manager.raft.actor.snapshots import SnapshotFailed
+from skep.manager.raft.core.model import Settings
+from skep.manager.store.actor import OutcomeUnknown
+from skep.manager.store.core.command import Change
+from skep.netproxy.actor import FollowActor, Identity, Progress, make_mailbox
+from skep.supervisor import Child, Supervisor
+from skep.worker.actor import AgentView
+from skep.worker.agent import Agent, AgentConfig
+from tests.sim.engine import EngineHost, EngineTemper, FakeEngine
+from tests.sim.judge import Judge
+from tests.sim.nemesis import Nemesis, boot
+from tests.sim.operator import Operator
+from tests.sim.plane import FakePlane, PlaneTemper
+from tests.sim.world import SimNode, World
+
+CLUSTER = ClusterId("simulated")
+MANAGERS = 3
+WORKERS = 5
+BLOCK = 32
+GIB = 1024**3
+# What an actor or a process may die of in a world whose disks and leaders fail.
+TOLERATED = (OSError, Retryable, OutcomeUnknown, JournalFailed, SnapshotFailed)
+ROUNDS_BETWEEN_LOOKS = 8
+# Snapshots, and managers that need one, within a minute.
+SETTINGS = Settings(snapshot_entries=60, retained_entries=10, chunk_bytes=4096)
+
+
+@dataclass
+class Worker:
+    """A machine that runs tasks: its two processes, and what they leave running."""
+
+    name: str
+    agent: SimNode
+    proxy: SimNode
+    host: EngineHost
+    plane_temper: PlaneTemper = field(default_factory=PlaneTemper)
+    plane: FakePlane | None = None
+    view: AgentView | None = None
+    progress: Progress = field(default_factory=Progress)
+
+
+class SimCluster:
+    """See the module. `nodes` of managers are those of their present lives."""
+
+    def __init__(self, world: World, settings: Settings = SETTINGS) -> None:
+        self.world = world
+        self.judge = Judge(world)
+        self.managers: dict[str, ManagerNode] = {}
+        self.workers: list[Worker] = []
+        self.signals_in_use: list[str] = []
+        self.doubles: list[str] = []
+        self._settings = settings
+        self._names = [f"m{number}" for number in range(1, MANAGERS + 1)]
+        self.processes = [world.node(name, self._manager) for name in self._names]
+        for number in range(1, WORKERS + 1):
+            self.workers.append(self._worker(number))
+        for worker in self.workers:
+            self.processes += [worker.agent, worker.proxy]
+        for process in self.processes:
+            process.tolerated = TOLERATED
+        self._rounds = 0
+        world.always(self._check_leaders)
+
+    @property
+    def control_addresses(self) -> list[str]:
+        """Where the managers answer."""
+        return [f"{name}:7100" for name in self._names]
+
+    def boot(self) -> None:
+        """Start every process."""
+        for process in self.processes:
+            process.boot()
+
+    def leader(self) -> ManagerNode | None:
+        """The manager that leads, of those that are up."""
+        leading = [node for node in self.up_managers() if node.office.is_leader]
+        return max(leading, key=lambda node: node.office.term, default=None)
+
+    def up_managers(self) -> list[ManagerNode]:
+        """Managers whose process lives and has started."""
+        return [node for name, node in self.managers.items() if self.world.nodes[name].is_up]
+
+    # ---------------------------------------------------------------------------- processes
+
+    async def _manager(self, env: Env) -> None:
+        died: asyncio.Future[BaseException] = asyncio.Future()
+        rows = {
+            place: ManagerRow(NodeId(name), name, f"{name}:7100")
+            for place, name in enumerate(self._names, start=1)
+        }
+        me = self._names.index(env.node) + 1
+        raft = {place: f"{name}:7000" for place, name in enumerate(self._names, start=1)}
+        node = ManagerNode(
+            env,
+            env.transport,
+            ManagerConfig(CLUSTER, NodeId(env.node), BLOCK, me, rows),
+            Addresses(f"{env.node}:7100", raft.pop(me), raft),
+            settings=self._settings,
+            on_fatal=_first_of(died),
+        )
+        self._watch(env.node, node)
+        await node.start()
+        self.managers[env.node] = node
+        raise await died
+
+    def _watch(self, name: str, node: ManagerNode) -> None:
+        """Let the judge see each command, before and after it is applied."""
+        store, judge = node.store, self.judge
+        apply, seen = store.apply, list[Change]()
+        store.subscribe(seen.extend)
+
+        def judged(index: int, command: bytes) -> object:
+            judge.applying(name, index, command)
+            seen.clear()
+            result = apply(index, command)
+            judge.applied(name, index, seen, store.tables)
+            return result
+
+        def noted(command: bytes, *, term: int, deadline_s: float) -> Awaitable[object]:
+            judge.proposing(command, term)
+            return propose(command, term=term, deadline_s=deadline_s)
+
+        propose = node.raft.propose
+        # It is these instances' own methods that are replaced.
+        setattr(store, "apply", judged)  # noqa: B010
+        setattr(node.raft, "propose", noted)  # noqa: B010
+
+    def _worker(self, number: int) -> Worker:
+        name, world = f"w{number}", self.world
+
+        def signalled(assignment: Assignment) -> None:
+            self._signalled(worker, assignment)
+
+        host = EngineHost(
+            world,
+            name,
+            world.dice(f"engine:{name}"),
+            lambda assignment: self._started(worker, assignment),
+            signalled,
+        )
+        agent = world.node(name, lambda env: self._agent(env, worker), machine=name)
+        proxy = world.node(f"{name}-net", lambda env: self._proxy(env, worker), machine=name)
+        worker = Worker(name, agent, proxy, host)
+        agent.on_death = host.agent_died
+        return worker
+
+    async def _agent(self, env: Env, worker: Worker) -> None:
+        died: asyncio.Future[BaseException] = asyncio.Future()
+        number = int(worker.name[1:])
+        config = AgentConfig(
+            name=worker.name,
+            node_id=NodeId(worker.name),
+            cluster_id=CLUSTER,
+            description=NodeDescription(
+                hostname=worker.name,
+                address=f"127.{BLOCK}.0.{number}",
+                mesh_address=f"127.{BLOCK}.0.{number}:7946",
+                cpu_nano=4_000_000_000,
+                memory_bytes=8 * GIB,
+                engines=("process",),
+            ),
+            managers=tuple(self.control_addresses),
+        )
+        agent = Agent(
+            env,
+            config,
+            {"process": FakeEngine(worker.host)},
+            _first_of(died),
+            on_step=lambda core: core.check_invariants(),
+        )
+        worker.view = agent.view
+        agent.start()
+        raise await died
+
+    async def _proxy(self, env: Env, worker: Worker) -> None:
+        died: asyncio.Future[BaseException] = asyncio.Future()
+        plane = worker.plane = FakePlane(worker.plane_temper, env.fork_dice("plane"))
+        progress = worker.progress = Progress()
+        identity = Identity(CLUSTER, NodeId(worker.name), tuple(self.control_addresses))
+        mailbox = make_mailbox()
+        follower = Child(
+            "follow", mailbox, lambda: FollowActor(env, mailbox, identity, plane, progress)
+        )
+        supervisor = Supervisor(env, "netproxy", (follower,), _first_of(died))
+        supervisor.start()
+        raise await died
+
+    # ------------------------------------------------------------------------------- checks
+
+    def _check_leaders(self) -> None:
+        self._rounds += 1
+        if self._rounds % ROUNDS_BETWEEN_LOOKS:
+            return
+        for node in self.up_managers():
+            if node.office.is_leader:
+                self.judge.leads(node.office.config.node_id, node.office.term)
+
+    def _started(self, worker: Worker, assignment: Assignment) -> None:
+        """A process begins: is there another one of its slot?"""
+        task = assignment.task
+        self.judge.started(NodeId(worker.name), task.id)
+        slot = (task.service_id, task.slot)
+        for other in self.workers:
+            for running in other.host.assignments():
+                if (running.task.service_id, running.task.slot) == slot:
+                    self.doubles.append(f"{self.world.now():.3f} {task.name} {running.task.id}")
+
+    def _signalled(self, worker: Worker, assignment: Assignment) -> None:
+        """A task is asked to end: which netproxies could still send it a connection?"""
+        core = worker.view.core if worker.view is not None else None
+        machine = core.task(assignment.task.id) if core is not None else None
+        is_unwanted = machine is not None and machine.is_unwanted
+        self.judge.signalled(NodeId(worker.name), assignment.task.id, is_unwanted=is_unwanted)
+        for other in self.workers:
+            plane = other.plane
+            if other.proxy.is_up and plane is not None and plane.may_reach(assignment.task.id):
+                self.signals_in_use.append(
+                    f"{self.world.now():.3f} {assignment.task.id} on {worker.name}: {other.name}"
+                )
+
+
+async def run_operator(cluster: SimCluster, until: float) -> Operator:
+    """Start somebody who uses the cluster, on a machine of their own."""
+    operator = Operator(
+        cluster.world, cluster.control_addresses, [worker.name for worker in cluster.workers]
+    )
+    env = cluster.world.node("operator").boot()
+    env.spawn("operator", operator.run(env, until))
+    return operator
+
+
+def make_nemesis(cluster: SimCluster) -> Nemesis:
+    """All that can go wrong in a world, and what only tasks and data planes do."""
+    world, dice = cluster.world, cluster.world.dice("trouble")
+
+    def tasks() -> None:
+        host = dice.choice(cluster.workers).host
+        host.turn_bad(
+            EngineTemper(
+                prepare_error=dice.choice((0.0, 0.3)),
+                start_error=dice.choice((0.0, 0.3)),
+                hang=dice.choice((0.0, 0.2)),
+                mean_call_s=dice.choice((0.02, 0.5)),
+                crash_rate=dice.choice((0.0, 0.1, 0.5)),
+                ignores_signal=dice.choice((0.0, 0.5)),
+                sick=dice.choice((0.0, 0.3)),
+            )
+        )
+        nemesis.note("bad_tasks", host.machine)
+        nemesis.later(dice.uniform(2.0, 20.0), lambda: setattr(host, "temper", EngineTemper()))
+
+    def planes() -> None:
+        temper = dice.choice(cluster.workers).plane_temper
+        temper.mean_apply_s, temper.error = dice.choice((0.005, 1.0)), dice.choice((0.0, 0.5))
+        nemesis.note("bad_plane", f"{temper}")
+        nemesis.later(dice.uniform(2.0, 20.0), lambda: calm_plane(temper))
+
+    def leaders() -> None:
+        leader = cluster.leader()
+        if leader is None:
+            return
+        process = world.nodes[leader.office.config.node_id]
+        nemesis.note("leader", process.name)
+        down_s = dice.uniform(0.2, 8.0)
+        match dice.randrange(3):
+            case 0:
+                process.crash(is_power_lost=dice.random() < 0.5)
+                nemesis.later(down_s, lambda: boot(process))
+            case 1:
+                process.pause()
+                nemesis.later(down_s, process.resume)
+            case _:
+                nemesis.isolate(process.machine)
+
+    # Managers are few; what happens to them matters most.
+    victims = cluster.processes + cluster.processes[:MANAGERS] * 3
+    extra = {"tasks": tasks, "planes": planes, "leaders": leaders}
+    nemesis = Nemesis(world, victims, extra=extra)
+    return nemesis
+
+
+def calm_plane(temper: PlaneTemper) -> None:
+    """A data plane that works."""
+    temper.mean_apply_s, temper.error = 0.005, 0.0
+
+
+@contextmanager
+def errors_are_problems(world: World) -> Generator[None]:
+    """Whatever is logged as an error, and isn't the world's fault, is a problem."""
+    logger = logging.getLogger("skep")
+    listener = _Listener(world)
+    before = logger.propagate, logger.level
+    logger.addHandler(listener)
+    logger.propagate = False
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.removeHandler(listener)
+        logger.propagate, logger.level = before[0], before[1]
+
+
+class _Listener(logging.Handler):
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.ERROR)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        self._world.trace.note("log", record.getMessage())
+        if error is not None and not isinstance(error, TOLERATED):
+            self._world.problem(f"{record.getMessage()}: {error!r}")
+
+
+def _first_of(died: asyncio.Future[BaseException]) -> Callable[[BaseException], None]:
+    """What a process dies of is the first error that it is told."""
+
+    def tell(error: BaseException) -> None:
+        if not died.done():
+            died.set_result(error)
+
+    return tell

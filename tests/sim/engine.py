@@ -1,0 +1,276 @@
+"""A fake engine: processes that outlive the agent, start late or never, crash, and ignore signals.
+
+The `EngineHost` is the machine's: what it has begun goes on when the agent dies, as under a shim.
+Each agent's life has a `FakeEngine` over it, which implements `skep.worker.engine.protocol.Engine`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+from skep.domain.base import SECOND_NS, TaskId
+from skep.domain.session import Assignment
+from skep.domain.spec import HealthCheck
+from skep.env import Rejected, Retryable
+from skep.worker.engine.protocol import Exit, Held, HeldState, NodeFacts, Started
+from tests.sim.world import EPOCH_NS, World
+
+EXIT_KILLED = 137
+
+
+@dataclass
+class EngineTemper:
+    """How tasks behave on one machine: probabilities, seconds, crashes per second."""
+
+    prepare_error: float = 0.0
+    start_error: float = 0.0
+    is_final: float = 0.2  # of the errors: it will never work here
+    hang: float = 0.0
+    mean_call_s: float = 0.02
+    crash_rate: float = 0.0
+    ignores_signal: float = 0.0
+    sick: float = 0.0
+
+
+@dataclass
+class _Process:
+    """What the machine has of one task."""
+
+    assignment: Assignment
+    state: HeldState = HeldState.PREPARED
+    started: Started | None = None
+    exit: Exit | None = None
+    is_stopping: bool = False
+    busy_until: float = 0.0
+    ended: list[asyncio.Future[None]] = field(default_factory=list)
+
+
+@dataclass
+class EngineHost:
+    """One machine's processes. `on_start` and `on_signal` let checkers look."""
+
+    world: World
+    machine: str
+    dice: Random
+    on_start: Callable[[Assignment], None]
+    on_signal: Callable[[Assignment], None]
+    temper: EngineTemper = field(default_factory=EngineTemper)
+    _tasks: dict[TaskId, _Process] = field(default_factory=dict)
+    _busy: dict[TaskId, float] = field(default_factory=dict)
+    _calls: dict[Callable[[], None], bool] = field(default_factory=dict)
+    _next_pid: int = 100
+
+    def running(self) -> set[TaskId]:
+        """The tasks with a live process."""
+        return {id_ for id_, task in self._tasks.items() if task.state is HeldState.RUNNING}
+
+    def assignments(self) -> list[Assignment]:
+        """Those of the tasks with a live process."""
+        return [self._tasks[task_id].assignment for task_id in sorted(self.running())]
+
+    def all_held(self) -> set[TaskId]:
+        """The tasks of which anything is left."""
+        return set(self._tasks)
+
+    def agent_died(self, is_power_lost: bool) -> None:
+        """Its calls are done or not; with the power, all processes are gone, and files say so."""
+        calls, self._calls = list(self._calls), {}
+        for call in calls:
+            if not is_power_lost and self.dice.random() < 0.5:
+                call()
+        self._busy.clear()
+        if is_power_lost:
+            for task_id in sorted(self.running()):
+                self._end(task_id, EXIT_KILLED, "the machine went down")
+
+    def held(self) -> list[Held]:
+        return [
+            Held(task_id=id_, state=task.state, started=task.started, exit=task.exit)
+            for id_, task in self._tasks.items()
+        ]
+
+    def find(self, task_id: TaskId) -> _Process | None:
+        return self._tasks.get(task_id)
+
+    async def call(self, task_id: TaskId, delay_s: float, work: Callable[[], None]) -> None:
+        """Do `work` after the delay, and after all that was asked before for this task.
+
+        When whoever asked is cancelled or dies meanwhile, it is done at once, or never.
+        """
+        at = max(self.world.now(), self._busy.get(task_id, 0.0) + 1e-6) + delay_s
+        self._busy[task_id] = at
+        done: asyncio.Future[None] = asyncio.Future()
+
+        def run() -> None:
+            try:
+                work()
+            except (Rejected, Retryable) as error:
+                if not done.done():
+                    done.set_exception(error)
+            else:
+                if not done.done():
+                    done.set_result(None)
+
+        def run_when_due() -> None:
+            if self._calls.pop(run, False):
+                run()
+
+        self._calls[run] = True
+        self.world.after(at - self.world.now(), run_when_due)
+        try:
+            await done
+        except asyncio.CancelledError:
+            if self._calls.pop(run, False) and self.dice.random() < 0.5:
+                run()
+            self._busy[task_id] = self.world.now()
+            raise
+
+    # ------------------------------------------------------------------------------- what is done
+
+    def prepare(self, assignment: Assignment) -> None:
+        if self.dice.random() < self.temper.prepare_error:
+            raise self._error("can't be prepared")
+        self.world.trace.note("engine", f"{self.machine} prepares {assignment.task.id}")
+        self._tasks.setdefault(assignment.task.id, _Process(assignment))
+
+    def start(self, task_id: TaskId) -> None:
+        task = self._tasks.get(task_id)
+        if task is None:
+            raise Rejected(f"task {task_id} is not prepared")
+        if task.started is not None:
+            return
+        if self.dice.random() < self.temper.start_error:
+            raise self._error("can't be started")
+        self.on_start(task.assignment)
+        self._next_pid += 1
+        task.state = HeldState.RUNNING
+        task.started = Started(pid=self._next_pid, started_ns=self._wall_ns())
+        self.world.trace.note("engine", f"{self.machine} starts {task_id}")
+        self._doom(task_id)
+
+    def signal(self, task_id: TaskId) -> None:
+        """Ask it to end; it does, or is killed when its grace is over."""
+        task = self._tasks.get(task_id)
+        if task is None or task.state is not HeldState.RUNNING or task.is_stopping:
+            return
+        task.is_stopping = True
+        self.on_signal(task.assignment)
+        self.world.trace.note("engine", f"{self.machine} signals {task_id}")
+        grace_s = task.assignment.spec.task.run.stop_grace_ns / SECOND_NS
+        if self.dice.random() < self.temper.ignores_signal:
+            self.world.after(grace_s, lambda: self._end(task_id, EXIT_KILLED, "killed"))
+        else:
+            delay_s = min(grace_s, self.dice.expovariate(1.0 / 0.1))
+            self.world.after(delay_s, lambda: self._end(task_id, 0, ""))
+
+    def remove(self, task_id: TaskId) -> None:
+        task = self._tasks.get(task_id)
+        if task is not None and task.state is HeldState.RUNNING:
+            raise Retryable(f"task {task_id} still runs")
+        if self._tasks.pop(task_id, None) is not None:
+            self.world.trace.note("engine", f"{self.machine} removes {task_id}")
+
+    def turn_bad(self, temper: EngineTemper) -> None:
+        """From now on tasks behave like this, those that run already, too."""
+        self.temper = temper
+        for task_id in sorted(self.running()):
+            self._doom(task_id)
+
+    def _doom(self, task_id: TaskId) -> None:
+        if self.temper.crash_rate:
+            life_s = self.dice.expovariate(self.temper.crash_rate)
+            self.world.after(life_s, lambda: self._crash(task_id))
+
+    def _crash(self, task_id: TaskId) -> None:
+        if self.temper.crash_rate and task_id in self.running():
+            self.world.trace.fault("task_crash", f"{self.machine} {task_id}")
+            self._end(task_id, self.dice.choice((0, 1, 139)), "crashed")
+
+    def _end(self, task_id: TaskId, exit_code: int, reason: str) -> None:
+        task = self._tasks.get(task_id)
+        if task is None or task.state is not HeldState.RUNNING:
+            return
+        task.state = HeldState.ENDED
+        task.exit = Exit(exit_code=exit_code, ended_ns=self._wall_ns(), reason=reason)
+        self.world.trace.note("engine", f"{self.machine} {task_id} ended {exit_code}")
+        ended, task.ended = task.ended, []
+        for waiter in ended:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _error(self, text: str) -> Exception:
+        self.world.trace.fault("engine_error", f"{self.machine} {text}")
+        return Rejected(text) if self.dice.random() < self.temper.is_final else Retryable(text)
+
+    def _wall_ns(self) -> int:
+        return EPOCH_NS + int(self.world.now() * 1e9)
+
+    def delay_s(self) -> float:
+        """How long the next call takes; at times so long that it seems to hang."""
+        if self.dice.random() < self.temper.hang:
+            self.world.trace.fault("engine_hang", self.machine)
+            return self.dice.uniform(1.0, 20.0)
+        return self.dice.expovariate(1.0 / self.temper.mean_call_s)
+
+
+class FakeEngine:
+    """One agent's engine; the processes are its host's."""
+
+    name = "process"
+
+    def __init__(self, host: EngineHost) -> None:
+        self._host = host
+
+    async def prepare(self, assignment: Assignment, node: NodeFacts) -> None:
+        host = self._host
+        await host.call(assignment.task.id, host.delay_s(), lambda: host.prepare(assignment))
+
+    async def start(self, task_id: TaskId) -> Started:
+        host = self._host
+        await host.call(task_id, host.delay_s(), lambda: host.start(task_id))
+        task = host.find(task_id)
+        if task is None or task.started is None:
+            raise Retryable(f"task {task_id} was removed meanwhile")
+        return task.started
+
+    async def wait(self, task_id: TaskId) -> Exit:
+        task = self._host.find(task_id)
+        if task is None or task.started is None:
+            raise Rejected(f"task {task_id} was never started")
+        await self._ended(task)
+        assert task.exit is not None
+        return task.exit
+
+    async def stop(self, task_id: TaskId) -> None:
+        host = self._host
+        await host.call(task_id, 0.0, lambda: host.signal(task_id))
+        task = host.find(task_id)
+        if task is not None:
+            await self._ended(task)
+
+    async def remove(self, task_id: TaskId) -> None:
+        host = self._host
+        await host.call(task_id, host.delay_s(), lambda: host.remove(task_id))
+
+    async def probe(self, task_id: TaskId, health: HealthCheck) -> str | None:
+        host = self._host
+        await host.call(task_id, min(host.delay_s(), health.timeout_ns / 1e9), lambda: None)
+        return "sick" if host.dice.random() < host.temper.sick else None
+
+    async def held(self) -> list[Held]:
+        return self._host.held()
+
+    async def logs(self, task_id: TaskId, limit_bytes: int) -> bytes:
+        return b""
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+    async def _ended(self, task: _Process) -> None:
+        while task.state is HeldState.RUNNING:
+            waiter: asyncio.Future[None] = asyncio.Future()
+            task.ended.append(waiter)
+            await waiter
