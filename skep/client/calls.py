@@ -6,7 +6,7 @@ request, so that repeating a call whose answer was lost does nothing twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from skep.api import codec
@@ -20,7 +20,7 @@ from skep.client.errors import (
 )
 from skep.client.seams import Seams
 from skep.domain.base import Struct
-from skep.env import CallError, Channel, Code, Rejected, Stream
+from skep.env import CallError, Code, Rejected, Stream
 
 SERVICE = "skep.v1.Control"
 
@@ -62,12 +62,13 @@ class Caller:
         rounds = _Rounds(self, deadline_s)
         while True:
             left_s = await rounds.next_attempt()
+            turn = self._turn
             try:
-                channel = self._channel()
+                channel = self._channels[turn]
                 got = await channel.call(f"{SERVICE}/{method}", data, deadline_s=left_s)
                 return codec.decode(answer, got)
             except CallError as error:
-                self._judge(error, rounds)
+                self._judge(turn, error, rounds)
             except Rejected as error:
                 raise ServerError(f"the answer to {method} can't be read: {error}") from None
 
@@ -77,12 +78,13 @@ class Caller:
         rounds = _Rounds(self, None)
         while True:
             left_s = await rounds.next_attempt()
+            turn = self._turn
             try:
-                stream = await self._channel().open(f"{SERVICE}/{method}", deadline_s=left_s)
+                stream = await self._channels[turn].open(f"{SERVICE}/{method}", deadline_s=left_s)
                 await stream.send(data)
                 return stream
             except CallError as error:
-                self._judge(error, rounds)
+                self._judge(turn, error, rounds)
 
     def turn_away(self) -> None:
         """The present manager failed; the next attempt goes to the next one."""
@@ -95,13 +97,10 @@ class Caller:
             problem = f"the request can't be sent: {error}"
             raise InvalidArgument(problem, {"field": error.field}) from None
 
-    def _channel(self) -> Channel:
-        return self._channels[self._turn]
-
-    def _judge(self, error: CallError, rounds: _Rounds) -> None:
+    def _judge(self, turn: int, error: CallError, rounds: _Rounds) -> None:
         if error.code not in _NOTHING_DONE and error.code not in _PERHAPS_DONE:
             raise from_call(error)
-        rounds.failed(error)
+        rounds.failed(self._addresses[turn], error)
         if error.code is not Code.RESOURCE_EXHAUSTED:
             self.turn_away()
 
@@ -120,6 +119,7 @@ class _Rounds:
         self._ends = caller.clock.now() + self._budget_s
         self._failures = 0
         self._last: CallError | None = None
+        self._by_address: dict[str, CallError] = {}
         self._is_perhaps_done = False
 
     async def next_attempt(self) -> float:
@@ -136,20 +136,49 @@ class _Rounds:
             raise self._given_up()
         return min(left_s, ATTEMPT_LIMIT_S)
 
-    def failed(self, error: CallError) -> None:
-        """Note how an attempt failed."""
+    def failed(self, address: str, error: CallError) -> None:
+        """Note how an attempt at one manager failed."""
         self._failures += 1
-        self._last = error
+        self._last = self._by_address[address] = error
         self._is_perhaps_done |= error.code in _PERHAPS_DONE
 
     def _given_up(self) -> ClientError:
-        where = ", ".join(self._caller.addresses)
-        why = f" (last: {self._last.message})" if self._last else ""
+        managers = self._caller.addresses
+        where = ", ".join(managers)
+        told = told_by_managers(managers, self._by_address)
+        why = told or (f"last: {self._last.message}" if self._last else "")
         if self._is_perhaps_done:
-            return OutcomeUnknown(
-                f"no manager at {where} said within {self._budget_s:g} s whether it was done{why}"
-            )
-        return Unavailable(
-            f"no manager at {where} took the call within {self._budget_s:g} s{why}",
-            self._last.details if self._last else None,
+            problem = f"no manager at {where} said within {self._budget_s:g} s whether it was done"
+            return OutcomeUnknown(f"{problem} ({why})" if why else problem)
+        if not told:
+            problem = f"no manager at {where} took the call within {self._budget_s:g} s"
+            told = f"{problem} ({why})" if why else problem
+        return Unavailable(told, self._last.details if self._last else None)
+
+
+def told_by_managers(managers: Sequence[str], failures: Mapping[str, CallError]) -> str:
+    """What the managers that answer say, and which don't answer; "" when none answers. `failures`
+    are the last ones by address. A refused connection says less than a manager's own words,
+    whichever of the two came last."""
+    answered = {at: e for at, e in failures.items() if not _is_of_transport(at, e)}
+    if not answered:
+        return ""
+    at, error = next(reversed(answered.items()))
+    words = error.message.removesuffix("; try again")
+    if any(_is_of_transport(other, error) for other in managers):
+        # It passed the call on to the manager that it thinks leads.
+        words = f"can't reach the manager that leads ({words})"
+    told = f"{at} answers, but {words}"
+    silent = [other for other in managers if other in failures and other not in answered]
+    if silent:
+        told += (
+            f"; {len(silent)} of {len(managers)} managers can't be reached ({', '.join(silent)})"
         )
+    if 2 * len(silent) >= len(managers):
+        told += ": a majority is needed"
+    return told
+
+
+def _is_of_transport(address: str, error: CallError) -> bool:
+    """Whether nobody at `address` said this: transports begin their own words with the address."""
+    return error.message.startswith((f"{address}:", f"{address} "))

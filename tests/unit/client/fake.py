@@ -99,13 +99,15 @@ class FakeStream:
 
 @dataclass
 class FakeNetwork:
-    """A Transport. `down` refuse; `hung` never answer; `losing` do it and lose the answer."""
+    """A Transport. `down` refuse; `hung` never answer; `losing` do it and lose the answer;
+    `leaderless` answer that they can't, but for stale reads."""
 
     control: FakeControl
     clock: FakeClock
     down: set[str] = field(default_factory=set)
     hung: set[str] = field(default_factory=set)
     losing: set[str] = field(default_factory=set)
+    leaderless: dict[str, str] = field(default_factory=dict)
     calls: list[tuple[str, str, bytes]] = field(default_factory=list)
 
     async def listen(self, address: str, service: Served) -> Listener:
@@ -129,6 +131,8 @@ class FakeChannel:
         if self.address in network.hung:
             network.clock.time += deadline_s
             raise CallError(Code.DEADLINE_EXCEEDED, f"{self.address}: deadline exceeded")
+        if self.address in network.leaderless and not is_stale_read(method, request):
+            raise CallError(Code.UNAVAILABLE, network.leaderless[self.address])
         answer = network.control.serve(method.rpartition("/")[2], request)
         if self.address in network.losing:
             raise CallError(Code.UNKNOWN, f"{self.address}: connection lost")
@@ -143,6 +147,11 @@ class FakeChannel:
 
     async def close(self) -> None:
         pass
+
+
+def is_stale_read(method: str, request: bytes) -> bool:
+    handler = getattr(FakeControl, f"on_{method.rpartition('/')[2]}")
+    return bool(getattr(codec.decode(get_type_hints(handler)["q"], request), "is_stale", False))
 
 
 def no_such(kind: str, ref: str) -> CallError:

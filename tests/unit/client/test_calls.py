@@ -77,6 +77,55 @@ def test_no_manager_at_all_is_unavailable_after_the_deadline() -> None:
     assert len(world.transport.calls) < 100
 
 
+NO_LEADER = "no manager leads at the moment; try again"
+
+
+@pytest.mark.parametrize(
+    ("down", "words", "says"),
+    [
+        (
+            {M1, M2},
+            NO_LEADER,
+            f"{M3} answers, but no manager leads at the moment; 2 of 3 managers can't be reached "
+            f"({M1}, {M2}): a majority is needed",
+        ),
+        (set(), NO_LEADER, f"{M3} answers, but no manager leads at the moment"),
+        (
+            {M1},
+            f"{M1}: failed to connect",
+            f"{M3} answers, but can't reach the manager that leads ({M1}: failed to connect); "
+            f"1 of 3 managers can't be reached ({M1})",
+        ),
+    ],
+)
+def test_what_a_manager_says_counts_more_than_a_refused_connection(
+    down: set[str], words: str, says: str
+) -> None:
+    world = seams()
+    world.transport.down = down
+    world.transport.leaderless = dict.fromkeys(ADDRESSES, words)
+
+    async def script(cluster: Cluster) -> None:
+        with pytest.raises(Unavailable) as caught:
+            await cluster.nodes.list()
+        assert str(caught.value) == says
+
+    run(world, script)
+
+
+def test_one_address_of_many_says_nothing_of_a_majority() -> None:
+    world = seams()
+    world.transport.leaderless = {M1: NO_LEADER}
+
+    async def go() -> None:
+        async with connect([M1], seams=world, deadline_s=1.0) as cluster:
+            with pytest.raises(Unavailable) as caught:
+                await cluster.nodes.list()
+        assert str(caught.value) == f"{M1} answers, but no manager leads at the moment"
+
+    asyncio.run(go())
+
+
 def test_a_lost_answer_is_asked_for_again_under_the_same_request_id() -> None:
     world = seams()
     world.transport.losing = {M1}
