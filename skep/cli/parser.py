@@ -104,6 +104,14 @@ def _shows(command: Parser) -> Parser:
     return command
 
 
+def _may_be_stale(command: Parser) -> Parser:
+    """For reads that are worth something without a quorum."""
+    command.add_argument(
+        "--stale", action="store_true", help="what any manager that answers has, perhaps outdated"
+    )
+    return command
+
+
 def _waits(command: Parser) -> Parser:
     """Options of commands that wait for what they asked for."""
     command.add_argument("-d", "--detach", action="store_true", help="don't wait")
@@ -172,7 +180,7 @@ def _named(command: Parser) -> None:
 
 def _add_node(commands: Subparsers) -> None:
     node = _group(commands, "node", "the machines of a cluster")
-    _reaches(_shows(_command(node, "ls", "node.ls", "list nodes")))
+    _may_be_stale(_reaches(_shows(_command(node, "ls", "node.ls", "list nodes"))))
     inspect = _reaches(_command(node, "inspect", "node.inspect", "show all there is about nodes"))
     _inspects(inspect)
     ps = _reaches(_shows(_command(node, "ps", "node.ps", "list the tasks of nodes")))
@@ -194,10 +202,11 @@ def _inspects(command: Parser) -> None:
 
 def _add_service(commands: Subparsers) -> None:
     service = _group(commands, "service", "what a cluster keeps running")
-    _reaches(_shows(_command(service, "ls", "service.ls", "list services")))
+    _may_be_stale(_reaches(_shows(_command(service, "ls", "service.ls", "list services"))))
     _inspects(_reaches(_command(service, "inspect", "service.inspect", "show all about services")))
     ps = _reaches(_shows(_command(service, "ps", "service.ps", "list services' tasks, ended too")))
     ps.add_argument("refs", nargs="+", metavar="SERVICE")
+    _may_be_stale(ps)
 
     create = _command(service, "create", "service.create", "create a service")
     _waits(_reaches(create))
@@ -272,7 +281,7 @@ def _add_stack(commands: Subparsers) -> None:
     )
     deploy.add_argument("--prune", action="store_true", help="remove services no longer named")
     deploy.add_argument("name", nargs="?", default="", metavar="STACK", help="default: its name:")
-    _reaches(_shows(_command(stack, "ls", "stack.ls", "list stacks")))
+    _may_be_stale(_reaches(_shows(_command(stack, "ls", "stack.ls", "list stacks"))))
     ps = _reaches(_shows(_command(stack, "ps", "stack.ps", "list a stack's tasks, ended too")))
     ps.add_argument("name", metavar="STACK")
     services = _reaches(

@@ -12,7 +12,7 @@ from skep import client
 from skep.cli.errors import Exit, Failure
 from skep.cli.local import cluster as local
 from skep.cli.local import core
-from skep.cli.output import Progress
+from skep.cli.output import Progress, note
 from skep.client import Cluster
 from skep.domain.control import ServiceView
 
@@ -51,7 +51,15 @@ def run(options: argparse.Namespace, script: Script) -> None:
         async with client.connect(where, deadline_s=CALL_DEADLINE_S) as cluster:
             await script(cluster)
 
-    asyncio.run(go())
+    try:
+        asyncio.run(go())
+    except client.Unavailable as error:
+        if not error.answered or getattr(options, "stale", True):
+            raise
+        hint = "--stale shows what it has"
+        raise Failure(f"{error}; {hint}", Exit.UNREACHABLE) from None
+    if getattr(options, "stale", False):
+        note("skep: note: this is what one manager has; it may be outdated")
 
 
 async def converge(

@@ -145,24 +145,25 @@ class _Rounds:
     def _given_up(self) -> ClientError:
         managers = self._caller.addresses
         where = ", ".join(managers)
-        told = told_by_managers(managers, self._by_address)
+        answered, told = told_by_managers(managers, self._by_address)
         why = told or (f"last: {self._last.message}" if self._last else "")
         if self._is_perhaps_done:
             problem = f"no manager at {where} said within {self._budget_s:g} s whether it was done"
             return OutcomeUnknown(f"{problem} ({why})" if why else problem)
-        if not told:
-            problem = f"no manager at {where} took the call within {self._budget_s:g} s"
-            told = f"{problem} ({why})" if why else problem
-        return Unavailable(told, self._last.details if self._last else None)
+        details = dict(self._last.details) if self._last else {}
+        if answered:
+            return Unavailable(told, details | {"answered": answered})
+        problem = f"no manager at {where} took the call within {self._budget_s:g} s"
+        return Unavailable(f"{problem} ({why})" if why else problem, details)
 
 
-def told_by_managers(managers: Sequence[str], failures: Mapping[str, CallError]) -> str:
-    """What the managers that answer say, and which don't answer; "" when none answers. `failures`
-    are the last ones by address. A refused connection says less than a manager's own words,
-    whichever of the two came last."""
+def told_by_managers(managers: Sequence[str], failures: Mapping[str, CallError]) -> tuple[str, str]:
+    """A manager that answers, and what it says with who doesn't answer; ("", "") when none does.
+    `failures` are the last ones by address. A refused connection says less than a manager's own
+    words, whichever of the two came last."""
     answered = {at: e for at, e in failures.items() if not _is_of_transport(at, e)}
     if not answered:
-        return ""
+        return "", ""
     at, error = next(reversed(answered.items()))
     words = error.message.removesuffix("; try again")
     if any(_is_of_transport(other, error) for other in managers):
@@ -176,7 +177,7 @@ def told_by_managers(managers: Sequence[str], failures: Mapping[str, CallError])
         )
     if 2 * len(silent) >= len(managers):
         told += ": a majority is needed"
-    return told
+    return at, told
 
 
 def _is_of_transport(address: str, error: CallError) -> bool:

@@ -49,6 +49,11 @@ class PermissionDenied(ClientError):
 class Unavailable(ClientError):
     """No manager could take the call before the deadline. Nothing was done; try again later."""
 
+    @property
+    def answered(self) -> str:
+        """The address of a manager that answers, though it can't take the call; empty if none."""
+        return self.details.get("answered", "")
+
 
 class OutcomeUnknown(ClientError):
     """The call may or may not have been done: an answer was lost, and no manager could be asked

@@ -15,7 +15,7 @@ def ls(options: argparse.Namespace) -> None:
     """List nodes."""
 
     async def script(cluster: Cluster) -> None:
-        found = await cluster.nodes.snapshot()
+        found = await cluster.nodes.snapshot(is_stale=options.stale)
         shown = [rows.node_row(node, found.leader_id) for node in found.nodes]
         columns: output.Columns[rows.NodeRow] = (
             ("ID", lambda row: row.id if options.no_trunc else output.short_id(row.id)),

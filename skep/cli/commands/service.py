@@ -16,7 +16,7 @@ def ls(options: argparse.Namespace) -> None:
     """List services."""
 
     async def script(cluster: Cluster) -> None:
-        show_services(await cluster.services.list(), options)
+        show_services(await cluster.services.list(is_stale=options.stale), options)
 
     session.run(options, script)
 
@@ -27,8 +27,10 @@ def ps(options: argparse.Namespace) -> None:
     async def script(cluster: Cluster) -> None:
         tasks: list[Task] = []
         for ref in options.refs:
-            service = (await cluster.services.get(ref)).service
-            tasks += await cluster.tasks.list(service=service.id, is_all=True)
+            view = await cluster.services.get(ref, is_stale=options.stale)
+            tasks += await cluster.tasks.list(
+                service=view.service.id, is_all=True, is_stale=options.stale
+            )
         await show_tasks(cluster, tasks, options)
 
     session.run(options, script)

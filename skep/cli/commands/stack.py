@@ -56,7 +56,8 @@ def ls(options: argparse.Namespace) -> None:
             ("SERVICES", lambda row: str(row.services)),
             ("REVISION", lambda row: str(row.revision)),
         )
-        shown = [rows.stack_row(stack) for stack in await cluster.stacks.list()]
+        found = await cluster.stacks.list(is_stale=options.stale)
+        shown = [rows.stack_row(stack) for stack in found]
         output.show(shown, columns, shape=options.format, key="name" if options.quiet else None)
 
     session.run(options, script)

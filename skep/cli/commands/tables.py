@@ -36,7 +36,8 @@ def _service_status(row: rows.ServiceRow) -> str:
 
 async def show_tasks(cluster: Cluster, tasks: Sequence[Task], options: argparse.Namespace) -> None:
     """Tasks by slot, the newest first; older ones of a slot behind a mark, as Docker does."""
-    names: dict[str, str] = {node.id: node.name for node in await cluster.nodes.list()}
+    nodes = await cluster.nodes.list(is_stale=getattr(options, "stale", False))
+    names: dict[str, str] = {node.id: node.name for node in nodes}
     now_s = time.time()
     columns: output.Columns[rows.TaskRow] = (
         ("ID", lambda row: row.id if options.no_trunc else output.short_id(row.id)),

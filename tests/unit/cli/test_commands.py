@@ -306,6 +306,22 @@ def test_no_manager_is_unreachable(shell: Shell) -> None:
     assert "see whether its managers run: skep local ls" in shell.err
 
 
+def test_without_a_quorum_what_one_manager_has_can_be_seen(shell: Shell) -> None:
+    shell.skep("service create --name web -- serve")
+    shell.skep(f"stack deploy -d -c {shell.file(STACK)}")
+    no_leader = "no manager leads at the moment; try again"
+    shell.world.transport.down = set(fake.ADDRESSES[:2])
+    shell.world.transport.leaderless = {fake.M3: no_leader}
+    for line in ("node ls", "service ls", "service ps web", "stack ls"):
+        assert shell.skep(line) == 4
+        assert f"{fake.M3} answers, but no manager leads at the moment; 2 of 3" in shell.err
+        assert shell.err.endswith("; --stale shows what it has\n")
+        assert shell.skep(f"{line} --stale") == 0
+        assert len(shell.out.splitlines()) > 1
+        assert shell.err == "skep: note: this is what one manager has; it may be outdated\n"
+    assert shell.skep("service rm web --stale") == 2
+
+
 def test_without_a_cluster_the_next_step_is_told(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
