@@ -224,7 +224,9 @@ class SimCluster:
         slot = (task.service_id, task.slot)
         for other in self.workers:
             for running in other.host.assignments():
-                if (running.task.service_id, running.task.slot) == slot:
+                is_same = (running.task.service_id, running.task.slot) == slot
+                # A task that is to be removed holds its slot no longer.
+                if is_same and not self.judge.is_removed(running.task.id):
                     self.doubles.append(f"{self.world.now():.3f} {task.name} {running.task.id}")
 
     def _signalled(self, worker: Worker, assignment: Assignment) -> None:

@@ -101,6 +101,11 @@ class Judge:
         if is_unwanted and task is not None and task.is_wanted:
             self._fail(f"{node_id} ends {task_id} ({task.name}), which is still wanted")
 
+    def is_removed(self, task_id: TaskId) -> bool:
+        """Whether a task is gone from the store, or is to go."""
+        task = self._newest.get(Task, task_id) if self._newest is not None else None
+        return task is None or task.desired_state is DesiredState.REMOVE
+
     def _judge(self, change: Change, tables: Tables) -> None:
         row, old = change.row, change.old
         is_removed = tables.get(type(row), row.id) is None

@@ -89,7 +89,8 @@ def main() -> int:
     logging.basicConfig(level=logging.CRITICAL)
     names = [chosen.scenario] if chosen.scenario else sorted(SCENARIOS)
     if chosen.seed is None:
-        return min(run_for(names, chosen.minutes, chosen.seed0 or fresh_seed()), 1)
+        seed0 = fresh_seed() if chosen.seed0 is None else chosen.seed0
+        return min(run_for(names, chosen.minutes, seed0), 1)
     for name in names:
         try:
             report = simulate(name, scenario(name), chosen.seed, is_full_trace=chosen.trace)

@@ -6,6 +6,7 @@ what the cluster must hold at the end is known exactly.
 
 from __future__ import annotations
 
+import contextlib
 from random import Random
 from typing import TypeVar
 
@@ -14,7 +15,11 @@ from skep.client.errors import AlreadyExists, NotFound, OutcomeUnknown, Unavaila
 from skep.domain.base import SECOND_NS, Struct, pairs, replace
 from skep.domain.control import (
     CreateServiceRequest,
+    DeployStackRequest,
+    DeployStackResponse,
     GetRequest,
+    ListTasksRequest,
+    ListTasksResponse,
     RemoveRequest,
     RemoveResponse,
     ServiceView,
@@ -29,6 +34,7 @@ from skep.domain.spec import (
     RestartPolicy,
     RunSpec,
     ServiceSpec,
+    StackSpec,
     TaskSpec,
 )
 from skep.env import Env
@@ -39,6 +45,7 @@ R = TypeVar("R", bound=Struct)
 CALL_DEADLINE_S = 8.0
 # Small enough that all of it fits on a single worker, so that the end is always reachable.
 SERVICES_LIMIT = 4
+STACK = "stack"
 REPLICAS_LIMIT = 5
 MILLI_CPU_NANO = 1_000_000
 
@@ -82,8 +89,12 @@ class Operator:
             await self._create(caller)
         elif draw < 0.85:
             await self._update(caller)
-        elif draw < 0.92:
+        elif draw < 0.89:
             await self._remove(caller)
+        elif draw < 0.92:
+            await self._give_up_task(caller)
+        elif draw < 0.96:
+            await self._deploy(caller)
         else:
             await self._drain(caller)
 
@@ -118,6 +129,32 @@ class Operator:
         view = await self._read(caller, name)
         if view is not None and not view.service.is_removing:
             self._world.problem(f"violation: {name} is read as kept after it was removed")
+
+    async def _give_up_task(self, caller: Caller) -> None:
+        """One task is to go; its slot gets another one, so nothing changes in the end."""
+        listed = await self._insist(caller, "ListTasks", ListTasksRequest(), ListTasksResponse)
+        if listed.tasks:
+            task_id = self._dice.choice([task.id for task in listed.tasks])
+            request = RemoveRequest(request_id=caller.ids.new_id(), ref=task_id)
+            with contextlib.suppress(NotFound):
+                await self._insist(caller, "RemoveTask", request, RemoveResponse)
+
+    async def _deploy(self, caller: Caller) -> None:
+        """A stack with one new service, some of those it had, and no others."""
+        self._serial += 1
+        had = sorted(name for name in self.wanted if name.startswith(STACK))
+        kept = [self.wanted[name] for name in had if self._dice.random() < 0.5]
+        services = (*kept, self._spec(f"{STACK}_{self._serial}"))
+        request = DeployStackRequest(
+            request_id=caller.ids.new_id(),
+            spec=StackSpec(name=STACK, services=services),
+            is_prune=True,
+        )
+        await self._insist(caller, "DeployStack", request, DeployStackResponse)
+        for name in had:
+            del self.wanted[name]
+        self.wanted.update((spec.name, spec) for spec in services)
+        self.acknowledged += 1
 
     async def _drain(self, caller: Caller) -> None:
         name = self._dice.choice(self._workers)

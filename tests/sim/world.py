@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
 
@@ -323,8 +323,3 @@ def _story(name: str, seed: int, worlds: list[World], error: Exception) -> str:
         text += [f"noted: {problem}" for problem in world.problems()[:PROBLEMS_SHOWN]]
     text.append(f"replay: python -m tests.sim.long --scenario {name} --seed {seed}")
     return "\n".join(text)
-
-
-def with_turn(env: Env, turn: Callable[[], Awaitable[None]]) -> Env:
-    """The same environment with another pace, for tests of a single actor."""
-    return replace(env, turn=turn)
