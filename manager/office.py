@@ -114,6 +114,10 @@ class Office(Actor[Leadership]):
         """Whether all netproxies have a service's endpoints; True where this isn't known."""
         return self._dispatcher is None or self._dispatcher.is_applied_everywhere(service_id)
 
+    def ingress_problems(self, service_name: str) -> tuple[str, ...]:
+        """What netproxies can't put in force of a service; empty where this isn't known."""
+        return () if self._dispatcher is None else self._dispatcher.ingress_problems(service_name)
+
     def netproxies_changed(self, progress: tuple[NetproxyProgress, ...]) -> None:
         """A netproxy that follows this very manager has moved on."""
         if self._dispatcher is not None:

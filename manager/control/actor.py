@@ -41,7 +41,7 @@ from skep.env import CallError, CallHandler, Channel, Code, Env, Rejected, Retry
 from skep.manager.control.core import nodes, services, stacks
 from skep.manager.control.core.find import find
 from skep.manager.control.core.views import select_tasks, service_view
-from skep.manager.store.actor import NotLeading, OutcomeUnknown, Store
+from skep.manager.store.actor import NotLeading, Store
 from skep.manager.store.core.transaction import Transaction
 
 log = logging.getLogger(__name__)
@@ -80,6 +80,10 @@ class Leadership(Protocol):
 
     def is_applied_everywhere(self, service_id: ServiceId) -> bool:
         """Whether all netproxies have a service's endpoints; True where this isn't known."""
+        ...
+
+    def ingress_problems(self, service_name: str) -> tuple[str, ...]:
+        """What netproxies can't put in force of a service; empty where this isn't known."""
         ...
 
 
@@ -165,8 +169,6 @@ class Control:
             except NotLeading:
                 # Nothing was done; the client tries again, and by then somebody leads.
                 raise CallError(Code.UNAVAILABLE, "leadership has just changed") from None
-            except OutcomeUnknown as error:
-                raise CallError(Code.UNKNOWN, str(error)) from None
             except Retryable as error:
                 raise CallError(
                     Code.RESOURCE_EXHAUSTED, str(error), {"retry-after-ms": "200"}
@@ -216,6 +218,9 @@ class Control:
 
     def _view(self, service: Service) -> ServiceView:
         view = service_view(self._store.tables, service)
+        problems = self._leadership.ingress_problems(service.name)
+        if problems:
+            return replace(view, is_converged=False, problems=(*problems, *view.problems))
         if view.is_converged and not self._leadership.is_applied_everywhere(service.id):
             return replace(view, is_converged=False)
         return view

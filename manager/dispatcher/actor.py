@@ -237,6 +237,15 @@ class Dispatcher(Actor[Tick]):
         version = self._feed.changed_at(service_id)
         return self._drain.applied_everywhere(self.env.now(), self._netproxy_nodes(), version)
 
+    def ingress_problems(self, service_name: str) -> tuple[str, ...]:
+        """What netproxies can't put in force of a service, each with its node's name."""
+        found = []
+        for node_id, errors in self._drain.errors_about(self.env.now(), service_name).items():
+            node = self._store.tables.get(Node, node_id)
+            name = node_id if node is None else node.name
+            found += [f"{name}: {error}" for error in errors]
+        return tuple(sorted(found))
+
     def _netproxy_nodes(self) -> list[NodeId]:
         return [
             node.id

@@ -67,7 +67,9 @@ class EndpointServer:
     def progress(self) -> tuple[NetproxyProgress, ...]:
         """How far the netproxies on this manager are."""
         return tuple(
-            NetproxyProgress(node_id=follower.node_id, version=follower.applied)
+            NetproxyProgress(
+                node_id=follower.node_id, version=follower.applied, errors=follower.errors
+            )
             for follower in self._followers.values()
         )
 
@@ -121,6 +123,7 @@ class EndpointServer:
                 if applied.errors != follower.errors:
                     follower.errors = applied.errors
                     log.warning("netproxy=%s errors=%s", follower.node_id, list(applied.errors))
+                    self.on_progress()
                 if applied.version != follower.applied:
                     follower.applied = applied.version
                     self.on_progress()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from skep.domain.base import SECOND_NS
-from skep.env import Env, Fatal, Rejected, Retryable
+from skep.env import CallError, Code, Env, Fatal, Rejected, Retryable
 from skep.manager.raft.core.model import NotLeader, ProposalUnknown
 from skep.manager.store.core.command import (
     COMMAND_BYTES_LIMIT,
@@ -51,8 +51,11 @@ class Unsettled(Retryable):
     """Nothing was done: the outcome of an earlier write has to be known first."""
 
 
-class OutcomeUnknown(Exception):
+class OutcomeUnknown(CallError):
     """The write may or may not have been committed; a retry needs the same request id."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Code.UNKNOWN, message)
 
 
 class Consensus(Protocol):

@@ -129,7 +129,7 @@ class Relay:
         for port, service_name in self._tables.ports().items():
             address = (self._place.ingress_host, port)
             if address in wanted:
-                errors.append(f"port {port} ({service_name}): it is this node's mesh port")
+                errors.append(f"{service_name}: port {port}: it is this node's mesh port")
             else:
                 wanted[address] = (service_name, partial(self._ingress_client, port))
         for address in self._acceptors.keys() - wanted.keys():
@@ -141,7 +141,7 @@ class Relay:
             try:
                 self._acceptors[address] = Acceptor(self._loop, address, on_client)
             except OSError as error:
-                errors.append(f"port {address[1]} ({name}): {error.strerror or error}")
+                errors.append(f"{name}: port {address[1]}: {error.strerror or error}")
             else:
                 log.info("listener=%s state=open for=%s", show_address(address), name)
         return tuple(errors)

@@ -73,8 +73,7 @@ class Routing:
             for route in known.routes:
                 if (holder := routes.setdefault(route.published, route)) is not route:
                     problems[
-                        f"port {route.published}: {service.name} can't have it, "
-                        f"{holder.service_name} has it"
+                        f"{service.name}: port {route.published}: {holder.service_name} has it"
                     ] = None
         ordered = tuple(routes[published] for published in sorted(routes))
         return Desired(version=version, routes=ordered, problems=tuple(problems))

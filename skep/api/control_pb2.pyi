@@ -131,18 +131,20 @@ class ListServicesRequest(_message.Message):
     def __init__(self, stack: _Optional[str] = ..., is_stale: _Optional[bool] = ...) -> None: ...
 
 class ServiceView(_message.Message):
-    __slots__ = ("service", "running", "desired", "is_converged", "problems")
+    __slots__ = ("service", "running", "desired", "is_converged", "problems", "given_up")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     RUNNING_FIELD_NUMBER: _ClassVar[int]
     DESIRED_FIELD_NUMBER: _ClassVar[int]
     IS_CONVERGED_FIELD_NUMBER: _ClassVar[int]
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    GIVEN_UP_FIELD_NUMBER: _ClassVar[int]
     service: _objects_pb2.Service
     running: int
     desired: int
     is_converged: bool
     problems: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, service: _Optional[_Union[_objects_pb2.Service, _Mapping]] = ..., running: _Optional[int] = ..., desired: _Optional[int] = ..., is_converged: _Optional[bool] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
+    given_up: int
+    def __init__(self, service: _Optional[_Union[_objects_pb2.Service, _Mapping]] = ..., running: _Optional[int] = ..., desired: _Optional[int] = ..., is_converged: _Optional[bool] = ..., problems: _Optional[_Iterable[str]] = ..., given_up: _Optional[int] = ...) -> None: ...
 
 class ListServicesResponse(_message.Message):
     __slots__ = ("services", "version")
@@ -241,14 +243,16 @@ class WatchEvent(_message.Message):
     def __init__(self, version: _Optional[int] = ..., action: _Optional[_Union[WatchAction, str]] = ..., node: _Optional[_Union[_objects_pb2.Node, _Mapping]] = ..., service: _Optional[_Union[_objects_pb2.Service, _Mapping]] = ..., task: _Optional[_Union[_objects_pb2.Task, _Mapping]] = ..., stack: _Optional[_Union[_objects_pb2.Stack, _Mapping]] = ..., is_resync: _Optional[bool] = ...) -> None: ...
 
 class NetproxyProgress(_message.Message):
-    __slots__ = ("node_id", "version", "is_connected")
+    __slots__ = ("node_id", "version", "is_connected", "errors")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     IS_CONNECTED_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     version: int
     is_connected: bool
-    def __init__(self, node_id: _Optional[str] = ..., version: _Optional[int] = ..., is_connected: _Optional[bool] = ...) -> None: ...
+    errors: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, node_id: _Optional[str] = ..., version: _Optional[int] = ..., is_connected: _Optional[bool] = ..., errors: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ManagerReport(_message.Message):
     __slots__ = ("node_id", "applied_version", "netproxies")

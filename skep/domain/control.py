@@ -108,13 +108,15 @@ class ListServicesRequest(Struct, frozen=True, kw_only=True):
 
 class ServiceView(Struct, frozen=True, kw_only=True):
     """A service and how far reality has come. `running` counts healthy running tasks of the
-    present task revision; `is_converged` says that nothing else is left to do."""
+    present task revision; `given_up` slots whose last task ended and that the restart policy
+    doesn't try again; `is_converged` says that nothing else is left to do."""
 
     service: Service
     running: int = 0
     desired: int = 0
     is_converged: bool = False
     problems: tuple[str, ...] = ()
+    given_up: int = 0
 
 
 class ListServicesResponse(Struct, frozen=True, kw_only=True):
@@ -207,11 +209,13 @@ class WatchEvent(Struct, frozen=True, kw_only=True):
 
 
 class NetproxyProgress(Struct, frozen=True, kw_only=True):
-    """How far one node's netproxy is, as seen by the manager it follows."""
+    """How far one node's netproxy is, and what it can't put in force, as told to the manager it
+    follows."""
 
     node_id: NodeId
     version: int
     is_connected: bool = True
+    errors: tuple[str, ...] = ()
 
 
 class ManagerReport(Struct, frozen=True, kw_only=True):

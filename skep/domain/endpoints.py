@@ -64,7 +64,8 @@ class NetproxyHello(Struct, frozen=True, kw_only=True):
 
 
 class NetproxyApplied(Struct, frozen=True, kw_only=True):
-    """Everything up to `version` is in force on this node."""
+    """Everything up to `version` is in force on this node, but for `errors`: each begins with the
+    name of the service that it concerns, and a colon."""
 
     version: int
     errors: tuple[str, ...] = ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from skep.domain.base import SECOND_NS
 from skep.domain.spec import RestartCondition, RestartPolicy
 from skep.domain.states import TaskState
@@ -190,3 +192,20 @@ def test_a_task_that_is_done_is_left_alone(stage: Stage) -> None:
         0.0 web.1a to stop
         """,
     )
+
+
+@pytest.mark.parametrize(("delay_s", "attempts"), [(5, 6), (0, 6)])
+def test_what_is_rejected_is_not_tried_in_a_hot_loop(
+    stage: Stage, delay_s: int, attempts: int
+) -> None:
+    """A replacement is made ready while its delay still runs, and may be rejected at once."""
+    stage.create(spec(replicas=1, restart=RestartPolicy(delay_ns=delay_s * SECOND_NS)))
+    tried = set()
+    for _ in range(250):
+        stage.settle()
+        newest = max(stage.tasks(), key=lambda task: (task.created_ns, task.attempt))
+        tried.add(newest.id)
+        if not newest.is_terminal:
+            stage.fail("web.1", TaskState.REJECTED, "no such program")
+        stage.advance(0.1)
+    assert len(tried) == attempts

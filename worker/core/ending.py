@@ -71,4 +71,6 @@ def ending(state: TaskState, stop: Stop | None, exit_: Exit | None, lost: str = 
 def describe(exit_: Exit) -> str:
     """An exit for a person."""
     text = f"exit code {exit_.exit_code}"
-    return f"{text}: {exit_.reason}"[:ERROR_LIMIT] if exit_.reason else text
+    if not exit_.reason or exit_.reason == text:
+        return text
+    return f"{text}: {exit_.reason}"[:ERROR_LIMIT]

@@ -3,8 +3,9 @@
 One connection at a time. A manager that does not lead says who does; else the next address is
 tried, after a growing and jittered pause. Nothing of a connection that was given up counts any
 more: every event names the connection it belongs to. A session whose heartbeats stay unanswered
-for three periods is given up. Periods are counted by our own ticks, so that a worker that was
-stopped for a while (a debugger, a snapshot of its machine) doesn't blame the leader for it.
+for two periods is given up, before the leader's successor judges who is lost. Periods are counted
+by our own ticks, so that a worker that was stopped for a while (a debugger, a snapshot of its
+machine) doesn't blame the leader for it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 2.0
 # The leader writes the node to the store before it welcomes it; this allows for a slow disk.
 WELCOME_DEADLINE_S = 5.0
-MISSED_LIMIT = 3
+# A leader that is stuck is replaced within a second or two, and its successor judges who has not
+# registered 8 s later: by then, at most 6 s after the last answer, a worker is on its way.
+MISSED_LIMIT = 2
 # Two managers that each call the other the leader must not keep us busy.
 REDIRECT_LIMIT = 3
 

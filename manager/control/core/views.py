@@ -6,7 +6,7 @@ from skep.domain.base import replace
 from skep.domain.constraints import are_met
 from skep.domain.control import ListTasksRequest, ServiceView
 from skep.domain.objects import Availability, Node, NodeState, Service, Stack, Task
-from skep.domain.states import TaskState
+from skep.domain.states import DesiredState, TaskState
 from skep.manager.control.core.find import find
 from skep.manager.store.core.tables import View
 
@@ -34,7 +34,8 @@ def service_view(view: View, service: Service) -> ServiceView:
             and not service.is_removing
             and _has_its_ports(service)
         ),
-        problems=_problems(tasks),
+        problems=_problems(service, tasks),
+        given_up=_given_up(tasks),
     )
 
 
@@ -99,22 +100,27 @@ def _has_its_ports(service: Service) -> bool:
     )
 
 
-def _problems(tasks: tuple[Task, ...]) -> tuple[str, ...]:
-    """The newest word of each slot that is not well."""
-    newest: dict[int, Task] = {}
-    for task in sorted(tasks, key=lambda task: (task.created_ns, task.id)):
-        if task.status.error or not task.is_terminal:
-            newest[task.slot] = task
+def _given_up(tasks: tuple[Task, ...]) -> int:
+    """Slots whose newest task has ended, and that nobody tries again."""
+    return sum(1 for task in _newest(tasks).values() if task.is_terminal and not task.is_wanted)
+
+
+def _problems(service: Service, tasks: tuple[Task, ...]) -> tuple[str, ...]:
+    """The newest word of each slot that is not well. What went wrong under an older spec, or in a
+    slot that runs again, is history."""
+    present = tuple(task for task in tasks if task.revision == service.task_revision)
+    failed = _newest(tuple(task for task in present if task.is_terminal and task.status.error))
     found: dict[str, str] = {}
-    failed = {
-        task.slot: task
-        for task in sorted(tasks, key=lambda task: task.created_ns)
-        if task.is_terminal and task.status.error
-    }
-    for slot, task in newest.items():
+    for slot, task in _newest(present).items():
         if _is_up(task):
             continue
         error = task.status.error or (failed[slot].status.error if slot in failed else "")
         if error:
             found.setdefault(error, f"{task.name}: {error}")
     return tuple(found.values())[:PROBLEMS_LIMIT]
+
+
+def _newest(tasks: tuple[Task, ...]) -> dict[int, Task]:
+    """The newest task of each slot, but for those that are to be removed."""
+    kept = (task for task in tasks if task.desired_state is not DesiredState.REMOVE)
+    return {task.slot: task for task in sorted(kept, key=lambda task: (task.created_ns, task.id))}

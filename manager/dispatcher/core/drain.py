@@ -24,6 +24,7 @@ REPORT_VALID_S = 3.0
 class _Report:
     at: float
     versions: dict[NodeId, int]
+    errors: dict[NodeId, tuple[str, ...]]
 
 
 @dataclass(slots=True)
@@ -42,14 +43,21 @@ class DrainWatch:
         self, now: float, manager_id: NodeId, netproxies: Iterable[NetproxyProgress]
     ) -> None:
         """All netproxies that follow one manager, and what they have applied."""
+        netproxies = tuple(netproxies)
         versions = {each.node_id: each.version for each in netproxies if each.is_connected}
-        self._reports[manager_id] = _Report(now, versions)
+        errors = {each.node_id: each.errors for each in netproxies if each.is_connected}
+        self._reports[manager_id] = _Report(now, versions, errors)
         for node_id in versions:
             self._last_heard[node_id] = now
 
     def applied_everywhere(self, now: float, nodes: Iterable[NodeId], version: int) -> bool:
-        """Whether every netproxy on `nodes` that is alive has applied `version`."""
-        return all(self._is_past(now, node_id, version) for node_id in nodes)
+        """Whether every netproxy that is alive has applied `version`: those on `nodes`, and any
+        other that a manager reports, since a netproxy may follow before its node's worker has
+        registered."""
+        known = self.versions(now)
+        return all(version <= applied for applied in known.values()) and all(
+            self._is_given_up(now, node_id) for node_id in nodes if node_id not in known
+        )
 
     def versions(self, now: float) -> dict[NodeId, int]:
         """How far each netproxy is, for metrics."""
@@ -60,8 +68,17 @@ class DrainWatch:
                     found[node_id] = min(version, found.get(node_id, version))
         return found
 
-    def _is_past(self, now: float, node_id: NodeId, version: int) -> bool:
-        known = self.versions(now).get(node_id)
-        if known is not None:
-            return known >= version
+    def errors_about(self, now: float, service_name: str) -> dict[NodeId, tuple[str, ...]]:
+        """What netproxies can't put in force of one service, by node."""
+        prefix = f"{service_name}: "
+        found: dict[NodeId, tuple[str, ...]] = {}
+        for report in self._reports.values():
+            if now - report.at <= REPORT_VALID_S:
+                for node_id, errors in report.errors.items():
+                    mine = tuple(e.removeprefix(prefix) for e in errors if e.startswith(prefix))
+                    if mine:
+                        found[node_id] = mine
+        return found
+
+    def _is_given_up(self, now: float, node_id: NodeId) -> bool:
         return now - self._last_heard.get(node_id, self.started) > UNHEARD_GRACE_S

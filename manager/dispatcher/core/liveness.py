@@ -48,8 +48,9 @@ class Liveness:
         self._nodes: dict[NodeId, _Known] = {}
 
     def expect(self, now: float, node_id: NodeId) -> None:
-        """The database knows this node; it has a grace from now to be heard of."""
-        self._nodes.setdefault(node_id, _Known(now))
+        """The database knows this node; it has a grace from now to be heard of, and a period more:
+        it may have to notice first that the leader it had is stuck."""
+        self._nodes.setdefault(node_id, _Known(now + PERIOD_S))
 
     def forget(self, node_id: NodeId) -> None:
         """The node was removed from the cluster."""

@@ -31,6 +31,11 @@ STOP_MARGIN_NS = 30 * SECOND_NS
 END_OF_TIME_NS = 2**63 - 1
 
 
+# How soon a rejected task is tried again where the restart policy has no delay; doubled each time.
+REJECTED_PAUSE_NS = SECOND_NS
+REJECTED_PAUSE_LIMIT_NS = 30 * SECOND_NS
+
+
 @dataclass(frozen=True)
 class Scene:
     """What one pass sees: a service, its tasks, the nodes they are on, and the time."""
@@ -155,6 +160,11 @@ def _after_end(scene: Scene, history: list[Task], plan: Plan) -> None:
     new = _replacement(scene, history)
     if not old.is_wanted and new is None:
         return
+    is_restart = new is not None and new.attempt > old.attempt
+    if is_restart and old.start_at_ns is not None and scene.now_ns < old.start_at_ns:
+        # It failed while it was being made ready, before its own delay was over.
+        plan.wake(old.start_at_ns)
+        return
     decision = plan.decide()
     if old.is_wanted:
         decision.want(old, DesiredState.SHUTDOWN, f"ended: {old.status.state.value}")
@@ -183,6 +193,10 @@ def _replacement(scene: Scene, history: list[Task]) -> Task | None:
         return _successor(scene, history, attempt=old.attempt, start_at_ns=start_at_ns)
     if not _may_restart(scene, history):
         return None
+    if old.status.state is TaskState.REJECTED:
+        # What can't even be prepared costs next to nothing to try, and would be tried all the time.
+        pause_ns = min(REJECTED_PAUSE_NS << min(old.attempt, 5), REJECTED_PAUSE_LIMIT_NS)
+        later_ns = max(later_ns or 0, scene.now_ns + pause_ns)
     return _successor(scene, history, attempt=old.attempt + 1, start_at_ns=later_ns)
 
 

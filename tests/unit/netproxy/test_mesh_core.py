@@ -159,7 +159,7 @@ def test_a_port_not_yet_allocated_has_no_route_and_one_taken_twice_is_a_problem(
     assert build(NodeId("here"), 5, services, {}) == Desired(
         version=5,
         routes=(route("a", t2="here"),),
-        problems=("port 80: b can't have it, a has it",),
+        problems=("b: port 80: a has it",),
     )
 
 

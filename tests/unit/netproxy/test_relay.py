@@ -341,7 +341,7 @@ def test_a_port_that_is_taken_is_told_and_opened_once_it_is_free(loop: str) -> N
             await publish(manager, [a], complete(5, service(task), nodes=(a,)))
             conversation = await manager.follower("a")
             assert conversation.applied[-1].errors == (
-                f"port {PORT} (web): Address already in use",
+                f"web: port {PORT}: Address already in use",
             )
             other.close()
             await eventually(lambda: conversation.applied[-1].errors == ())
@@ -367,7 +367,7 @@ def test_listeners_follow_the_published_ports(loop: str) -> None:
             clash = service(published=7946)
             await publish(manager, [a], complete(7, clash, nodes=(a,)))
             [applied] = [x for x in (await manager.follower("a")).applied if x.version == 7]
-            assert applied.errors == ("port 7946 (web): it is this node's mesh port",)
+            assert applied.errors == ("web: port 7946: it is this node's mesh port",)
 
     run(loop, play())
 

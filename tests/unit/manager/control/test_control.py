@@ -45,9 +45,13 @@ class Leader:
     leader_address: str | None = None
     term: int = 1
     applied_everywhere: bool = True
+    cannot_open: tuple[str, ...] = ()
 
     def is_applied_everywhere(self, service_id: ServiceId) -> bool:
         return self.applied_everywhere
+
+    def ingress_problems(self, service_name: str) -> tuple[str, ...]:
+        return self.cannot_open
 
 
 @dataclass
@@ -259,6 +263,19 @@ def test_services_are_there_once_every_netproxy_knows() -> None:
             desk.leader.applied_everywhere = is_known
             seen = await desk.ask(LIST, ListServicesRequest(), ListServicesResponse)
             assert [each.is_converged for each in seen.services] == [is_known]
+
+    at_desk(body)
+
+
+def test_a_port_that_a_node_cannot_open_is_a_problem_of_its_service() -> None:
+    async def body(desk: Desk) -> None:
+        of = await desk.create("r1", replicas=0)
+        filled = with_ports(of)
+        await desk.store.update(lambda tx: tx.update(filled))
+        desk.leader.cannot_open = ("w2: port 80: Address already in use",)
+        (view,) = (await desk.ask(LIST, ListServicesRequest(), ListServicesResponse)).services
+        assert not view.is_converged
+        assert view.problems == ("w2: port 80: Address already in use",)
 
     at_desk(body)
 
