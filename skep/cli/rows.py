@@ -43,7 +43,8 @@ class PortRow(Row, frozen=True, kw_only=True):
 
 
 class ServiceRow(Row, frozen=True, kw_only=True):
-    """`running` counts the healthy tasks of the present spec."""
+    """`running` counts the healthy tasks of the present spec; `failed` says that the restart
+    policy tries no more."""
 
     id: str
     name: str
@@ -51,6 +52,7 @@ class ServiceRow(Row, frozen=True, kw_only=True):
     running: int
     desired: int
     converged: bool
+    failed: bool
     removing: bool
     image: str
     ports: list[PortRow]
@@ -123,7 +125,7 @@ def ports_of(service: Service) -> tuple[Port, ...]:
     return service.spec.ports if service.ports is None else service.ports
 
 
-def service_row(view: ServiceView) -> ServiceRow:
+def service_row(view: ServiceView, *, is_failed: bool) -> ServiceRow:
     """One service."""
     service = view.service
     return ServiceRow(
@@ -133,6 +135,7 @@ def service_row(view: ServiceView) -> ServiceRow:
         running=view.running,
         desired=view.desired,
         converged=view.is_converged,
+        failed=is_failed,
         removing=service.is_removing,
         image=service.spec.task.run.image,
         ports=[

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 
 from skep.client.calls import Caller
-from skep.client.errors import NotConverged, OutcomeUnknown, Unavailable
+from skep.client.errors import GivenUp, NotConverged, OutcomeUnknown, Unavailable
 from skep.client.objects import Nodes, Services, Stacks, Tasks
 from skep.client.seams import Seams
 from skep.client.watch import watch
@@ -22,6 +22,10 @@ DEADLINE_S = 30.0
 
 # Short enough to look immediate, long enough to cost a manager nothing.
 POLL_INTERVAL_S = 0.2
+
+# Between an update and the tasks that it makes, the last ones' end may still be what there is to
+# see; the managers need milliseconds for that, or a second where they change their leader.
+GIVEN_UP_HOLD_S = 1.0
 
 Progress = Callable[[tuple[ServiceView, ...]], None]
 
@@ -102,12 +106,14 @@ class Cluster:
         """Wait until these services (all of `stack`, all of the cluster) are as their specs say.
 
         `progress` is called with each new sight of them. Raises NotConverged, with what was seen
-        last, after `timeout_s`; NotFound when a service goes away meanwhile; Unavailable when no
-        manager answered all the time.
+        last, after `timeout_s`; GivenUp, without more waiting, when the restart policy of one
+        tries no more; NotFound when a service goes away meanwhile; Unavailable when no manager
+        answered all the time.
         """
         clock = self._caller.clock
         ends = clock.now() + timeout_s
         views: tuple[ServiceView, ...] = ()
+        lost_since: float | None = None
         while True:
             left_s = ends - clock.now()
             if left_s <= 0:
@@ -122,6 +128,12 @@ class Cluster:
                 progress(views)
             if all(view.is_converged for view in views):
                 return views
+            if not any(map(has_given_up, views)):
+                lost_since = None
+            elif lost_since is None:
+                lost_since = clock.now()
+            elif clock.now() - lost_since >= GIVEN_UP_HOLD_S:
+                raise GivenUp(_loss(views), views)
             await clock.sleep(min(POLL_INTERVAL_S, max(0.0, ends - clock.now())))
 
     async def wait_removed(self, names: Sequence[str], *, timeout_s: float) -> None:
@@ -147,6 +159,25 @@ class Cluster:
         if refs is None:
             return await self.services.list(stack=stack, deadline_s=deadline_s)
         return tuple([await self.services.get(ref, deadline_s=deadline_s) for ref in refs])
+
+
+def has_given_up(view: ServiceView) -> bool:
+    """Whether a service is as far as its restart policy lets it come, but not as its spec says."""
+    is_stuck = view.given_up > 0 and view.running + view.given_up >= view.desired
+    return is_stuck and not view.is_converged and not view.service.is_removing
+
+
+def _loss(views: tuple[ServiceView, ...]) -> str:
+    rows = []
+    for view in views:
+        if has_given_up(view) and view.problems:
+            problems = "; ".join(view.problems)
+            rows.append(f"{view.service.name}: gave up after its last restart: {problems}")
+        elif has_given_up(view):
+            rows.append(
+                f"{view.service.name}: ended, and its restart policy doesn't start it again"
+            )
+    return ", ".join(rows)
 
 
 def _story(views: tuple[ServiceView, ...], timeout_s: float) -> str:

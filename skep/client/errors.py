@@ -76,6 +76,15 @@ class NotConverged(ClientError):
         self.views = views
 
 
+class GivenUp(ClientError):
+    """Waiting longer would be in vain: tasks ended, and the restart policy tries no more. `views`
+    are the services as last seen. Change the spec, or force an update."""
+
+    def __init__(self, message: str, views: tuple[ServiceView, ...] = ()) -> None:
+        super().__init__(message)
+        self.views = views
+
+
 _TYPES: dict[Code, type[ClientError]] = {
     Code.INVALID_ARGUMENT: InvalidArgument,
     Code.NOT_FOUND: NotFound,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from skep.cli import output, rows
 from skep.client import Cluster
+from skep.client.cluster import has_given_up
 from skep.domain.control import ServiceView
 from skep.domain.objects import Task
 
@@ -23,7 +24,7 @@ def show_services(views: Iterable[ServiceView], options: argparse.Namespace) -> 
         ("PORTS", lambda row: rows.ports_text(row.ports)),
         ("STATUS", _service_status),
     )
-    shown = [rows.service_row(view) for view in views]
+    shown = [rows.service_row(view, is_failed=has_given_up(view)) for view in views]
     output.show(shown, columns, shape=options.format, key="id" if options.quiet else None)
 
 
@@ -31,6 +32,9 @@ def _service_status(row: rows.ServiceRow) -> str:
     if row.removing:
         return "Removing"
     words = "Converged" if row.converged else "Converging"
+    if row.failed:
+        # Without a problem it did what it had to, once.
+        words = "Failed" if row.problems else "Ended"
     return f"{words}: {'; '.join(row.problems)}" if row.problems else words
 
 

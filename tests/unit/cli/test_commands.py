@@ -221,6 +221,21 @@ def test_waiting_has_an_end_and_detaching_has_none(shell: Shell) -> None:
     assert "not removed after 2 s: web" in shell.err
 
 
+def test_what_was_given_up_is_not_waited_for(shell: Shell) -> None:
+    shell.control.is_quick = False
+    shell.control.problems["crash"] = ("crash.1: non-zero exit (1)",)
+    shell.control.given_up["crash"] = 1
+    began = shell.world.clock.time
+    assert shell.skep("service create --name crash -- false") == 1
+    assert shell.err.splitlines()[-1] == (
+        "skep: error: crash: gave up after its last restart: crash.1: non-zero exit (1)"
+    )
+    assert shell.world.clock.time - began < 3
+    assert shell.skep("service ls") == 0
+    assert shell.out.splitlines()[1].endswith("Failed: crash.1: non-zero exit (1)")
+    assert shell.rows("service ls")[0]["failed"] is True
+
+
 def test_an_update_that_changes_nothing_says_so(shell: Shell) -> None:
     shell.skep("service create --name web -- serve")
     assert shell.skep("service update web --replicas 1") == 0

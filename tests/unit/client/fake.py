@@ -173,6 +173,7 @@ class FakeControl:
         self.answers: dict[str, Struct] = {}
         self.streams: list[FakeStream] = []
         self.problems: dict[str, tuple[str, ...]] = {}
+        self.given_up: dict[str, int] = {}
         for number in (1, 2, 3):
             self._add_node(f"m{number}", NodeRole.MANAGER, number)
         for number in (1, 2, 3):
@@ -268,6 +269,7 @@ class FakeControl:
             desired=row.spec.replicas,
             is_converged=running == row.spec.replicas and not row.is_removing,
             problems=self.problems.get(row.name, ()),
+            given_up=self.given_up.get(row.name, 0),
         )
 
     # ------------------------------------------------------------------------------ writes

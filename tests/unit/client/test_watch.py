@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from skep.api import codec
-from skep.client import Cluster, NotConverged, NotFound, connect
+from skep.client import Cluster, GivenUp, NotConverged, NotFound, connect
 from skep.domain.base import ServiceId
 from skep.domain.control import ServiceView, WatchAction, WatchEvent, WatchRequest
 from skep.domain.objects import Service
@@ -182,6 +182,46 @@ def test_waiting_ends_with_the_story() -> None:
 
     run(world, script)
     assert world.clock.time == pytest.approx(1010, abs=0.5)
+
+
+def test_waiting_ends_when_the_restart_policy_gives_up() -> None:
+    world = seams(FakeControl(is_quick=False))
+    control = world.transport.control
+    control.given_up["web"] = 1
+
+    async def script(cluster: Cluster) -> None:
+        await cluster.services.create(SPEC)
+        # One of two slots is still tried.
+        with pytest.raises(NotConverged):
+            await cluster.wait_converged(["web"], timeout_s=5)
+        control.given_up["web"] = 2
+        with pytest.raises(GivenUp, match="web: ended, and its restart policy doesn't start it"):
+            await cluster.wait_converged(["web"], timeout_s=60)
+        control.problems["web"] = ("web.1: exit 1", "web.2: exit 2")
+        with pytest.raises(GivenUp) as caught:
+            await cluster.wait_converged(["web"], timeout_s=60)
+        says = "web: gave up after its last restart: web.1: exit 1; web.2: exit 2"
+        assert str(caught.value) == says
+
+    run(world, script)
+    assert world.clock.time < 1010
+
+
+def test_the_end_of_what_an_update_replaces_is_not_the_end_of_waiting() -> None:
+    world = seams(FakeControl(is_quick=False))
+    control = world.transport.control
+    control.given_up["web"] = 2
+
+    def progress(views: tuple[ServiceView, ...]) -> None:
+        if world.clock.time > 1000.5:
+            control.given_up.clear()
+            control.converge()
+
+    async def script(cluster: Cluster) -> None:
+        await cluster.services.create(SPEC)
+        await cluster.wait_converged(["web"], timeout_s=60, progress=progress)
+
+    run(world, script)
 
 
 def test_waiting_bears_a_manager_that_is_away_for_a_while() -> None:
