@@ -5,6 +5,7 @@ Nothing slow is imported here: each command loads what it needs when it is calle
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     # gRPC's own C++ log lines are not for the people who use this command.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    _write_anything()
     try:
         options = parser.parse(sys.argv[1:] if arguments is None else arguments)
         options.run(options)
@@ -39,6 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         return _end(str(failure), failure.code)
     return Exit.OK
+
+
+def _write_anything() -> None:
+    """A terminal that can't show a character gets its number; that is no reason to fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _end(text: str, code: Exit) -> int:

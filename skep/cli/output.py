@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -28,11 +30,15 @@ def show(rows: Sequence[R], columns: Columns[R], *, shape: str, key: str | None)
 
 
 def write(value: Any, *, shape: str) -> None:
-    """Write a value of plain types as JSON or YAML."""
+    """Write a value of plain types as JSON or YAML: programs must be able to read it back, also
+    where the terminal can't show all characters."""
+    shows_all = codecs.lookup(sys.stdout.encoding or "ascii").name.startswith("utf")
     if shape == "yaml":
         import yaml
 
-        print(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), end="")
+        print(yaml.safe_dump(value, sort_keys=False, allow_unicode=shows_all), end="")
+    elif not shows_all:
+        print(json.dumps(value, indent=2))
     else:
         print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 

@@ -401,6 +401,25 @@ def test_version_loads_nothing_that_is_slow() -> None:
     assert re.fullmatch(r"skep \d+\.\d+\.\d+\n\[\]\n", done.stdout)
 
 
+def test_a_terminal_without_the_characters_gets_their_numbers() -> None:
+    script = (
+        "import sys; from skep.cli import output; from skep.cli.commands import version; "
+        "from skep.cli.main import main; "
+        "version.show = lambda options: output.write({'a': 'wei\xdf'}, shape=sys.argv[1]); "
+        "main(['version']); sys.exit(main(['\xdf']))"
+    )
+    for shape, says in (("yaml", 'a: "wei\\xDF"\n'), ("json", '{\n  "a": "wei\\u00df"\n}\n')):
+        done = subprocess.run(
+            [sys.executable, "-c", script, shape],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={"LC_ALL": "C", "PYTHONIOENCODING": "ascii"},
+        )
+        assert done.stdout == says
+        assert "invalid choice: '\\xdf'" in done.stderr
+
+
 def test_a_reader_who_has_had_enough_is_no_error() -> None:
     command = f"{sys.executable} -m skep.cli.main --help | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(
