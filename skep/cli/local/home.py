@@ -19,6 +19,9 @@ from skep.cli.errors import Exit, Failure
 from skep.cli.local import core
 from skep.env import Rejected
 
+# Each vain attempt means that another command has just ended.
+LOCK_ATTEMPTS = 100
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
 
@@ -102,20 +105,40 @@ class Home:
         """Keep other commands from starting or stopping this cluster's processes meanwhile."""
         root().mkdir(parents=True, exist_ok=True, mode=0o700)
         path = root() / f".{self.name}.lock"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
+        fd = _lock(path)
+        if fd is None:
             raise Failure(
                 f"another skep command is starting or stopping cluster '{self.name}'; "
                 "wait until it is done",
                 Exit.REFUSED,
-            ) from None
+            )
         try:
             yield
         finally:
+            # Only the holder removes the file, and before it lets go.
+            path.unlink(missing_ok=True)
             os.close(fd)
+
+
+def _lock(path: Path) -> int | None:
+    """The descriptor that holds the lock, or None if somebody else does.
+
+    Holders remove the file. Who opened it before that, and gets the lock after, holds a file that
+    nobody else will ever find; so a lock counts only while the path still leads to it.
+    """
+    for _ in range(LOCK_ATTEMPTS):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(fd), os.stat(path)):
+                return fd
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        except FileNotFoundError:
+            pass
+        os.close(fd)
+    return None
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 from skep.cli.errors import Failure
 from skep.cli.local import cluster as local
 from skep.cli.local import core, home, procs
+from skep.env import Rejected
 
 
 def start(folder: Path, *arguments: str) -> procs.Found:
@@ -108,6 +110,39 @@ def test_a_block_that_another_command_is_about_to_use_is_passed_over(of: home.Ho
 def test_one_command_at_a_time(of: home.Home) -> None:
     with of.locked(), pytest.raises(Failure, match="another skep command"), of.locked():
         pass
+
+
+def test_a_lock_leaves_nothing_behind(of: home.Home, tmp_path: Path) -> None:
+    with of.locked():
+        assert [path.name for path in tmp_path.iterdir()] == [".demo.lock"]
+        with pytest.raises(Failure, match="another skep command"), of.locked():
+            pass
+        # Who is refused removes nothing.
+        assert (tmp_path / ".demo.lock").exists()
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(Rejected), of.locked(), local.opened(of, 0, 0):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_on_a_file_that_was_removed_meanwhile_is_none(
+    of: home.Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fcntl.flock
+    late = []
+
+    def flock(fd: int, how: int) -> None:
+        if not late:
+            # Between our opening the file and our locking it, its holder ends and another begins.
+            late.append(fd)
+            (tmp_path / ".demo.lock").unlink()
+            (tmp_path / ".demo.lock").touch()
+        real(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with of.locked(), pytest.raises(Failure, match="another skep command"), of.locked():
+        pass
+    assert late
 
 
 def test_what_is_not_there(of: home.Home) -> None:
