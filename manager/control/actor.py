@@ -6,6 +6,7 @@ on, once and unchanged, so that the client's request id travels with it.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
@@ -13,7 +14,7 @@ from typing import Any, Protocol, TypeVar, cast
 import msgspec
 
 from skep.api import codec
-from skep.domain.base import NodeId, ServiceId, Struct, replace
+from skep.domain.base import NodeId, ServiceId, Struct, encode, replace
 from skep.domain.control import (
     CreateServiceRequest,
     DeployStackRequest,
@@ -266,14 +267,20 @@ def _once(
 ) -> A:
     """Run a mutation unless its request id was answered before."""
     done = tx.get(Request, request.request_id)
+    digest = hashlib.sha256(encode(request)).hexdigest()
     if done is not None:
-        if done.method != method:
+        if (done.method, done.digest) != (method, digest):
             raise Rejected(
-                f"request_id: {request.request_id!r} was used for {done.method}",
+                f"request_id: {request.request_id!r} was used for another request, a {done.method}",
                 field="request_id",
             )
         return msgspec.msgpack.decode(done.answer, type=answer_kind)
     answer = run()
-    row = Request(id=request.request_id, method=method, answer=msgspec.msgpack.encode(answer))
+    row = Request(
+        id=request.request_id,
+        method=method,
+        digest=digest,
+        answer=msgspec.msgpack.encode(answer),
+    )
     tx.create(row)
     return answer

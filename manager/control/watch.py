@@ -39,6 +39,8 @@ class Watches:
                 f"kinds: {unknown[0]!r} can't be watched; known are {', '.join(KINDS)}",
                 field="kinds",
             )
+        if request.from_version is not None and request.from_version < 0:
+            raise Rejected("from_version: can't be negative", field="from_version")
         wake = asyncio.Event()
         unsubscribe = self._store.subscribe(lambda _: wake.set())
         try:

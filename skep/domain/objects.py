@@ -177,9 +177,10 @@ class Stack(Object, frozen=True, kw_only=True):
 
 class Request(Object, frozen=True, kw_only=True):
     """The answer to a client's mutation, kept so that a retry gets the same one. Its id is the
-    client's request id; `answer` is the encoded response."""
+    client's request id; `digest` is the request's SHA-256, `answer` the encoded response."""
 
     method: str
+    digest: str = ""
     answer: bytes
 
 

@@ -140,7 +140,8 @@ class ServiceSpec(Struct, frozen=True, kw_only=True):
 
 
 class StackSpec(Struct, frozen=True, kw_only=True):
-    """A named set of services, as one object. Names of services carry the stack's prefix."""
+    """A named set of services, as one object. Whoever reads a stack file puts the stack's name
+    before those of its services, as Swarm does; the cluster doesn't ask for it."""
 
     name: str
     services: tuple[ServiceSpec, ...] = ()

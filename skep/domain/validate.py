@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from skep.domain.base import SECOND_NS, Struct, encode
+from skep.domain.base import SECOND_NS, Pairs, Struct, encode
 from skep.domain.constraints import parse_constraint
 from skep.domain.control import ENVIRONMENT_LIMIT_BYTES, LABEL_LIMIT, SPEC_LIMIT_BYTES
 from skep.domain.signals import parse_signal
@@ -28,6 +28,8 @@ from skep.env import Rejected
 # Swarm's rule; its own form of it takes exponential time on some names.
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?")
 NAME_LIMIT = 63
+LABEL_KEY = re.compile(r"[!-~]{1,200}", re.ASCII)
+REQUEST_ID_LIMIT = 128
 REPLICAS_LIMIT = 10_000
 ENGINES = ("process",)
 
@@ -70,7 +72,7 @@ def check_stack(spec: StackSpec, field: str = "spec") -> None:
 def check_service(spec: ServiceSpec, field: str = "spec") -> None:
     """Refuse a service spec that can't work. Raises Rejected."""
     _check_name(spec.name, f"{field}.name")
-    _check_labels(spec, field)
+    check_labels(spec.labels, f"{field}.labels")
     if not 0 <= spec.replicas <= REPLICAS_LIMIT:
         raise _refuse(f"{field}.replicas", f"{spec.replicas} is not between 0 and {REPLICAS_LIMIT}")
     _check_ports(spec.ports, f"{field}.ports")
@@ -84,17 +86,22 @@ def _check_name(name: str, field: str) -> None:
     if not name:
         raise _refuse(field, "a name is required")
     if len(name) > NAME_LIMIT:
-        raise _refuse(field, f"{name!r} has more than {NAME_LIMIT} characters")
+        raise _refuse(field, f"'{name[:NAME_LIMIT]}...' has more than {NAME_LIMIT} characters")
     if not NAME.fullmatch(name):
         raise _refuse(
             field, f"{name!r} can't be a DNS name; use letters, digits, and - or _ between them"
         )
 
 
-def _check_labels(spec: ServiceSpec, field: str) -> None:
-    if len(spec.labels) > LABEL_LIMIT:
-        count = len(spec.labels)
-        raise _refuse(f"{field}.labels", f"{count} labels, the limit is {LABEL_LIMIT}")
+def check_labels(labels: Pairs, field: str) -> None:
+    """Refuse labels that can't be shown or told apart. Raises Rejected."""
+    if len(labels) > LABEL_LIMIT:
+        raise _refuse(field, f"{len(labels)} labels, the limit is {LABEL_LIMIT}")
+    for key, value in labels:
+        if not LABEL_KEY.fullmatch(key):
+            raise _refuse(field, f"{key[:NAME_LIMIT]!r} can't be a label's name")
+        if not value.isprintable():
+            raise _refuse(field, f"{key}: the value holds characters that can't be shown")
 
 
 def _check_ports(ports: tuple[Port, ...], field: str) -> None:
@@ -121,6 +128,10 @@ def _check_task(task: TaskSpec, field: str) -> None:
     _check_run(task.run, f"{field}.run", task.engine)
     for name, amounts in (("limits", task.limits), ("reservations", task.reservations)):
         _check_resources(amounts, f"{field}.{name}")
+    for name in ("cpu_nano", "memory_bytes"):
+        limit, reserved = getattr(task.limits, name), getattr(task.reservations, name)
+        if limit is not None and reserved is not None and reserved > limit:
+            raise _refuse(f"{field}.reservations.{name}", f"{reserved} is above the limit, {limit}")
     _check_restart(task.restart, f"{field}.restart")
     for place, text in enumerate(task.placement.constraints):
         try:
@@ -135,6 +146,8 @@ def _check_run(run: RunSpec, field: str, engine: str) -> None:
         raise _refuse(
             f"{field}.command", f"{what}; the engine 'process' runs a command, so give one"
         )
+    if (*run.command, *run.args)[:1] == ("",):
+        raise _refuse(f"{field}.command", "the program's name is empty")
     for place, word in enumerate((*run.command, *run.args)):
         if "\0" in word:
             raise _refuse(f"{field}.command[{place}]", "holds a NUL character")
@@ -143,8 +156,10 @@ def _check_run(run: RunSpec, field: str, engine: str) -> None:
         limit = ENVIRONMENT_LIMIT_BYTES
         raise _refuse(f"{field}.env", f"the environment has {size} bytes, the limit is {limit}")
     for key, value in run.env:
-        if not key or "=" in key or "\0" in key + value:
+        if not key or "=" in key or "\0" in key:
             raise _refuse(f"{field}.env", f"{key!r} can't be the name of a variable")
+        if "\0" in value:
+            raise _refuse(f"{field}.env", f"{key}: the value holds a NUL character")
     check_templates(run, field)
     parse_signal(run.stop_signal, f"{field}.stop_signal")
     if run.working_dir and not run.working_dir.startswith("/"):
@@ -203,5 +218,8 @@ def check_ref(ref: str, field: str = "ref") -> None:
 
 def check_request_id(request: Struct) -> None:
     """Refuse a mutation without a client's request id. Raises Rejected."""
-    if not getattr(request, "request_id", ""):
+    request_id = getattr(request, "request_id", "")
+    if not request_id:
         raise _refuse("request_id", "required: a fresh random id per intention, kept on retries")
+    if len(request_id) > REQUEST_ID_LIMIT:
+        raise _refuse("request_id", f"longer than {REQUEST_ID_LIMIT} characters")

@@ -13,6 +13,10 @@ from skep.manager.store.core.tables import KINDS, View
 
 R = TypeVar("R", bound=Object)
 
+# What is told of an ambiguous or an endless name.
+SHOWN_LIMIT = 5
+SHOWN_CHARACTERS = 80
+
 
 def find(view: View, kind: type[R], ref: str) -> R:
     """The object that `ref` names. Raises CallError NOT_FOUND, or INVALID_ARGUMENT when the
@@ -20,7 +24,7 @@ def find(view: View, kind: type[R], ref: str) -> R:
     what = KINDS[kind]
     if not ref:
         raise CallError(
-            Code.INVALID_ARGUMENT, f"{what}: a name or id is required", {"field": "ref"}
+            Code.INVALID_ARGUMENT, f"ref: the {what}'s name or id is required", {"field": "ref"}
         )
     exact = view.get(kind, ref)
     if exact is not None:
@@ -37,12 +41,14 @@ def find(view: View, kind: type[R], ref: str) -> R:
     if len(fits) == 1:
         return fits[0]
     if fits:
+        names = sorted(str(getattr(row, "name", row.id)) for row in fits)
+        shown = ", ".join(names[:SHOWN_LIMIT]) + (", ..." if len(names) > SHOWN_LIMIT else "")
         raise CallError(
             Code.INVALID_ARGUMENT,
-            f"{what} {ref!r} fits {len(fits)} of them; give more of the id",
+            f"{what} {ref!r} may be any of {shown}; give the full name, or more of the id",
             {"field": "ref"},
         )
-    raise CallError(Code.NOT_FOUND, f"there is no {what} {ref!r}")
+    raise CallError(Code.NOT_FOUND, f"there is no {what} {ref[:SHOWN_CHARACTERS]!r}")
 
 
 def _is_short(row: Object, ref: str) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from skep.domain.base import pairs, replace
-from skep.domain.control import LABEL_LIMIT, RemoveRequest, RemoveResponse, UpdateNodeRequest
+from skep.domain.control import RemoveRequest, RemoveResponse, UpdateNodeRequest
 from skep.domain.objects import Node, NodeRole, NodeState
 from skep.domain.states import TERMINAL, TaskState, Writer, check_move
-from skep.env import CallError, Code, Rejected
+from skep.domain.validate import check_labels
+from skep.env import CallError, Code
 from skep.manager.control.core.find import find
 from skep.manager.store.core.transaction import Transaction
 
@@ -20,14 +21,12 @@ def update_node(tx: Transaction, request: UpdateNodeRequest) -> Node:
             f"node {node.name!r} was changed meanwhile (it is at version {node.version}, "
             f"not {request.version}); read it again and repeat the change",
         )
+    check_labels(request.labels_set, "labels_set")
     labels = dict(node.labels)
     labels.update(request.labels_set)
     for name in request.labels_removed:
         labels.pop(name, None)
-    if len(labels) > LABEL_LIMIT:
-        raise Rejected(
-            f"labels_set: {len(labels)} labels, the limit is {LABEL_LIMIT}", field="labels_set"
-        )
+    check_labels(pairs(labels), "labels_set")
     changed = replace(
         node, labels=pairs(labels), availability=request.availability or node.availability
     )

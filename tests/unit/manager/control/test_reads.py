@@ -71,12 +71,12 @@ def test_a_name_an_id_or_a_prefix_finds_it(kind: type[Object], ref: str, id_: st
 @pytest.mark.parametrize(
     ("kind", "ref", "code", "text"),
     [
-        (Service, "ab", Code.INVALID_ARGUMENT, "service 'ab' fits 3 of them"),
-        (Service, "one", Code.INVALID_ARGUMENT, "service 'one' fits 2 of them"),
-        (Task, "t", Code.INVALID_ARGUMENT, "task 't' fits 3 of them"),
+        (Service, "ab", Code.INVALID_ARGUMENT, "service 'ab' may be any of"),
+        (Service, "one", Code.INVALID_ARGUMENT, "service 'one' may be any of"),
+        (Task, "t", Code.INVALID_ARGUMENT, "task 't' may be any of"),
         (Node, "n9", Code.NOT_FOUND, "there is no node 'n9'"),
         (Task, "web.9", Code.NOT_FOUND, "there is no task 'web.9'"),
-        (Stack, "", Code.INVALID_ARGUMENT, "a name or id is required"),
+        (Stack, "", Code.INVALID_ARGUMENT, "name or id is required"),
     ],
 )
 def test_what_is_not_one_object_is_said_plainly(
