@@ -202,5 +202,5 @@ def down(options: argparse.Namespace) -> None:
     with of.locked():
         cluster = of.load()
         if cluster is not None:
-            local.take_down(of, cluster)
+            local.take_down(of, cluster, output.note)
     print(f"cluster '{of.name}' is down; its folder {of.folder} is removed")

@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from skep.cli.errors import Exit, Failure
@@ -18,6 +19,9 @@ from skep.env import DiceIds, Random, Rejected
 STOP_GRACE_S = 8.0
 # Tasks have grace periods of their own, which end long before this.
 PURGE_DEADLINE_S = 120.0
+# Most tasks end at once. Who waits longer wants to know for what.
+PURGE_QUIET_S = 2.0
+PURGE_LOOK_S = 0.05
 LOG_TAIL_BYTES = 4096
 
 
@@ -125,16 +129,19 @@ def kill(found: Iterable[procs.Found]) -> None:
     procs.wait_gone(killed, STOP_GRACE_S)
 
 
-def take_down(of: home.Home, cluster: core.LocalCluster) -> None:
-    """Stop everything: agents, then their tasks, then the rest; remove the cluster's folder."""
+def take_down(of: home.Home, cluster: core.LocalCluster, tell: Callable[[str], None]) -> None:
+    """Stop everything: agents, then their tasks, then the rest; remove the cluster's folder.
+    `tell` is called with what takes long."""
     found = states(of, cluster)
     stop([s.found for s in found if s.found and s.process.kind is core.Kind.AGENT])
-    _purge_tasks(of, cluster.workers())
+    _purge_tasks(of, cluster.workers(), tell)
     stop([s.found for s in found if s.found and s.process.kind is not core.Kind.AGENT])
     of.remove()
 
 
-def _purge_tasks(of: home.Home, nodes: Iterable[core.LocalNode]) -> None:
+def _purge_tasks(
+    of: home.Home, nodes: Iterable[core.LocalNode], tell: Callable[[str], None]
+) -> None:
     """End the nodes' tasks, which outlive their agents, and remove what they hold of the machine.
     Each has its stop signal and grace; the nodes go side by side."""
     module = (sys.executable, "-P", "-m", "skep.worker.engine.main", "purge")
@@ -152,9 +159,21 @@ def _purge_tasks(of: home.Home, nodes: Iterable[core.LocalNode]) -> None:
         for node in nodes
         if (of.node(node) / "tasks").is_dir()
     ]
+    _tell_who_is_slow(running, tell)
     failures = [failure for node, child in running if (failure := _purged(node, child))]
     if failures:
         raise failures[0]
+
+
+def _tell_who_is_slow(
+    running: list[tuple[core.LocalNode, subprocess.Popen[str]]], tell: Callable[[str], None]
+) -> None:
+    ends = time.monotonic() + PURGE_QUIET_S
+    while any(child.poll() is None for _, child in running) and time.monotonic() < ends:
+        time.sleep(PURGE_LOOK_S)
+    for node, child in running:
+        if child.poll() is None:
+            tell(f"waiting for tasks of {node.name} to end; each has its stop grace period")
 
 
 def _purged(node: core.LocalNode, child: subprocess.Popen[str]) -> Failure | None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -165,3 +167,25 @@ def test_the_last_words_of_a_process(of: home.Home) -> None:
     assert local.last_words(of, process) == "last one"
     with pytest.raises(Failure, match=r"m1 has ended: last one; see .*m1\.log"):
         local.check_alive(of, cluster)
+
+
+@pytest.mark.process
+def test_going_down_says_whose_tasks_take_long(
+    of: home.Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with local.opened(of, 1, 3) as cluster:
+        pass
+    for name in ("w1", "w2"):
+        (of.folder / "nodes" / name / "tasks").mkdir()
+    real = subprocess.Popen
+
+    def purge(arguments: tuple[str, ...], **options: Any) -> subprocess.Popen[str]:
+        quick = "w1" in arguments[-2]
+        return real(("/bin/sleep", "0" if quick else "0.8"), **options)
+
+    monkeypatch.setattr(subprocess, "Popen", purge)
+    monkeypatch.setattr(local, "PURGE_QUIET_S", 0.4)
+    told: list[str] = []
+    local.take_down(of, cluster, told.append)
+    assert told == ["waiting for tasks of w2 to end; each has its stop grace period"]
+    assert not of.folder.exists()
