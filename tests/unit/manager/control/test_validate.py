@@ -71,7 +71,7 @@ REFUSED: list[tuple[ServiceSpec, str, str]] = [
     (run_of(env=(("", "x"),)), "spec.task.run.env", "name of a variable"),
     (run_of(env=(("A=B", "x"),)), "spec.task.run.env", "name of a variable"),
     (run_of(env=(("A", "\0"),)), "spec.task.run.env", "A: the value holds a NUL"),
-    (run_of(args=("", "x")), "spec.task.run.command", "name is empty"),
+    (run_of(command=("", "x")), "spec.task.run.command", "name is empty"),
     (run_of(stop_grace_ns=-1), "spec.task.run.stop_grace_ns", "negative"),
     (run_of(log=LogPolicy(max_files=0)), "spec.task.run.log", "at least 1"),
     (health(test=()), "spec.task.run.health.test", "must begin"),
