@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from skep.domain.base import Pairs
 from skep.domain.control import ServiceView
 from skep.domain.objects import Node, NodeRole, Service, Stack, Task
 from skep.domain.spec import Port
@@ -229,11 +230,13 @@ def size_text(size_bytes: int) -> str:
 
 
 def plain(of: Any) -> Any:
-    """A domain object with all its fields, defaults too, in JSON's terms."""
+    """A domain object with all its fields, defaults too, in JSON's terms; named strings as maps."""
     if isinstance(of, msgspec.Struct):
-        return {
-            field.name: plain(getattr(of, field.name)) for field in msgspec.structs.fields(of)
-        } | ({"name": of.name} if isinstance(of, Task) else {})
+        found = {}
+        for field in msgspec.structs.fields(of):
+            value = getattr(of, field.name)
+            found[field.name] = dict(value) if field.type == Pairs else plain(value)
+        return found | ({"name": of.name} if isinstance(of, Task) else {})
     if isinstance(of, enum.Enum):
         return of.value
     if isinstance(of, tuple | list):

@@ -7,7 +7,7 @@ import pytest
 from skep.cli import rows
 from skep.cli.output import table
 from skep.domain.base import NodeId, ServiceId, TaskId
-from skep.domain.objects import Task, TaskStatus
+from skep.domain.objects import Node, NodeDescription, NodeRole, Task, TaskStatus
 from skep.domain.spec import RunSpec, ServiceSpec, TaskSpec
 from skep.domain.states import TaskState
 
@@ -83,6 +83,22 @@ def test_whole_objects_show_their_defaults_too() -> None:
     assert found["replicas"] == 1
     assert found["task"]["restart"]["condition"] == "any"
     assert found["task"]["run"]["command"] == ["x"]
+
+
+def test_named_strings_are_maps() -> None:
+    run = RunSpec(command=("a", "b"), env=(("A", "1"), ("B", "")))
+    found = rows.plain(ServiceSpec(name="a", labels=(("x", "y"),), task=TaskSpec(run=run)))
+    assert found["labels"] == {"x": "y"}
+    assert found["task"]["run"]["env"] == {"A": "1", "B": ""}
+    assert found["task"]["run"]["command"] == ["a", "b"]
+    node = Node(
+        id=NodeId("n"),
+        name="w1",
+        role=NodeRole.WORKER,
+        description=NodeDescription(hostname="w1", notes=(("cpu", "not limited"),)),
+    )
+    assert rows.plain(node)["description"]["notes"] == {"cpu": "not limited"}
+    assert rows.plain(node)["labels"] == {}
 
 
 def test_a_table_without_rows_is_its_head() -> None:
