@@ -163,8 +163,8 @@ def _say_where(
     name = "" if of.name == "default" else f" --cluster {of.name}"
     hosts = [plan.host(node) for node in plan.workers()]
     lines = [
-        f"cluster '{of.name}' is up: {len(plan.managers())} managers (leader {leader}), "
-        f"{len(plan.workers())} workers",
+        f"cluster '{of.name}' is up: {core.counted(len(plan.managers()), 'manager')} "
+        f"(leader {leader}), {core.counted(len(plan.workers()), 'worker')}",
         f"services  {counts}",
     ]
     for service, port in published:

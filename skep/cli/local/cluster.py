@@ -84,12 +84,13 @@ def opened(of: home.Home, managers: int | None, workers: int | None) -> Iterator
 
 def _check_same(cluster: core.LocalCluster, managers: int | None, workers: int | None) -> None:
     for what, given, there in (
-        ("managers", managers, len(cluster.managers())),
-        ("workers", workers, len(cluster.workers())),
+        ("manager", managers, len(cluster.managers())),
+        ("worker", workers, len(cluster.workers())),
     ):
         if given is not None and given != there:
             raise Failure(
-                f"cluster '{cluster.name}' has {there} {what}, not {given}; leave --{what} out, or "
+                f"cluster '{cluster.name}' has {core.counted(there, what)}, not {given}; leave "
+                f"--{what}s out, or "
                 f"begin anew after 'skep down --name {cluster.name}'",
                 Exit.REFUSED,
             )

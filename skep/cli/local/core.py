@@ -94,14 +94,19 @@ class LocalProcess(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind
 
 
+def counted(number: int, noun: str) -> str:
+    """Such as "1 manager" or "3 managers"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def plan_cluster(name: str, managers: int, workers: int, block: int, ids: Ids) -> LocalCluster:
     """A new cluster: managers m1, m2, ... and workers w1, w2, ... Raises Rejected."""
     if managers < 1:
         raise Rejected("a cluster needs at least one manager; use --managers 1 or more")
     if workers < 0 or managers + workers > NODE_LIMIT:
         raise Rejected(
-            f"{managers} managers and {workers} workers are not possible; a local cluster has up "
-            f"to {NODE_LIMIT} nodes in all"
+            f"{counted(managers, 'manager')} and {counted(workers, 'worker')} are not possible; "
+            f"a local cluster has up to {NODE_LIMIT} nodes in all"
         )
     nodes = [
         LocalNode(

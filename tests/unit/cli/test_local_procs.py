@@ -84,7 +84,7 @@ def test_a_cluster_is_planned_once(of: home.Home) -> None:
     assert [state.found for state in local.states(of, first)] == [None] * 5
     assert (of.folder / "nodes/w2/agent.json").stat().st_mode & 0o777 == 0o600
     with (
-        pytest.raises(Failure, match=r"has 1 managers, not 3; leave --managers out"),
+        pytest.raises(Failure, match=r"has 1 manager, not 3; leave --managers out"),
         local.opened(of, 3, None),
     ):
         pass
