@@ -15,14 +15,44 @@ from typing import Any, NoReturn
 from skep.cli.errors import Exit
 
 TIMEOUT_S = 60.0
+# More than anything there is to count has.
+COUNT_DIGITS = 9
 _UNITS_S = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 Parser = argparse.ArgumentParser
 Subparsers = Any
 
 
+class _Version(argparse.Action):
+    """Does what the version command does."""
+
+    def __call__(self, parser: Parser, namespace: argparse.Namespace, *_: object) -> None:
+        _loader("version.show")(namespace)
+        parser.exit()
+
+
 class _Parser(argparse.ArgumentParser):
-    """Errors are one line, like all of ours."""
+    """Errors are one line, like all of ours, and name a misspelt option first."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As always; but an unknown option is told before an option that it was meant to be is
+        found missing."""
+        if self.get_default("run") is not None:
+            known = [name for action in self._actions for name in action.option_strings]
+            for word in args or ():
+                name = word.partition("=")[0]
+                if re.fullmatch("--[a-z-]+", name) and name not in known:
+                    self._unknown(name, known)
+        return super().parse_known_args(args, namespace)
+
+    def _unknown(self, name: str, known: Sequence[str]) -> NoReturn:
+        import difflib
+
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean {close[0]}" if close else ""
+        self.error(f"unrecognized arguments: {name}{hint}")
 
     def error(self, message: str) -> NoReturn:
         print(f"skep: error: {message}; see '{self.prog} --help'", file=sys.stderr)
@@ -37,6 +67,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = build()
     options = parser.parse_args(words[:cut])
     tail = words[cut + 1 :]
+    if hasattr(options, "timeout") and options.timeout <= 0 and not options.detach:
+        parser.error("--timeout 0 leaves no time to wait; use --detach, which doesn't wait")
     if not hasattr(options, "command") and tail:
         parser.error(f"this takes no command: -- {' '.join(tail)}")
     if hasattr(options, "command"):
@@ -49,6 +81,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def build() -> Parser:
     """The whole command line."""
     top = _Parser(prog="skep", description="Run services across machines, and keep them running.")
+    top.add_argument("--version", action=_Version, nargs=0, help="say which release this is")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     _add_local(commands)
     _add_node(commands)
@@ -140,8 +173,10 @@ def seconds(text: str) -> float:
 
 def count(text: str) -> int:
     """A number of things."""
-    if not re.fullmatch("[0-9]{1,9}", text):
+    if not re.fullmatch("[0-9]+", text):
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number")
+    if len(text) > COUNT_DIGITS:
+        raise argparse.ArgumentTypeError(f"'{text}' is too large")
     return int(text)
 
 

@@ -36,11 +36,23 @@ Reading = tuple[str, str, Callable[[str], Any]]
 
 
 def _count(text: str) -> int:
-    return values.integer(text, 1, _COUNT_LIMIT)
+    return _whole(text, 1)
 
 
 def _count_from_zero(text: str) -> int:
-    return values.integer(text, 0, _COUNT_LIMIT)
+    return _whole(text, 0)
+
+
+def _whole(text: str, minimum: int) -> int:
+    if text.isascii() and text.isdigit() and len(text) > len(str(_COUNT_LIMIT)):
+        raise values.BadValue(f"'{text}' is too large; the limit is {_COUNT_LIMIT}")
+    return values.integer(text, minimum, _COUNT_LIMIT)
+
+
+def _shell_test(line: str) -> tuple[str, str]:
+    if not line.strip():
+        raise values.BadValue("the command is empty; --no-healthcheck turns the check off")
+    return "CMD-SHELL", line
 
 
 def _condition(text: str) -> RestartCondition:
@@ -62,7 +74,7 @@ _RUN: tuple[Reading, ...] = (
     ("stop_grace_period", "stop_grace_ns", values.duration_ns),
 )
 _HEALTH: tuple[Reading, ...] = (
-    ("health_cmd", "test", lambda line: ("CMD-SHELL", line)),
+    ("health_cmd", "test", _shell_test),
     ("health_interval", "interval_ns", values.duration_ns),
     ("health_timeout", "timeout_ns", values.duration_ns),
     ("health_start_period", "start_period_ns", values.duration_ns),
@@ -107,7 +119,7 @@ def edited(options: argparse.Namespace) -> Callable[[ServiceSpec], ServiceSpec]:
         _named_values("--label-add", options.label_add),
     )
     ports_added = _ports("--publish-add", options.publish_add)
-    ports_removed = [_read("--publish-rm", text, values.port) for text in options.publish_rm]
+    ports_removed = _ports("--publish-rm", options.publish_rm)
     describe = _described(options)
 
     def edit(spec: ServiceSpec) -> ServiceSpec:
@@ -120,8 +132,7 @@ def edited(options: argparse.Namespace) -> Callable[[ServiceSpec], ServiceSpec]:
             port
             for port in spec.ports
             if port.published not in taken
-            and port.published not in ports_removed
-            and port.target not in ports_removed
+            and not any(_is_meant(port, removed) for removed in ports_removed)
         )
         constraints = [
             text
@@ -206,12 +217,22 @@ def _ports(flag: str, texts: Iterable[str]) -> tuple[Port, ...]:
     return tuple(found)
 
 
+def _is_meant(port: Port, removed: Port) -> bool:
+    """Whether a port is the one to remove: both of its sides if both were given, else any."""
+    if port.protocol is not removed.protocol:
+        return False
+    if removed.published is None:
+        return removed.target in (port.published, port.target)
+    return (port.published, port.target) == (removed.published, removed.target)
+
+
 def _named_values(flag: str, texts: Iterable[str]) -> Pairs:
     found = {}
     for text in texts:
         name, sign, value = text.partition("=")
         if not name or not sign:
-            raise Failure(f"{flag}: '{text}' has no value; write NAME=VALUE", Exit.USAGE)
+            lack = "value" if name else "name"
+            raise Failure(f"{flag}: '{text}' has no {lack}; write NAME=VALUE", Exit.USAGE)
         found[name] = value
     return pairs(found)
 

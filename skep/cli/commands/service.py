@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from skep.cli import output, rows, session, specflags
+from skep.cli import output, parser, rows, session, specflags
 from skep.cli.commands.tables import show_services, show_tasks
 from skep.cli.errors import Exit, Failure
 from skep.client import Cluster
@@ -66,6 +66,9 @@ def scale(options: argparse.Namespace) -> None:
     async def script(cluster: Cluster) -> None:
         # All names are looked up first: a misspelt one leaves the others as they are.
         ids = [(await cluster.services.get(name)).service.id for name, _ in targets]
+        for service_id, text in zip(ids, options.targets, strict=True):
+            if ids.count(service_id) > 1:
+                raise Failure(f"'{text}': this service is named twice; name it once", Exit.USAGE)
         for service_id, (name, replicas) in zip(ids, targets, strict=True):
             await cluster.services.scale(service_id, replicas)
             print(f"{name} scaled to {replicas}")
@@ -77,8 +80,10 @@ def scale(options: argparse.Namespace) -> None:
 
 def _target(text: str) -> tuple[str, int]:
     name, sign, number = text.partition("=")
-    if not sign or not name or not number.isdecimal() or len(number) > 9:
+    if not sign or not name or not (number.isascii() and number.isdigit()):
         raise Failure(f"'{text}' is not a target; write SERVICE=REPLICAS, as in web=5", Exit.USAGE)
+    if len(number) > parser.COUNT_DIGITS:
+        raise Failure(f"'{text}': {number} replicas are too many", Exit.USAGE)
     return name, int(number)
 
 

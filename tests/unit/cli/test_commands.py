@@ -172,6 +172,10 @@ def test_several_services_are_scaled_at_once(shell: Shell) -> None:
     assert shell.err.endswith("converged: a 3/3, b 0/0\n")
     assert shell.skep("service scale a=1 nope=1") == 1
     assert [row["running"] for row in shell.rows("service ls")] == [3, 0]
+    shell.skep("service scale a=1 -d")
+    assert shell.skep("service scale a=5 b=2 a=4") == 2
+    assert "'a=5': this service is named twice" in shell.err
+    assert [row["running"] for row in shell.rows("service ls")] == [1, 0]
     for wrong in ("a", "a=", "a=x", "=1", "a=-1"):
         assert shell.skep(f"service scale {wrong}") == 2
         assert "write SERVICE=REPLICAS" in shell.err
@@ -297,6 +301,14 @@ def test_a_variable_that_is_not_set_is_told(shell: Shell) -> None:
         ("service rm web --timeout soon", 2, "'soon' is not a duration"),
         ("service create --name web", 2, "add it after '--'"),
         ("node ls -- x", 2, "this takes no command: -- x"),
+        (
+            "service create --nmae x -- y",
+            2,
+            "unrecognized arguments: --nmae; did you mean --name; see 'skep service create --help'",
+        ),
+        ("service create --name x --replicas 99999999999999999999 -- y", 2, "is too large"),
+        ("service scale x=99999999999999999999", 2, "replicas are too many"),
+        ("service rm x --timeout 0s", 2, "--timeout 0 leaves no time to wait; use --detach"),
         ("up --managers x", 2, "'x' is not a whole number"),
         ("local ls", 4, "there is no cluster 'default' in"),
         ("node ls --managers-address nowhere", 2, "'nowhere' is not an address"),
@@ -388,6 +400,13 @@ def test_ctrl_c_is_no_traceback(shell: Shell, monkeypatch: pytest.MonkeyPatch) -
 )
 def test_timeouts(text: str, expected: float) -> None:
     assert parser.seconds(text) == expected
+
+
+def test_the_version_is_an_option_too(shell: Shell) -> None:
+    assert shell.skep("version") == 0
+    told = shell.out
+    assert shell.skep("--version") == 0
+    assert shell.out == told
 
 
 def test_version_loads_nothing_that_is_slow() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from skep.cli import parser, specflags
 from skep.cli.errors import Failure
+from skep.domain.base import replace
 from skep.domain.spec import (
     HealthCheck,
     Placement,
@@ -102,6 +103,20 @@ def test_lists_are_added_to_and_removed_from() -> None:
     assert changed.task.force_update == 1
 
 
+def test_a_port_is_removed_in_the_form_it_was_added_in() -> None:
+    both = replace(FULL, ports=(Port(target=80, published=8080), Port(target=80, published=8081)))
+    assert update(both, "--publish-rm", "8080:80").ports == (Port(target=80, published=8081),)
+    assert update(both, "--publish-rm", "8081/tcp").ports == (Port(target=80, published=8080),)
+    assert update(both, "--publish-rm", "80").ports == ()
+    assert update(both, "--publish-rm", "8080:81").ports == both.ports
+
+
+def test_a_health_check_of_nothing_is_refused() -> None:
+    for line in ("", " "):
+        with pytest.raises(Failure, match="--health-cmd: the command is empty"):
+            create("--health-cmd", line)
+
+
 def test_a_health_check_is_turned_off() -> None:
     assert update(FULL, "--no-healthcheck").task.run.health == HealthCheck(test=("NONE",))
 
@@ -111,6 +126,9 @@ def test_a_health_check_is_turned_off() -> None:
     [
         ("--publish 0:80", "--publish: port 0 is out of range"),
         ("--publish 53/udp", "--publish: protocol 'udp' is not supported yet"),
+        ("--env =x", "--env: '=x' has no name; write NAME=VALUE"),
+        ("--label =x", "--label: '=x' has no name; write NAME=VALUE"),
+        ("--limit-pids 99999999999999999999", "is too large; the limit is 2147483647"),
         ("--env A", "--env: 'A' has no value; write NAME=VALUE"),
         ("--limit-memory much", "--limit-memory: 'much' is not a size"),
         ("--restart-delay 5", "--restart-delay: '5' has no unit"),
