@@ -1,7 +1,7 @@
 """Drive a cluster from Python: deploy a service, follow it, scale it, remove it.
 
 skep up examples/timecheck.yaml
-python examples/sdk.py 127.32.0.1:7000        # the control address that `skep up` printed
+python examples/sdk.py 127.32.0.1:7410        # the control address that `skep up` printed
 """
 
 import asyncio
