@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 
+from skep import client
 from skep.cli import output, rows, session
 from skep.cli.commands.tables import show_services, show_tasks
-from skep.cli.stackfiles import read_stack
+from skep.cli.errors import Failure, as_failure
+from skep.cli.stackfiles import placed, read_stack
 from skep.client import Cluster
 from skep.domain.control import DeployStackResponse
 from skep.domain.spec import StackSpec
@@ -27,7 +29,12 @@ async def deploy_and_wait(
 ) -> DeployStackResponse:
     """One deploy, and what it did."""
     is_prune = bool(getattr(options, "prune", False))
-    answer = await cluster.stacks.deploy(spec, is_prune=is_prune)
+    try:
+        answer = await cluster.stacks.deploy(spec, is_prune=is_prune)
+    except client.ClientError as error:
+        found = as_failure(error)
+        assert found is not None
+        raise Failure(placed(str(found), spec, options.file), found.code) from None
     for what, names in (
         ("created", answer.created),
         ("updated", answer.updated),

@@ -277,8 +277,20 @@ def test_a_wrong_stack_file_changes_nothing(shell: Shell) -> None:
         "engine; remove the key\n"
     )
     assert shell.world.transport.calls == []
-    assert shell.skep("stack deploy -c /nowhere/x.yml s") == 1
+    assert shell.skep("stack deploy -c /nowhere/x.yml s") == 2
     assert shell.err == "skep: error: /nowhere/x.yml: No such file or directory\n"
+
+
+def test_a_port_of_another_service_is_refused_by_the_names_in_the_file(shell: Shell) -> None:
+    assert shell.skep("service create --name api -p 8080:80 -- serve") == 0
+    path = shell.file(STACK)
+    assert shell.skep(f"stack deploy -c {path}") == 5
+    assert shell.err == (
+        f"skep: error: {path}: service 'shop_web': port 8080/tcp is already published by service "
+        "'api'\n"
+    )
+    assert shell.skep("service create --name api2 -p 8080:80 -- serve") == 5
+    assert "is already published by service 'api'" in shell.err
 
 
 def test_a_variable_that_is_not_set_is_told(shell: Shell) -> None:
@@ -312,7 +324,7 @@ def test_a_variable_that_is_not_set_is_told(shell: Shell) -> None:
         ("up --managers x", 2, "'x' is not a whole number"),
         ("local ls", 4, "there is no cluster 'default' in"),
         ("node ls --managers-address nowhere", 2, "'nowhere' is not an address"),
-        ("up /nowhere.yml", 1, "/nowhere.yml: No such file"),
+        ("up /nowhere.yml", 2, "/nowhere.yml: No such file"),
     ],
 )
 def test_every_error_is_one_line(shell: Shell, line: str, code: int, says: str) -> None:

@@ -325,6 +325,8 @@ class FakeControl:
         row = self.stacks[row.id] = self.stamped(replace(row, spec=q.spec))
         created, updated, unchanged = [], [], []
         by_name = {service.name: service for service in self.services.values()}
+        for place, spec in enumerate(q.spec.services):
+            self.check_ports(f"spec.services[{place}]", spec)
         for spec in q.spec.services:
             old = by_name.get(spec.name)
             if old is None:
@@ -362,7 +364,19 @@ class FakeControl:
             self.converge()
         return c.RemoveResponse(id=row.id, name=row.name)
 
+    def check_ports(self, where: str, spec: ServiceSpec) -> None:
+        for other in self.services.values():
+            for place, port in enumerate(spec.ports):
+                taken = [each.published for each in other.spec.ports if other.name != spec.name]
+                if port.published in taken:
+                    field = f"{where}.ports[{place}].published"
+                    why = (
+                        f"port {port.published}/tcp is already published by service {other.name!r}"
+                    )
+                    raise CallError(Code.INVALID_ARGUMENT, f"{field}: {why}", {"field": field})
+
     def create(self, spec: ServiceSpec, stack: Stack | None = None) -> Service:
+        self.check_ports("spec", spec)
         if any(row.name == spec.name for row in self.services.values()):
             raise CallError(Code.ALREADY_EXISTS, f"there is a service {spec.name!r} already")
         if not spec.task.run.command and not spec.task.run.args:
