@@ -166,9 +166,10 @@ def told_by_managers(managers: Sequence[str], failures: Mapping[str, CallError])
         return "", ""
     at, error = next(reversed(answered.items()))
     words = error.message.removesuffix("; try again")
-    if any(_is_of_transport(other, error) for other in managers):
-        # It passed the call on to the manager that it thinks leads.
-        words = f"can't reach the manager that leads ({words})"
+    for other in managers:
+        if _is_of_transport(other, error):
+            # It passed the call on. What the network said of that is of no use to the reader.
+            words = f"can't reach {other}, which led"
     told = f"{at} answers, but {words}"
     silent = [other for other in managers if other in failures and other not in answered]
     if silent:

@@ -93,7 +93,7 @@ NO_LEADER = "no manager leads at the moment; try again"
         (
             {M1},
             f"{M1}: failed to connect",
-            f"{M3} answers, but can't reach the manager that leads ({M1}: failed to connect); "
+            f"{M3} answers, but can't reach {M1}, which led; "
             f"1 of 3 managers can't be reached ({M1})",
         ),
     ],
