@@ -49,8 +49,9 @@ from skep.worker.runner import moment
 log = logging.getLogger(__name__)
 
 SESSION_METHOD = "skep.v1.Workers/Session"
-# A manager on the same network accepts in milliseconds; a dead one must not hold up the search.
-CONNECT_DEADLINE_S = 2.0
+# A manager on the same network accepts in milliseconds; a stuck one must not hold up the search
+# until the leader's successor judges who is lost.
+CONNECT_DEADLINE_S = 1.0
 # One frame, a few ticks, and what the agent says: never near this.
 LINK_INBOX_LIMIT = 256
 # Heartbeats and at most four batches; more means that the leader has stopped reading.

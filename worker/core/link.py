@@ -185,6 +185,7 @@ class LinkCore:
         self.connection = 0
         self.address = ""
         self._leader = ""  # where to go next, if somebody has said so
+        self._silent = ""  # who was given up for saying nothing: the next attempt goes elsewhere
         self._redirects = 0
         self._failures = 0
         self._due = 0.0
@@ -226,12 +227,20 @@ class LinkCore:
         if self._leader:
             self.address, self._leader = self._leader, ""
         else:
-            self.address = self._managers[self._next_manager]
-            self._next_manager = (self._next_manager + 1) % len(self._managers)
+            self.address = self._next_in_turn()
+            if self.address == self._silent:
+                # A stuck process is still connected to, and would keep us until the deadline.
+                self.address = self._next_in_turn()
+        self._silent = ""
         return [
             Connect(self.connection, self.address),
             *self._set_tick(now + WELCOME_DEADLINE_S),
         ]
+
+    def _next_in_turn(self) -> str:
+        address = self._managers[self._next_manager]
+        self._next_manager = (self._next_manager + 1) % len(self._managers)
+        return address
 
     def _connected(self, now: float) -> list[LinkEffect]:
         self.phase = Phase.GREETING
@@ -307,8 +316,10 @@ class LinkCore:
             case Phase.RESTING:
                 return self._connect(now)
             case Phase.CONNECTING | Phase.GREETING:
+                self._silent = self.address
                 return self._retry(now, f"{self.address} did not welcome us in time")
             case Phase.IN_SESSION if self._missed >= MISSED_LIMIT:
+                self._silent = self.address
                 return self._retry(now, f"{self.address} missed {self._missed} heartbeats")
             case Phase.IN_SESSION:
                 self._missed += 1

@@ -129,6 +129,18 @@ def test_two_silent_periods_end_a_session() -> None:
     ]
 
 
+def test_a_silent_manager_is_not_the_next_one_to_be_tried() -> None:
+    """A stopped process still takes connections, and would keep the worker waiting once more."""
+    for seed in range(20):
+        core = LinkCore(HELLO, ("m1", "m2", "m3"), random.Random(seed))
+        core.step(Begun(0.0, 0))
+        silent = core.address
+        core.step(Ticked(WELCOME_DEADLINE_S))
+        core.step(Ticked(100.0))
+        assert core.phase is Phase.CONNECTING
+        assert core.address != silent
+
+
 def test_a_worker_that_was_stopped_itself_blames_nobody() -> None:
     core = in_session()
     core.step(Ticked(0.0))
