@@ -131,7 +131,7 @@ def test_a_lock_on_a_file_that_was_removed_meanwhile_is_none(
     of: home.Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = fcntl.flock
-    late = []
+    late: list[int] = []
 
     def flock(fd: int, how: int) -> None:
         if not late:
