@@ -103,8 +103,4 @@ _TYPES: dict[Code, type[ClientError]] = {
 
 def from_call(error: CallError) -> ClientError:
     """The typed form of a call's error."""
-    if error.code is Code.INVALID_ARGUMENT and "is already published by" in error.message:
-        # The request is right in itself; that managers call it wrong must not make callers think
-        # that it can never be done.
-        return AlreadyExists(error.message, error.details)
     return _TYPES[error.code](error.message, error.details)

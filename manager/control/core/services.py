@@ -147,7 +147,7 @@ def check_published(tx: Transaction, specs: Mapping[str, ServiceSpec]) -> None:
             if owner is not None:
                 where = f"{field}.ports[{place}].published"
                 raise CallError(
-                    Code.INVALID_ARGUMENT,
+                    Code.ALREADY_EXISTS,
                     f"{where}: port {port.published}/{port.protocol.value} is already published "
                     f"by service {owner!r}",
                     {"field": where},

@@ -35,7 +35,7 @@ def service_view(view: View, service: Service) -> ServiceView:
             and _has_its_ports(service)
         ),
         problems=_problems(service, tasks),
-        given_up=_given_up(tasks),
+        given_up=_given_up(service, tasks),
     )
 
 
@@ -100,9 +100,13 @@ def _has_its_ports(service: Service) -> bool:
     )
 
 
-def _given_up(tasks: tuple[Task, ...]) -> int:
-    """Slots whose newest task has ended, and that nobody tries again."""
-    return sum(1 for task in _newest(tasks).values() if task.is_terminal and not task.is_wanted)
+def _given_up(service: Service, tasks: tuple[Task, ...]) -> int:
+    """Slots whose newest task, of the present spec, has ended, and that nobody tries again."""
+    return sum(
+        1
+        for task in _newest(tasks).values()
+        if task.is_terminal and not task.is_wanted and task.revision == service.task_revision
+    )
 
 
 def _problems(service: Service, tasks: tuple[Task, ...]) -> tuple[str, ...]:

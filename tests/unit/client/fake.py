@@ -373,7 +373,7 @@ class FakeControl:
                     why = (
                         f"port {port.published}/tcp is already published by service {other.name!r}"
                     )
-                    raise CallError(Code.INVALID_ARGUMENT, f"{field}: {why}", {"field": field})
+                    raise CallError(Code.ALREADY_EXISTS, f"{field}: {why}", {"field": field})
 
     def create(self, spec: ServiceSpec, stack: Stack | None = None) -> Service:
         self.check_ports("spec", spec)
