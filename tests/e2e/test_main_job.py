@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -92,6 +95,31 @@ def test_the_leading_manager_killed_costs_an_election_and_no_task(cluster: Local
     assert len(after) == 5
     assert pids.items() <= after.items()
     cluster.start(leader)
+
+
+def test_a_leader_that_is_only_stuck_costs_no_task(cluster: LocalCluster) -> None:
+    """Its workers must find the new leader before that one judges who is lost."""
+    before = {task["id"]: task["pid"] for task in cluster.running()}
+    stuck = cluster.leader()
+    pid = cluster.pid_of(stuck)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        # The new leader judges everybody once; the stuck manager itself is down by then.
+        eventually(
+            lambda: any(
+                node["name"] == stuck and node["status"] == "down" for node in _nodes(cluster)
+            ),
+            FAILED_OVER_S,
+            "the stuck manager is down",
+        )
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert {task["id"]: task["pid"] for task in cluster.running()} == before
+
+
+def _nodes(cluster: LocalCluster) -> list[dict[str, Any]]:
+    done = cluster.run("node", "ls", "--format", "json")
+    return json.loads(done.stdout) if done.returncode == 0 else []
 
 
 def test_without_any_manager_requests_go_on_and_the_cluster_comes_back(
@@ -287,9 +315,10 @@ def test_bad_input_through_the_api_names_its_field(cluster: LocalCluster) -> Non
             name="no/such", task=objects_pb2.TaskSpec(run=objects_pb2.RunSpec(args=["true"]))
         ),
     )
-    with grpc.insecure_channel(control) as channel, pytest.raises(grpc.RpcError) as caught:
+    with grpc.insecure_channel(control) as channel:
         create: Any = channel.unary_unary("/skep.v1.Control/CreateService")
-        create(request.SerializeToString(), timeout=10)
+        with pytest.raises(grpc.RpcError) as caught:
+            create(request.SerializeToString(), timeout=10)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert str(caught.value.details()).startswith("spec.name:")
 

@@ -340,9 +340,7 @@ def test_a_port_that_is_taken_is_told_and_opened_once_it_is_free(loop: str) -> N
             other = socket.create_server((a.host, PORT))
             await publish(manager, [a], complete(5, service(task), nodes=(a,)))
             conversation = await manager.follower("a")
-            assert conversation.applied[-1].errors == (
-                f"web: port {PORT}: Address already in use",
-            )
+            assert conversation.applied[-1].errors == (f"web: port {PORT}: Address already in use",)
             other.close()
             await eventually(lambda: conversation.applied[-1].errors == ())
             assert conversation.applied[-1].version == 5
