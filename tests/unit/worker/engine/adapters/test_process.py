@@ -394,7 +394,9 @@ def test_signals_that_the_agent_ignores_are_not_ignored_by_its_tasks(tmp_path: P
         await engine.start(T1)
         await engine.wait(T1)
         await engine.close()
-        assert bench.output("t1").split() == ["SigIgn:", "0000000000000000"]
+        ignored = int(bench.output("t1").split()[1], 16)
+        # 32 and 33 are the C library's own; it leaves them ignored in what it spawns as it likes.
+        assert ignored & ~(0b11 << 31) == 0
 
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
