@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +28,8 @@ from tests.support.local_cluster import (
 
 TRIALS = 20
 FIFTY = 50
+# The same program on both sides: "python3" may be a wrapper in one environment and not in another.
+PYTHON = os.path.realpath(sys.executable)
 WEB = ROOT / "examples" / "web.py"
 KINDS = ("manager", "agent", "netproxy")
 MEMORY_AIM_MB = {"manager": 90.0, "agent": 60.0, "netproxy": 50.0}
@@ -106,7 +109,7 @@ def _fifty_by_hand() -> float:
     began = time.perf_counter()
     children = [
         subprocess.Popen(
-            ["python3", str(WEB), place],
+            [PYTHON, str(WEB), place],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -125,7 +128,7 @@ def _fifty_by_hand() -> float:
 def _fifty_by_skep(cluster: LocalCluster) -> float:
     began = time.perf_counter()
     flags = ("--replicas", str(FIFTY), "--detach", "--name", "fifty")
-    cluster.skep("service", "create", *flags, "--", "python3", str(WEB), "{{.Task.Address}}:8080")
+    cluster.skep("service", "create", *flags, "--", PYTHON, str(WEB), "{{.Task.Address}}:8080")
     tasks = eventually(
         lambda: _with_addresses(cluster), within_s=60.0, what="fifty tasks with addresses"
     )
