@@ -28,6 +28,9 @@ COMMAND_BYTES_LIMIT = 1535 * 1024
 # Answers kept for clients that retry: far longer than any client tries.
 REQUESTS_LIMIT = 10_000
 REQUESTS_AGE_LIMIT_NS = 3600 * SECOND_NS
+# As many are kept however old they look: a leader's clock that jumps ahead must not forget at once
+# all that clients may still be retrying.
+REQUESTS_FLOOR = 1_000
 
 
 class WireChange(Struct, frozen=True, kw_only=True):
@@ -151,7 +154,8 @@ class Database:
 
     def _trim_requests(self) -> None:
         while (oldest := self.tables.oldest(Request)) is not None:
+            count = self.tables.count(Request)
             is_old = oldest.created_ns < self.wall_ns - REQUESTS_AGE_LIMIT_NS
-            if not is_old and self.tables.count(Request) <= REQUESTS_LIMIT:
+            if count <= REQUESTS_FLOOR or (not is_old and count <= REQUESTS_LIMIT):
                 return
             self.tables.remove(Request, oldest.id)

@@ -15,6 +15,7 @@ from skep.domain.objects import Node, Object, Request, Revision, Service, Stack,
 from skep.manager.store.core.command import (
     CHANGE_FRAME_BYTES,
     REQUESTS_AGE_LIMIT_NS,
+    REQUESTS_FLOOR,
     REQUESTS_LIMIT,
     Change,
     Database,
@@ -220,10 +221,20 @@ def test_answers_for_retries_are_kept_up_to_their_number() -> None:
 
 def test_answers_for_retries_are_kept_up_to_their_age() -> None:
     database = Database()
+    old = [request(number) for number in range(REQUESTS_FLOOR)]
+    for place, start in enumerate(range(0, REQUESTS_FLOOR, 500)):
+        database.apply(place + 1, write(*old[start : start + 500], wall_ns=1))
+    database.apply(10, write(request(REQUESTS_FLOOR), wall_ns=2))
+    database.apply(11, write(node(), wall_ns=2 + REQUESTS_AGE_LIMIT_NS))
+    assert database.tables.get(Request, "r0") is None
+    assert database.tables.get(Request, "r1") is not None
+
+
+def test_a_clock_that_jumps_ahead_does_not_forget_what_is_being_retried() -> None:
+    database = Database()
     database.apply(1, write(request(1), wall_ns=1))
-    database.apply(2, write(request(2), wall_ns=2))
-    database.apply(3, write(node(), wall_ns=2 + REQUESTS_AGE_LIMIT_NS))
-    assert [row.id for row in database.tables.all(Request)] == ["r2"]
+    database.apply(2, write(node(), wall_ns=10 * REQUESTS_AGE_LIMIT_NS))
+    assert [row.id for row in database.tables.all(Request)] == ["r1"]
 
 
 # -------------------------------------------------------------------------------- older bytes
