@@ -210,12 +210,6 @@ def _check_duration(value_ns: int, least_ns: int, field: str) -> None:
         raise _refuse(field, "can't be more than 10 years")
 
 
-def check_ref(ref: str, field: str = "ref") -> None:
-    """Refuse an empty reference. Raises Rejected."""
-    if not ref:
-        raise _refuse(field, "a name or an id is required")
-
-
 def check_request_id(request: Struct) -> None:
     """Refuse a mutation without a client's request id. Raises Rejected."""
     request_id = getattr(request, "request_id", "")

@@ -25,11 +25,6 @@ class SetSequence:
         self._next = 1
         self._frames: list[AssignmentSet] = []
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether the complete set is in."""
-        return self._next > 1
-
     def add(self, frame: AssignmentSet) -> AssignmentSet | None:
         """The whole set when `frame` ends one, None while more must come.
 

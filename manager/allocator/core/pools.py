@@ -59,10 +59,6 @@ class AddressPool:
                 return address
         return None
 
-    def give_back(self, address: str) -> None:
-        """The row that named it is gone."""
-        self._owners.pop(address, None)
-
     def _address(self, number: int) -> str:
         third, fourth = divmod(number, 254)
         return f"127.{self._block}.{FIRST_THIRD_BYTE + third}.{fourth + 1}"

@@ -19,7 +19,7 @@ from skep.domain.spec import (
     ServiceSpec,
     StackSpec,
 )
-from skep.domain.validate import check_ref, check_service, check_stack
+from skep.domain.validate import check_service, check_stack
 from skep.env import Rejected
 from tests.unit.manager.build import node, service_spec
 
@@ -144,11 +144,6 @@ def test_a_stack_is_checked_as_a_whole() -> None:
             check_stack(stack)
         assert caught.value.field == field
     check_stack(StackSpec(name="empty"))
-
-
-def test_an_empty_reference_is_refused() -> None:
-    with pytest.raises(Rejected, match="ref: a name or an id is required"):
-        check_ref("")
 
 
 # ------------------------------------------------------------------------------ constraints
