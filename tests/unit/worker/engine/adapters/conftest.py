@@ -1,5 +1,5 @@
-"""Whoever runs the tests must not be seen in them: nohup and background jobs ignore signals, and the
-engine takes care to undo that in its tasks, in other words than it uses otherwise."""
+"""Whoever runs the tests must not be seen in them: nohup and background jobs ignore signals, and
+the engine takes care to undo that in its tasks, in other words than it uses otherwise."""
 
 from __future__ import annotations
 
