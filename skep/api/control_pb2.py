@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from skep.api import objects_pb2 as skep_dot_api_dot_objects__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16skep/api/control.proto\x12\x07skep.v1\x1a\x16skep/api/objects.proto\"+\n\nGetRequest\x12\x0b\n\x03ref\x18\x01 \x01(\t\x12\x10\n\x08is_stale\x18\x02 \x01(\x08\"%\n\x11GetClusterRequest\x12\x10\n\x08is_stale\x18\x01 \x01(\x08\"\x8d\x01\n\x12GetClusterResponse\x12!\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x10.skep.v1.Cluster\x12\x16\n\tleader_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04term\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\x0f\n\x07release\x18\x05 \x01(\tB\x0c\n\n_leader_id\"$\n\x10ListNodesRequest\x12\x10\n\x08is_stale\x18\x01 \x01(\x08\"h\n\x11ListNodesResponse\x12\x1c\n\x05nodes\x18\x01 \x03(\x0b\x32\r.skep.v1.Node\x12\x16\n\tleader_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0f\n\x07version\x18\x03 \x01(\x03\x42\x0c\n\n_leader_id\"\x8c\x02\n\x11UpdateNodeRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03ref\x18\x02 \x01(\t\x12\x14\n\x07version\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12+\n\x0c\x61vailability\x18\x04 \x01(\x0e\x32\x15.skep.v1.Availability\x12=\n\nlabels_set\x18\x05 \x03(\x0b\x32).skep.v1.UpdateNodeRequest.LabelsSetEntry\x12\x16\n\x0elabels_removed\x18\x06 \x03(\t\x1a\x30\n\x0eLabelsSetEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\n\n\x08_version\"0\n\rRemoveRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03ref\x18\x02 \x01(\t\"*\n\x0eRemoveResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"N\n\x14\x43reateServiceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\"\n\x04spec\x18\x02 \x01(\x0b\x32\x14.skep.v1.ServiceSpec\"}\n\x14UpdateServiceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03ref\x18\x02 \x01(\t\x12\"\n\x04spec\x18\x03 \x01(\x0b\x32\x14.skep.v1.ServiceSpec\x12\x14\n\x07version\x18\x04 \x01(\x03H\x00\x88\x01\x01\x42\n\n\x08_version\"E\n\x13ListServicesRequest\x12\x12\n\x05stack\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x10\n\x08is_stale\x18\x02 \x01(\x08\x42\x08\n\x06_stack\"\x8c\x01\n\x0bServiceView\x12!\n\x07service\x18\x01 \x01(\x0b\x32\x10.skep.v1.Service\x12\x0f\n\x07running\x18\x02 \x01(\x03\x12\x0f\n\x07\x64\x65sired\x18\x03 \x01(\x03\x12\x14\n\x0cis_converged\x18\x04 \x01(\x08\x12\x10\n\x08problems\x18\x05 \x03(\t\x12\x10\n\x08given_up\x18\x06 \x01(\x03\"O\n\x14ListServicesResponse\x12&\n\x08services\x18\x01 \x03(\x0b\x32\x14.skep.v1.ServiceView\x12\x0f\n\x07version\x18\x02 \x01(\x03\"\x90\x01\n\x10ListTasksRequest\x12\x14\n\x07service\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04node\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x12\n\x05stack\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x0e\n\x06is_all\x18\x04 \x01(\x08\x12\x10\n\x08is_stale\x18\x05 \x01(\x08\x42\n\n\x08_serviceB\x07\n\x05_nodeB\x08\n\x06_stack\"B\n\x11ListTasksResponse\x12\x1c\n\x05tasks\x18\x01 \x03(\x0b\x32\r.skep.v1.Task\x12\x0f\n\x07version\x18\x02 \x01(\x03\"\\\n\x12\x44\x65ployStackRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12 \n\x04spec\x18\x02 \x01(\x0b\x32\x12.skep.v1.StackSpec\x12\x10\n\x08is_prune\x18\x03 \x01(\x08\"\x88\x01\n\x13\x44\x65ployStackResponse\x12\x1d\n\x05stack\x18\x01 \x01(\x0b\x32\x0e.skep.v1.Stack\x12\x0f\n\x07\x63reated\x18\x02 \x03(\t\x12\x0f\n\x07updated\x18\x03 \x03(\t\x12\x11\n\tunchanged\x18\x04 \x03(\t\x12\x0f\n\x07removed\x18\x05 \x03(\t\x12\x0c\n\x04kept\x18\x06 \x03(\t\"%\n\x11ListStacksRequest\x12\x10\n\x08is_stale\x18\x01 \x01(\x08\"E\n\x12ListStacksResponse\x12\x1e\n\x06stacks\x18\x01 \x03(\x0b\x32\x0e.skep.v1.Stack\x12\x0f\n\x07version\x18\x02 \x01(\x03\"I\n\x0cWatchRequest\x12\x19\n\x0c\x66rom_version\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05kinds\x18\x02 \x03(\tB\x0f\n\r_from_version\"\xd2\x01\n\nWatchEvent\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12$\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x14.skep.v1.WatchAction\x12\x1b\n\x04node\x18\x03 \x01(\x0b\x32\r.skep.v1.Node\x12!\n\x07service\x18\x04 \x01(\x0b\x32\x10.skep.v1.Service\x12\x1b\n\x04task\x18\x05 \x01(\x0b\x32\r.skep.v1.Task\x12\x1d\n\x05stack\x18\x06 \x01(\x0b\x32\x0e.skep.v1.Stack\x12\x11\n\tis_resync\x18\x07 \x01(\x08\"p\n\x10NetproxyProgress\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x19\n\x0cis_connected\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x0e\n\x06\x65rrors\x18\x04 \x03(\tB\x0f\n\r_is_connected\"h\n\rManagerReport\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x17\n\x0f\x61pplied_version\x18\x02 \x01(\x03\x12-\n\nnetproxies\x18\x03 \x03(\x0b\x32\x19.skep.v1.NetproxyProgress\"%\n\x15ManagerReportResponse\x12\x0c\n\x04term\x18\x01 \x01(\x03*v\n\x0bWatchAction\x12\x1c\n\x18WATCH_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13WATCH_ACTION_CREATE\x10\x01\x12\x17\n\x13WATCH_ACTION_UPDATE\x10\x02\x12\x17\n\x13WATCH_ACTION_REMOVE\x10\x03\x32\xf2\x08\n\x07\x43ontrol\x12\x45\n\nGetCluster\x12\x1a.skep.v1.GetClusterRequest\x1a\x1b.skep.v1.GetClusterResponse\x12\x42\n\tListNodes\x12\x19.skep.v1.ListNodesRequest\x1a\x1a.skep.v1.ListNodesResponse\x12-\n\x07GetNode\x12\x13.skep.v1.GetRequest\x1a\r.skep.v1.Node\x12\x37\n\nUpdateNode\x12\x1a.skep.v1.UpdateNodeRequest\x1a\r.skep.v1.Node\x12=\n\nRemoveNode\x12\x16.skep.v1.RemoveRequest\x1a\x17.skep.v1.RemoveResponse\x12@\n\rCreateService\x12\x1d.skep.v1.CreateServiceRequest\x1a\x10.skep.v1.Service\x12\x37\n\nGetService\x12\x13.skep.v1.GetRequest\x1a\x14.skep.v1.ServiceView\x12K\n\x0cListServices\x12\x1c.skep.v1.ListServicesRequest\x1a\x1d.skep.v1.ListServicesResponse\x12@\n\rUpdateService\x12\x1d.skep.v1.UpdateServiceRequest\x1a\x10.skep.v1.Service\x12@\n\rRemoveService\x12\x16.skep.v1.RemoveRequest\x1a\x17.skep.v1.RemoveResponse\x12-\n\x07GetTask\x12\x13.skep.v1.GetRequest\x1a\r.skep.v1.Task\x12\x42\n\tListTasks\x12\x19.skep.v1.ListTasksRequest\x1a\x1a.skep.v1.ListTasksResponse\x12=\n\nRemoveTask\x12\x16.skep.v1.RemoveRequest\x1a\x17.skep.v1.RemoveResponse\x12H\n\x0b\x44\x65ployStack\x12\x1b.skep.v1.DeployStackRequest\x1a\x1c.skep.v1.DeployStackResponse\x12/\n\x08GetStack\x12\x13.skep.v1.GetRequest\x1a\x0e.skep.v1.Stack\x12\x45\n\nListStacks\x12\x1a.skep.v1.ListStacksRequest\x1a\x1b.skep.v1.ListStacksResponse\x12>\n\x0bRemoveStack\x12\x16.skep.v1.RemoveRequest\x1a\x17.skep.v1.RemoveResponse\x12\x35\n\x05Watch\x12\x15.skep.v1.WatchRequest\x1a\x13.skep.v1.WatchEvent0\x01\x32L\n\x08Managers\x12@\n\x06Report\x12\x16.skep.v1.ManagerReport\x1a\x1e.skep.v1.ManagerReportResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16skep/api/control.proto\x12\x07skep.v1\x1a\x16skep/api/objects.proto\"+\n\nGetRequest\x12\x0b\n\x03ref\x18\x01 \x01(\t\x12\x10\n\x08is_stale\x18\x02 \x01(\x08\"%\n\x11GetClusterRequest\x12\x10\n\x08is_stale\x18\x01 \x01(\x08\"\x8d\x01\n\x12GetClusterResponse\x12!\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x10.skep.v1.Cluster\x12\x16\n\tleader_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04term\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\x0f\n\x07release\x18\x05 \x01(\tB\x0c\n\n_leader_id\"$\n\x10ListNodesRequest\x12\x10\n\x08is_stale\x18\x01 \x01(\x08\"h\n\x11ListNodesResponse\x12\x1c\n\x05nodes\x18\x01 \x03(\x0b\x32\r.skep.v1.Node\x12\x16\n\tleader_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0f\n\x07version\x18\x03 \x01(\x03\x42\x0c\n\n_leader_id\"\x8c\x02\n\x11UpdateNodeRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03ref\x18\x02 \x01(\t\x12\x14\n\x07version\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12+\n\x0c\x61vailability\x18\x04 \x01(\x0e\x32\x15.skep.v1.Availability\x12=\n\nlabels_set\x18\x05 \x03(\x0b\x32).skep.v1.UpdateNodeRequest.LabelsSetEntry\x12\x16\n\x0elabels_removed\x18\x06 \x03(\t\x1a\x30\n\x0eLabelsSetEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\n\n\x08_version\"0\n\rRemoveRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03ref\x18\x02 \x01(\t\"*\n\x0eRemoveResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"N\n\x14\x43reateServiceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\"\n\x04spec\x18\x02 \x01(\x0b\x32\x14.skep.v1.ServiceSpec\"}\n\x14UpdateServiceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03ref\x18\x02 \x01(\t\x12\"\n\x04spec\x18\x03 \x01(\x0b\x32\x14.skep.v1.ServiceSpec\x12\x14\n\x07version\x18\x04 \x01(\x03H\x00\x88\x01\x01\x42\n\n\x08_version\"\x7f\n\x16RollbackServiceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03ref\x18\x02 \x01(\t\x12\x15\n\x08revision\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x07version\x18\x04 \x01(\x03H\x01\x88\x01\x01\x42\x0b\n\t_revisionB\n\n\x08_version\"9\n\x14ListRevisionsRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08is_stale\x18\x02 \x01(\x08\"N\n\x15ListRevisionsResponse\x12$\n\trevisions\x18\x01 \x03(\x0b\x32\x11.skep.v1.Revision\x12\x0f\n\x07version\x18\x02 \x01(\x03\"E\n\x13ListServicesRequest\x12\x12\n\x05stack\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x10\n\x08is_stale\x18\x02 \x01(\x08\x42\x08\n\x06_stack\"\x8c\x01\n\x0bServiceView\x12!\n\x07service\x18\x01 \x01(\x0b\x32\x10.skep.v1.Service\x12\x0f\n\x07running\x18\x02 \x01(\x03\x12\x0f\n\x07\x64\x65sired\x18\x03 \x01(\x03\x12\x14\n\x0cis_converged\x18\x04 \x01(\x08\x12\x10\n\x08problems\x18\x05 \x03(\t\x12\x10\n\x08given_up\x18\x06 \x01(\x03\"O\n\x14ListServicesResponse\x12&\n\x08services\x18\x01 \x03(\x0b\x32\x14.skep.v1.ServiceView\x12\x0f\n\x07version\x18\x02 \x01(\x03\"\x90\x01\n\x10ListTasksRequest\x12\x14\n\x07service\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04node\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x12\n\x05stack\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x0e\n\x06is_all\x18\x04 \x01(\x08\x12\x10\n\x08is_stale\x18\x05 \x01(\x08\x42\n\n\x08_serviceB\x07\n\x05_nodeB\x08\n\x06_stack\"B\n\x11ListTasksResponse\x12\x1c\n\x05tasks\x18\x01 \x03(\x0b\x32\r.skep.v1.Task\x12\x0f\n\x07version\x18\x02 \x01(\x03\"\\\n\x12\x44\x65ployStackRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12 \n\x04spec\x18\x02 \x01(\x0b\x32\x12.skep.v1.StackSpec\x12\x10\n\x08is_prune\x18\x03 \x01(\x08\"\x88\x01\n\x13\x44\x65ployStackResponse\x12\x1d\n\x05stack\x18\x01 \x01(\x0b\x32\x0e.skep.v1.Stack\x12\x0f\n\x07\x63reated\x18\x02 \x03(\t\x12\x0f\n\x07updated\x18\x03 \x03(\t\x12\x11\n\tunchanged\x18\x04 \x03(\t\x12\x0f\n\x07removed\x18\x05 \x03(\t\x12\x0c\n\x04kept\x18\x06 \x03(\t\"%\n\x11ListStacksRequest\x12\x10\n\x08is_stale\x18\x01 \x01(\x08\"E\n\x12ListStacksResponse\x12\x1e\n\x06stacks\x18\x01 \x03(\x0b\x32\x0e.skep.v1.Stack\x12\x0f\n\x07version\x18\x02 \x01(\x03\"I\n\x0cWatchRequest\x12\x19\n\x0c\x66rom_version\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05kinds\x18\x02 \x03(\tB\x0f\n\r_from_version\"\xd2\x01\n\nWatchEvent\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12$\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x14.skep.v1.WatchAction\x12\x1b\n\x04node\x18\x03 \x01(\x0b\x32\r.skep.v1.Node\x12!\n\x07service\x18\x04 \x01(\x0b\x32\x10.skep.v1.Service\x12\x1b\n\x04task\x18\x05 \x01(\x0b\x32\r.skep.v1.Task\x12\x1d\n\x05stack\x18\x06 \x01(\x0b\x32\x0e.skep.v1.Stack\x12\x11\n\tis_resync\x18\x07 \x01(\x08\"\x81\x01\n\x0bLogsRequest\x12\x10\n\x08services\x18\x01 \x03(\t\x12\r\n\x05tasks\x18\x02 \x03(\t\x12\x11\n\x04tail\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\x08since_ns\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x11\n\tis_follow\x18\x05 \x01(\x08\x42\x07\n\x05_tailB\x0b\n\t_since_ns\"L\n\x07LogLine\x12\x0f\n\x07time_ns\x18\x01 \x01(\x03\x12\"\n\x06stream\x18\x02 \x01(\x0e\x32\x12.skep.v1.LogStream\x12\x0c\n\x04text\x18\x03 \x01(\x0c\"\x84\x01\n\x08LogEvent\x12\x14\n\x07task_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x11\n\ttask_name\x18\x02 \x01(\t\x12\x11\n\tnode_name\x18\x03 \x01(\t\x12\x1f\n\x05lines\x18\x04 \x03(\x0b\x32\x10.skep.v1.LogLine\x12\x0f\n\x07problem\x18\x05 \x01(\tB\n\n\x08_task_id\"p\n\x10NetproxyProgress\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x19\n\x0cis_connected\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x0e\n\x06\x65rrors\x18\x04 \x03(\tB\x0f\n\r_is_connected\"h\n\rManagerReport\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x17\n\x0f\x61pplied_version\x18\x02 \x01(\x03\x12-\n\nnetproxies\x18\x03 \x03(\x0b\x32\x19.skep.v1.NetproxyProgress\"%\n\x15ManagerReportResponse\x12\x0c\n\x04term\x18\x01 \x01(\x03*v\n\x0bWatchAction\x12\x1c\n\x18WATCH_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13WATCH_ACTION_CREATE\x10\x01\x12\x17\n\x13WATCH_ACTION_UPDATE\x10\x02\x12\x17\n\x13WATCH_ACTION_REMOVE\x10\x03*U\n\tLogStream\x12\x1a\n\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n\x11LOG_STREAM_STDERR\x10\x02\x32\xbb\n\n\x07\x43ontrol\x12\x45\n\nGetCluster\x12\x1a.skep.v1.GetClusterRequest\x1a\x1b.skep.v1.GetClusterResponse\x12\x42\n\tListNodes\x12\x19.skep.v1.ListNodesRequest\x1a\x1a.skep.v1.ListNodesResponse\x12-\n\x07GetNode\x12\x13.skep.v1.GetRequest\x1a\r.skep.v1.Node\x12\x37\n\nUpdateNode\x12\x1a.skep.v1.UpdateNodeRequest\x1a\r.skep.v1.Node\x12=\n\nRemoveNode\x12\x16.skep.v1.RemoveRequest\x1a\x17.skep.v1.RemoveResponse\x12@\n\rCreateService\x12\x1d.skep.v1.CreateServiceRequest\x1a\x10.skep.v1.Service\x12\x37\n\nGetService\x12\x13.skep.v1.GetRequest\x1a\x14.skep.v1.ServiceView\x12K\n\x0cListServices\x12\x1c.skep.v1.ListServicesRequest\x1a\x1d.skep.v1.ListServicesResponse\x12@\n\rUpdateService\x12\x1d.skep.v1.UpdateServiceRequest\x1a\x10.skep.v1.Service\x12\x44\n\x0fRollbackService\x12\x1f.skep.v1.RollbackServiceRequest\x1a\x10.skep.v1.Service\x12N\n\rListRevisions\x12\x1d.skep.v1.ListRevisionsRequest\x1a\x1e.skep.v1.ListRevisionsResponse\x12@\n\rRemoveService\x12\x16.skep.v1.RemoveRequest\x1a\x17.skep.v1.RemoveResponse\x12-\n\x07GetTask\x12\x13.skep.v1.GetRequest\x1a\r.skep.v1.Task\x12\x42\n\tListTasks\x12\x19.skep.v1.ListTasksRequest\x1a\x1a.skep.v1.ListTasksResponse\x12=\n\nRemoveTask\x12\x16.skep.v1.RemoveRequest\x1a\x17.skep.v1.RemoveResponse\x12H\n\x0b\x44\x65ployStack\x12\x1b.skep.v1.DeployStackRequest\x1a\x1c.skep.v1.DeployStackResponse\x12/\n\x08GetStack\x12\x13.skep.v1.GetRequest\x1a\x0e.skep.v1.Stack\x12\x45\n\nListStacks\x12\x1a.skep.v1.ListStacksRequest\x1a\x1b.skep.v1.ListStacksResponse\x12>\n\x0bRemoveStack\x12\x16.skep.v1.RemoveRequest\x1a\x17.skep.v1.RemoveResponse\x12\x35\n\x05Watch\x12\x15.skep.v1.WatchRequest\x1a\x13.skep.v1.WatchEvent0\x01\x12\x31\n\x04Logs\x12\x14.skep.v1.LogsRequest\x1a\x11.skep.v1.LogEvent0\x01\x32L\n\x08Managers\x12@\n\x06Report\x12\x16.skep.v1.ManagerReport\x1a\x1e.skep.v1.ManagerReportResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_UPDATENODEREQUEST_LABELSSETENTRY']._loaded_options = None
   _globals['_UPDATENODEREQUEST_LABELSSETENTRY']._serialized_options = b'8\001'
-  _globals['_WATCHACTION']._serialized_start=2403
-  _globals['_WATCHACTION']._serialized_end=2521
+  _globals['_WATCHACTION']._serialized_start=3016
+  _globals['_WATCHACTION']._serialized_end=3134
+  _globals['_LOGSTREAM']._serialized_start=3136
+  _globals['_LOGSTREAM']._serialized_end=3221
   _globals['_GETREQUEST']._serialized_start=59
   _globals['_GETREQUEST']._serialized_end=102
   _globals['_GETCLUSTERREQUEST']._serialized_start=104
@@ -58,36 +60,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATESERVICEREQUEST']._serialized_end=874
   _globals['_UPDATESERVICEREQUEST']._serialized_start=876
   _globals['_UPDATESERVICEREQUEST']._serialized_end=1001
-  _globals['_LISTSERVICESREQUEST']._serialized_start=1003
-  _globals['_LISTSERVICESREQUEST']._serialized_end=1072
-  _globals['_SERVICEVIEW']._serialized_start=1075
-  _globals['_SERVICEVIEW']._serialized_end=1215
-  _globals['_LISTSERVICESRESPONSE']._serialized_start=1217
-  _globals['_LISTSERVICESRESPONSE']._serialized_end=1296
-  _globals['_LISTTASKSREQUEST']._serialized_start=1299
-  _globals['_LISTTASKSREQUEST']._serialized_end=1443
-  _globals['_LISTTASKSRESPONSE']._serialized_start=1445
-  _globals['_LISTTASKSRESPONSE']._serialized_end=1511
-  _globals['_DEPLOYSTACKREQUEST']._serialized_start=1513
-  _globals['_DEPLOYSTACKREQUEST']._serialized_end=1605
-  _globals['_DEPLOYSTACKRESPONSE']._serialized_start=1608
-  _globals['_DEPLOYSTACKRESPONSE']._serialized_end=1744
-  _globals['_LISTSTACKSREQUEST']._serialized_start=1746
-  _globals['_LISTSTACKSREQUEST']._serialized_end=1783
-  _globals['_LISTSTACKSRESPONSE']._serialized_start=1785
-  _globals['_LISTSTACKSRESPONSE']._serialized_end=1854
-  _globals['_WATCHREQUEST']._serialized_start=1856
-  _globals['_WATCHREQUEST']._serialized_end=1929
-  _globals['_WATCHEVENT']._serialized_start=1932
-  _globals['_WATCHEVENT']._serialized_end=2142
-  _globals['_NETPROXYPROGRESS']._serialized_start=2144
-  _globals['_NETPROXYPROGRESS']._serialized_end=2256
-  _globals['_MANAGERREPORT']._serialized_start=2258
-  _globals['_MANAGERREPORT']._serialized_end=2362
-  _globals['_MANAGERREPORTRESPONSE']._serialized_start=2364
-  _globals['_MANAGERREPORTRESPONSE']._serialized_end=2401
-  _globals['_CONTROL']._serialized_start=2524
-  _globals['_CONTROL']._serialized_end=3662
-  _globals['_MANAGERS']._serialized_start=3664
-  _globals['_MANAGERS']._serialized_end=3740
+  _globals['_ROLLBACKSERVICEREQUEST']._serialized_start=1003
+  _globals['_ROLLBACKSERVICEREQUEST']._serialized_end=1130
+  _globals['_LISTREVISIONSREQUEST']._serialized_start=1132
+  _globals['_LISTREVISIONSREQUEST']._serialized_end=1189
+  _globals['_LISTREVISIONSRESPONSE']._serialized_start=1191
+  _globals['_LISTREVISIONSRESPONSE']._serialized_end=1269
+  _globals['_LISTSERVICESREQUEST']._serialized_start=1271
+  _globals['_LISTSERVICESREQUEST']._serialized_end=1340
+  _globals['_SERVICEVIEW']._serialized_start=1343
+  _globals['_SERVICEVIEW']._serialized_end=1483
+  _globals['_LISTSERVICESRESPONSE']._serialized_start=1485
+  _globals['_LISTSERVICESRESPONSE']._serialized_end=1564
+  _globals['_LISTTASKSREQUEST']._serialized_start=1567
+  _globals['_LISTTASKSREQUEST']._serialized_end=1711
+  _globals['_LISTTASKSRESPONSE']._serialized_start=1713
+  _globals['_LISTTASKSRESPONSE']._serialized_end=1779
+  _globals['_DEPLOYSTACKREQUEST']._serialized_start=1781
+  _globals['_DEPLOYSTACKREQUEST']._serialized_end=1873
+  _globals['_DEPLOYSTACKRESPONSE']._serialized_start=1876
+  _globals['_DEPLOYSTACKRESPONSE']._serialized_end=2012
+  _globals['_LISTSTACKSREQUEST']._serialized_start=2014
+  _globals['_LISTSTACKSREQUEST']._serialized_end=2051
+  _globals['_LISTSTACKSRESPONSE']._serialized_start=2053
+  _globals['_LISTSTACKSRESPONSE']._serialized_end=2122
+  _globals['_WATCHREQUEST']._serialized_start=2124
+  _globals['_WATCHREQUEST']._serialized_end=2197
+  _globals['_WATCHEVENT']._serialized_start=2200
+  _globals['_WATCHEVENT']._serialized_end=2410
+  _globals['_LOGSREQUEST']._serialized_start=2413
+  _globals['_LOGSREQUEST']._serialized_end=2542
+  _globals['_LOGLINE']._serialized_start=2544
+  _globals['_LOGLINE']._serialized_end=2620
+  _globals['_LOGEVENT']._serialized_start=2623
+  _globals['_LOGEVENT']._serialized_end=2755
+  _globals['_NETPROXYPROGRESS']._serialized_start=2757
+  _globals['_NETPROXYPROGRESS']._serialized_end=2869
+  _globals['_MANAGERREPORT']._serialized_start=2871
+  _globals['_MANAGERREPORT']._serialized_end=2975
+  _globals['_MANAGERREPORTRESPONSE']._serialized_start=2977
+  _globals['_MANAGERREPORTRESPONSE']._serialized_end=3014
+  _globals['_CONTROL']._serialized_start=3224
+  _globals['_CONTROL']._serialized_end=4563
+  _globals['_MANAGERS']._serialized_start=4565
+  _globals['_MANAGERS']._serialized_end=4641
 # @@protoc_insertion_point(module_scope)

@@ -14,10 +14,19 @@ class WatchAction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     WATCH_ACTION_CREATE: _ClassVar[WatchAction]
     WATCH_ACTION_UPDATE: _ClassVar[WatchAction]
     WATCH_ACTION_REMOVE: _ClassVar[WatchAction]
+
+class LogStream(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LOG_STREAM_UNSPECIFIED: _ClassVar[LogStream]
+    LOG_STREAM_STDOUT: _ClassVar[LogStream]
+    LOG_STREAM_STDERR: _ClassVar[LogStream]
 WATCH_ACTION_UNSPECIFIED: WatchAction
 WATCH_ACTION_CREATE: WatchAction
 WATCH_ACTION_UPDATE: WatchAction
 WATCH_ACTION_REMOVE: WatchAction
+LOG_STREAM_UNSPECIFIED: LogStream
+LOG_STREAM_STDOUT: LogStream
+LOG_STREAM_STDERR: LogStream
 
 class GetRequest(_message.Message):
     __slots__ = ("ref", "is_stale")
@@ -121,6 +130,34 @@ class UpdateServiceRequest(_message.Message):
     spec: _objects_pb2.ServiceSpec
     version: int
     def __init__(self, request_id: _Optional[str] = ..., ref: _Optional[str] = ..., spec: _Optional[_Union[_objects_pb2.ServiceSpec, _Mapping]] = ..., version: _Optional[int] = ...) -> None: ...
+
+class RollbackServiceRequest(_message.Message):
+    __slots__ = ("request_id", "ref", "revision", "version")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    REF_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    ref: str
+    revision: int
+    version: int
+    def __init__(self, request_id: _Optional[str] = ..., ref: _Optional[str] = ..., revision: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
+
+class ListRevisionsRequest(_message.Message):
+    __slots__ = ("service", "is_stale")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    IS_STALE_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    is_stale: bool
+    def __init__(self, service: _Optional[str] = ..., is_stale: _Optional[bool] = ...) -> None: ...
+
+class ListRevisionsResponse(_message.Message):
+    __slots__ = ("revisions", "version")
+    REVISIONS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    revisions: _containers.RepeatedCompositeFieldContainer[_objects_pb2.Revision]
+    version: int
+    def __init__(self, revisions: _Optional[_Iterable[_Union[_objects_pb2.Revision, _Mapping]]] = ..., version: _Optional[int] = ...) -> None: ...
 
 class ListServicesRequest(_message.Message):
     __slots__ = ("stack", "is_stale")
@@ -241,6 +278,44 @@ class WatchEvent(_message.Message):
     stack: _objects_pb2.Stack
     is_resync: bool
     def __init__(self, version: _Optional[int] = ..., action: _Optional[_Union[WatchAction, str]] = ..., node: _Optional[_Union[_objects_pb2.Node, _Mapping]] = ..., service: _Optional[_Union[_objects_pb2.Service, _Mapping]] = ..., task: _Optional[_Union[_objects_pb2.Task, _Mapping]] = ..., stack: _Optional[_Union[_objects_pb2.Stack, _Mapping]] = ..., is_resync: _Optional[bool] = ...) -> None: ...
+
+class LogsRequest(_message.Message):
+    __slots__ = ("services", "tasks", "tail", "since_ns", "is_follow")
+    SERVICES_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    TAIL_FIELD_NUMBER: _ClassVar[int]
+    SINCE_NS_FIELD_NUMBER: _ClassVar[int]
+    IS_FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    services: _containers.RepeatedScalarFieldContainer[str]
+    tasks: _containers.RepeatedScalarFieldContainer[str]
+    tail: int
+    since_ns: int
+    is_follow: bool
+    def __init__(self, services: _Optional[_Iterable[str]] = ..., tasks: _Optional[_Iterable[str]] = ..., tail: _Optional[int] = ..., since_ns: _Optional[int] = ..., is_follow: _Optional[bool] = ...) -> None: ...
+
+class LogLine(_message.Message):
+    __slots__ = ("time_ns", "stream", "text")
+    TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    time_ns: int
+    stream: LogStream
+    text: bytes
+    def __init__(self, time_ns: _Optional[int] = ..., stream: _Optional[_Union[LogStream, str]] = ..., text: _Optional[bytes] = ...) -> None: ...
+
+class LogEvent(_message.Message):
+    __slots__ = ("task_id", "task_name", "node_name", "lines", "problem")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_NAME_FIELD_NUMBER: _ClassVar[int]
+    NODE_NAME_FIELD_NUMBER: _ClassVar[int]
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    task_name: str
+    node_name: str
+    lines: _containers.RepeatedCompositeFieldContainer[LogLine]
+    problem: str
+    def __init__(self, task_id: _Optional[str] = ..., task_name: _Optional[str] = ..., node_name: _Optional[str] = ..., lines: _Optional[_Iterable[_Union[LogLine, _Mapping]]] = ..., problem: _Optional[str] = ...) -> None: ...
 
 class NetproxyProgress(_message.Message):
     __slots__ = ("node_id", "version", "is_connected", "errors")

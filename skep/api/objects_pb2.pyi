@@ -23,6 +23,25 @@ class Balance(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BALANCE_ROUND_ROBIN: _ClassVar[Balance]
     BALANCE_LEAST_CONNECTIONS: _ClassVar[Balance]
 
+class PortMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PORT_MODE_UNSPECIFIED: _ClassVar[PortMode]
+    PORT_MODE_INGRESS: _ClassVar[PortMode]
+    PORT_MODE_HOST: _ClassVar[PortMode]
+
+class UpdateOrder(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    UPDATE_ORDER_UNSPECIFIED: _ClassVar[UpdateOrder]
+    UPDATE_ORDER_STOP_FIRST: _ClassVar[UpdateOrder]
+    UPDATE_ORDER_START_FIRST: _ClassVar[UpdateOrder]
+
+class FailureAction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FAILURE_ACTION_UNSPECIFIED: _ClassVar[FailureAction]
+    FAILURE_ACTION_PAUSE: _ClassVar[FailureAction]
+    FAILURE_ACTION_CONTINUE: _ClassVar[FailureAction]
+    FAILURE_ACTION_ROLLBACK: _ClassVar[FailureAction]
+
 class RestartCondition(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     RESTART_CONDITION_UNSPECIFIED: _ClassVar[RestartCondition]
@@ -74,6 +93,16 @@ class Availability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     AVAILABILITY_ACTIVE: _ClassVar[Availability]
     AVAILABILITY_PAUSE: _ClassVar[Availability]
     AVAILABILITY_DRAIN: _ClassVar[Availability]
+
+class UpdateState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    UPDATE_STATE_UNSPECIFIED: _ClassVar[UpdateState]
+    UPDATE_STATE_UPDATING: _ClassVar[UpdateState]
+    UPDATE_STATE_PAUSED: _ClassVar[UpdateState]
+    UPDATE_STATE_COMPLETED: _ClassVar[UpdateState]
+    UPDATE_STATE_ROLLBACK_STARTED: _ClassVar[UpdateState]
+    UPDATE_STATE_ROLLBACK_PAUSED: _ClassVar[UpdateState]
+    UPDATE_STATE_ROLLBACK_COMPLETED: _ClassVar[UpdateState]
 SERVICE_MODE_UNSPECIFIED: ServiceMode
 SERVICE_MODE_REPLICATED: ServiceMode
 PROTOCOL_UNSPECIFIED: Protocol
@@ -81,6 +110,16 @@ PROTOCOL_TCP: Protocol
 BALANCE_UNSPECIFIED: Balance
 BALANCE_ROUND_ROBIN: Balance
 BALANCE_LEAST_CONNECTIONS: Balance
+PORT_MODE_UNSPECIFIED: PortMode
+PORT_MODE_INGRESS: PortMode
+PORT_MODE_HOST: PortMode
+UPDATE_ORDER_UNSPECIFIED: UpdateOrder
+UPDATE_ORDER_STOP_FIRST: UpdateOrder
+UPDATE_ORDER_START_FIRST: UpdateOrder
+FAILURE_ACTION_UNSPECIFIED: FailureAction
+FAILURE_ACTION_PAUSE: FailureAction
+FAILURE_ACTION_CONTINUE: FailureAction
+FAILURE_ACTION_ROLLBACK: FailureAction
 RESTART_CONDITION_UNSPECIFIED: RestartCondition
 RESTART_CONDITION_NONE: RestartCondition
 RESTART_CONDITION_ON_FAILURE: RestartCondition
@@ -115,20 +154,29 @@ AVAILABILITY_UNSPECIFIED: Availability
 AVAILABILITY_ACTIVE: Availability
 AVAILABILITY_PAUSE: Availability
 AVAILABILITY_DRAIN: Availability
+UPDATE_STATE_UNSPECIFIED: UpdateState
+UPDATE_STATE_UPDATING: UpdateState
+UPDATE_STATE_PAUSED: UpdateState
+UPDATE_STATE_COMPLETED: UpdateState
+UPDATE_STATE_ROLLBACK_STARTED: UpdateState
+UPDATE_STATE_ROLLBACK_PAUSED: UpdateState
+UPDATE_STATE_ROLLBACK_COMPLETED: UpdateState
 
 class Port(_message.Message):
-    __slots__ = ("target", "published", "protocol", "balance", "name")
+    __slots__ = ("target", "published", "protocol", "balance", "name", "mode")
     TARGET_FIELD_NUMBER: _ClassVar[int]
     PUBLISHED_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     BALANCE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
     target: int
     published: int
     protocol: Protocol
     balance: Balance
     name: str
-    def __init__(self, target: _Optional[int] = ..., published: _Optional[int] = ..., protocol: _Optional[_Union[Protocol, str]] = ..., balance: _Optional[_Union[Balance, str]] = ..., name: _Optional[str] = ...) -> None: ...
+    mode: PortMode
+    def __init__(self, target: _Optional[int] = ..., published: _Optional[int] = ..., protocol: _Optional[_Union[Protocol, str]] = ..., balance: _Optional[_Union[Balance, str]] = ..., name: _Optional[str] = ..., mode: _Optional[_Union[PortMode, str]] = ...) -> None: ...
 
 class HealthCheck(_message.Message):
     __slots__ = ("test", "interval_ns", "timeout_ns", "retries", "start_period_ns", "start_interval_ns")
@@ -168,11 +216,43 @@ class RestartPolicy(_message.Message):
     window_ns: int
     def __init__(self, condition: _Optional[_Union[RestartCondition, str]] = ..., delay_ns: _Optional[int] = ..., max_attempts: _Optional[int] = ..., window_ns: _Optional[int] = ...) -> None: ...
 
+class Platform(_message.Message):
+    __slots__ = ("os", "arch")
+    OS_FIELD_NUMBER: _ClassVar[int]
+    ARCH_FIELD_NUMBER: _ClassVar[int]
+    os: str
+    arch: str
+    def __init__(self, os: _Optional[str] = ..., arch: _Optional[str] = ...) -> None: ...
+
 class Placement(_message.Message):
-    __slots__ = ("constraints",)
+    __slots__ = ("constraints", "preferences", "max_replicas_per_node", "platforms")
     CONSTRAINTS_FIELD_NUMBER: _ClassVar[int]
+    PREFERENCES_FIELD_NUMBER: _ClassVar[int]
+    MAX_REPLICAS_PER_NODE_FIELD_NUMBER: _ClassVar[int]
+    PLATFORMS_FIELD_NUMBER: _ClassVar[int]
     constraints: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, constraints: _Optional[_Iterable[str]] = ...) -> None: ...
+    preferences: _containers.RepeatedScalarFieldContainer[str]
+    max_replicas_per_node: int
+    platforms: _containers.RepeatedCompositeFieldContainer[Platform]
+    def __init__(self, constraints: _Optional[_Iterable[str]] = ..., preferences: _Optional[_Iterable[str]] = ..., max_replicas_per_node: _Optional[int] = ..., platforms: _Optional[_Iterable[_Union[Platform, _Mapping]]] = ...) -> None: ...
+
+class UpdatePolicy(_message.Message):
+    __slots__ = ("parallelism", "delay_ns", "monitor_ns", "max_failure_ratio", "failure_action", "order", "healthy_deadline_ns")
+    PARALLELISM_FIELD_NUMBER: _ClassVar[int]
+    DELAY_NS_FIELD_NUMBER: _ClassVar[int]
+    MONITOR_NS_FIELD_NUMBER: _ClassVar[int]
+    MAX_FAILURE_RATIO_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_ACTION_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    HEALTHY_DEADLINE_NS_FIELD_NUMBER: _ClassVar[int]
+    parallelism: int
+    delay_ns: int
+    monitor_ns: int
+    max_failure_ratio: float
+    failure_action: FailureAction
+    order: UpdateOrder
+    healthy_deadline_ns: int
+    def __init__(self, parallelism: _Optional[int] = ..., delay_ns: _Optional[int] = ..., monitor_ns: _Optional[int] = ..., max_failure_ratio: _Optional[float] = ..., failure_action: _Optional[_Union[FailureAction, str]] = ..., order: _Optional[_Union[UpdateOrder, str]] = ..., healthy_deadline_ns: _Optional[int] = ...) -> None: ...
 
 class LogPolicy(_message.Message):
     __slots__ = ("max_bytes", "max_files")
@@ -232,7 +312,7 @@ class TaskSpec(_message.Message):
     def __init__(self, run: _Optional[_Union[RunSpec, _Mapping]] = ..., engine: _Optional[str] = ..., limits: _Optional[_Union[Resources, _Mapping]] = ..., reservations: _Optional[_Union[Resources, _Mapping]] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., placement: _Optional[_Union[Placement, _Mapping]] = ..., force_update: _Optional[int] = ...) -> None: ...
 
 class ServiceSpec(_message.Message):
-    __slots__ = ("name", "task", "labels", "mode", "replicas", "ports")
+    __slots__ = ("name", "task", "labels", "mode", "replicas", "ports", "update", "rollback")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -246,13 +326,17 @@ class ServiceSpec(_message.Message):
     MODE_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     PORTS_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_FIELD_NUMBER: _ClassVar[int]
+    ROLLBACK_FIELD_NUMBER: _ClassVar[int]
     name: str
     task: TaskSpec
     labels: _containers.ScalarMap[str, str]
     mode: ServiceMode
     replicas: int
     ports: _containers.RepeatedCompositeFieldContainer[Port]
-    def __init__(self, name: _Optional[str] = ..., task: _Optional[_Union[TaskSpec, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., mode: _Optional[_Union[ServiceMode, str]] = ..., replicas: _Optional[int] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ...) -> None: ...
+    update: UpdatePolicy
+    rollback: UpdatePolicy
+    def __init__(self, name: _Optional[str] = ..., task: _Optional[_Union[TaskSpec, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., mode: _Optional[_Union[ServiceMode, str]] = ..., replicas: _Optional[int] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ..., update: _Optional[_Union[UpdatePolicy, _Mapping]] = ..., rollback: _Optional[_Union[UpdatePolicy, _Mapping]] = ...) -> None: ...
 
 class StackSpec(_message.Message):
     __slots__ = ("name", "services")
@@ -352,8 +436,28 @@ class Node(_message.Message):
     runs_tasks: bool
     def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., name: _Optional[str] = ..., role: _Optional[_Union[NodeRole, str]] = ..., description: _Optional[_Union[NodeDescription, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., availability: _Optional[_Union[Availability, str]] = ..., state: _Optional[_Union[NodeState, str]] = ..., message: _Optional[str] = ..., control_address: _Optional[str] = ..., runs_tasks: _Optional[bool] = ...) -> None: ...
 
+class UpdateStatus(_message.Message):
+    __slots__ = ("state", "revision", "base_revision", "policy", "started_ns", "ended_ns", "message", "failed_slots")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    BASE_REVISION_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    STARTED_NS_FIELD_NUMBER: _ClassVar[int]
+    ENDED_NS_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    FAILED_SLOTS_FIELD_NUMBER: _ClassVar[int]
+    state: UpdateState
+    revision: int
+    base_revision: int
+    policy: UpdatePolicy
+    started_ns: int
+    ended_ns: int
+    message: str
+    failed_slots: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, state: _Optional[_Union[UpdateState, str]] = ..., revision: _Optional[int] = ..., base_revision: _Optional[int] = ..., policy: _Optional[_Union[UpdatePolicy, _Mapping]] = ..., started_ns: _Optional[int] = ..., ended_ns: _Optional[int] = ..., message: _Optional[str] = ..., failed_slots: _Optional[_Iterable[int]] = ...) -> None: ...
+
 class Service(_message.Message):
-    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "name", "spec", "revision", "task_revision", "stack_id", "ports", "is_removing")
+    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "name", "spec", "revision", "task_revision", "stack_id", "ports", "is_removing", "previous_revision", "update")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -366,6 +470,8 @@ class Service(_message.Message):
     STACK_ID_FIELD_NUMBER: _ClassVar[int]
     PORTS_FIELD_NUMBER: _ClassVar[int]
     IS_REMOVING_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_REVISION_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_FIELD_NUMBER: _ClassVar[int]
     id: str
     namespace: str
     version: int
@@ -378,7 +484,33 @@ class Service(_message.Message):
     stack_id: str
     ports: _containers.RepeatedCompositeFieldContainer[Port]
     is_removing: bool
-    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., name: _Optional[str] = ..., spec: _Optional[_Union[ServiceSpec, _Mapping]] = ..., revision: _Optional[int] = ..., task_revision: _Optional[int] = ..., stack_id: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ..., is_removing: _Optional[bool] = ...) -> None: ...
+    previous_revision: int
+    update: UpdateStatus
+    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., name: _Optional[str] = ..., spec: _Optional[_Union[ServiceSpec, _Mapping]] = ..., revision: _Optional[int] = ..., task_revision: _Optional[int] = ..., stack_id: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ..., is_removing: _Optional[bool] = ..., previous_revision: _Optional[int] = ..., update: _Optional[_Union[UpdateStatus, _Mapping]] = ...) -> None: ...
+
+class Revision(_message.Message):
+    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "service_id", "number", "spec", "task_revision", "note")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CREATED_NS_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_NS_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    TASK_REVISION_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    namespace: str
+    version: int
+    created_ns: int
+    updated_ns: int
+    service_id: str
+    number: int
+    spec: ServiceSpec
+    task_revision: int
+    note: str
+    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., service_id: _Optional[str] = ..., number: _Optional[int] = ..., spec: _Optional[_Union[ServiceSpec, _Mapping]] = ..., task_revision: _Optional[int] = ..., note: _Optional[str] = ...) -> None: ...
 
 class TaskStatus(_message.Message):
     __slots__ = ("state", "since_ns", "message", "error", "exit_code", "pid", "is_healthy", "counter", "session_id")
@@ -403,7 +535,7 @@ class TaskStatus(_message.Message):
     def __init__(self, state: _Optional[_Union[TaskState, str]] = ..., since_ns: _Optional[int] = ..., message: _Optional[str] = ..., error: _Optional[str] = ..., exit_code: _Optional[int] = ..., pid: _Optional[int] = ..., is_healthy: _Optional[bool] = ..., counter: _Optional[int] = ..., session_id: _Optional[str] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "service_id", "service_name", "revision", "slot", "desired_state", "status", "node_id", "address", "attempt", "start_at_ns")
+    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "service_id", "service_name", "revision", "slot", "desired_state", "status", "node_id", "address", "attempt", "start_at_ns", "healthy_ns", "ended_ns")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -419,6 +551,8 @@ class Task(_message.Message):
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     START_AT_NS_FIELD_NUMBER: _ClassVar[int]
+    HEALTHY_NS_FIELD_NUMBER: _ClassVar[int]
+    ENDED_NS_FIELD_NUMBER: _ClassVar[int]
     id: str
     namespace: str
     version: int
@@ -434,7 +568,9 @@ class Task(_message.Message):
     address: str
     attempt: int
     start_at_ns: int
-    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., service_id: _Optional[str] = ..., service_name: _Optional[str] = ..., revision: _Optional[int] = ..., slot: _Optional[int] = ..., desired_state: _Optional[_Union[DesiredState, str]] = ..., status: _Optional[_Union[TaskStatus, _Mapping]] = ..., node_id: _Optional[str] = ..., address: _Optional[str] = ..., attempt: _Optional[int] = ..., start_at_ns: _Optional[int] = ...) -> None: ...
+    healthy_ns: int
+    ended_ns: int
+    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., service_id: _Optional[str] = ..., service_name: _Optional[str] = ..., revision: _Optional[int] = ..., slot: _Optional[int] = ..., desired_state: _Optional[_Union[DesiredState, str]] = ..., status: _Optional[_Union[TaskStatus, _Mapping]] = ..., node_id: _Optional[str] = ..., address: _Optional[str] = ..., attempt: _Optional[int] = ..., start_at_ns: _Optional[int] = ..., healthy_ns: _Optional[int] = ..., ended_ns: _Optional[int] = ...) -> None: ...
 
 class Stack(_message.Message):
     __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "name", "spec", "revision")

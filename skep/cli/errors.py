@@ -16,6 +16,8 @@ class Exit(enum.IntEnum):
     TIMED_OUT = 3
     UNREACHABLE = 4
     REFUSED = 5
+    ROLLED_BACK = 6
+    PAUSED = 7
     INTERRUPTED = 130
 
 
@@ -41,6 +43,8 @@ def as_failure(error: BaseException) -> Failure | None:
 
     codes: tuple[tuple[type[errors.ClientError], Exit], ...] = (
         (errors.InvalidArgument, Exit.USAGE),
+        (errors.RolledBack, Exit.ROLLED_BACK),
+        (errors.UpdatePaused, Exit.PAUSED),
         (errors.NotConverged, Exit.TIMED_OUT),
         (errors.Unavailable, Exit.UNREACHABLE),
         (errors.OutcomeUnknown, Exit.UNREACHABLE),

@@ -22,9 +22,11 @@ from skep.client.errors import (
     OutcomeUnknown,
     PermissionDenied,
     Refused,
+    RolledBack,
     ServerError,
     Unavailable,
     Unsupported,
+    UpdatePaused,
 )
 
 __all__ = [
@@ -39,8 +41,10 @@ __all__ = [
     "OutcomeUnknown",
     "PermissionDenied",
     "Refused",
+    "RolledBack",
     "ServerError",
     "Unavailable",
     "Unsupported",
+    "UpdatePaused",
     "connect",
 ]

@@ -85,6 +85,24 @@ class GivenUp(ClientError):
         self.views = views
 
 
+class RolledBack(ClientError):
+    """What was asked for failed, and the spec before it runs again, or is being brought back.
+    `views` are the services as last seen."""
+
+    def __init__(self, message: str, views: tuple[ServiceView, ...] = ()) -> None:
+        super().__init__(message)
+        self.views = views
+
+
+class UpdatePaused(ClientError):
+    """What was asked for failed on the way, and the update waits for a person: update again (also
+    without a change), or roll back. `views` are the services as last seen."""
+
+    def __init__(self, message: str, views: tuple[ServiceView, ...] = ()) -> None:
+        super().__init__(message)
+        self.views = views
+
+
 _TYPES: dict[Code, type[ClientError]] = {
     Code.INVALID_ARGUMENT: InvalidArgument,
     Code.NOT_FOUND: NotFound,

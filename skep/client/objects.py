@@ -18,6 +18,8 @@ from skep.domain.control import (
     GetRequest,
     ListNodesRequest,
     ListNodesResponse,
+    ListRevisionsRequest,
+    ListRevisionsResponse,
     ListServicesRequest,
     ListServicesResponse,
     ListStacksRequest,
@@ -26,11 +28,12 @@ from skep.domain.control import (
     ListTasksResponse,
     RemoveRequest,
     RemoveResponse,
+    RollbackServiceRequest,
     ServiceView,
     UpdateNodeRequest,
     UpdateServiceRequest,
 )
-from skep.domain.objects import Availability, Node, Service, Stack, Task
+from skep.domain.objects import Availability, Node, Revision, Service, Stack, Task
 from skep.domain.spec import ServiceSpec, StackSpec
 
 # Two people who change one service at once settle in two rounds; a loop against a busy robot ends.
@@ -145,6 +148,22 @@ class Services:
     async def scale(self, ref: str, replicas: int) -> Service:
         """Set the number of replicas; running tasks stay. Raises as `change`."""
         return await self.change(ref, lambda spec: replace(spec, replicas=replicas))
+
+    async def rollback(
+        self, ref: str, *, revision: int | None = None, version: int | None = None
+    ) -> Service:
+        """Give it the spec of an earlier revision; without one, that before its last update.
+        Watched as closely as an update. Raises NotFound, Refused when there is none to go back
+        to, and Conflict if the service was changed since `version`."""
+        request = RollbackServiceRequest(
+            request_id=self._caller.ids.new_id(), ref=ref, revision=revision, version=version
+        )
+        return await self._caller.call("RollbackService", request, Service)
+
+    async def history(self, ref: str, *, is_stale: bool = False) -> tuple[Revision, ...]:
+        """The specs it has had, the newest first, as far as they are kept. Raises NotFound."""
+        request = ListRevisionsRequest(service=ref, is_stale=is_stale)
+        return (await self._caller.call("ListRevisions", request, ListRevisionsResponse)).revisions
 
     async def remove(self, ref: str) -> RemoveResponse:
         """Mark the service for removal: its tasks are stopped, then it goes. Raises NotFound."""

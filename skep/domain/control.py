@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import enum
 
-from skep.domain.base import NodeId, Pairs, Struct
-from skep.domain.objects import Availability, Cluster, Node, Service, Stack, Task
+from skep.domain.base import NodeId, Pairs, Struct, TaskId
+from skep.domain.objects import Availability, Cluster, Node, Revision, Service, Stack, Task
 from skep.domain.spec import ServiceSpec, StackSpec
 
 # Sizes are checked at the API, with the limit in the message.
@@ -97,6 +97,30 @@ class UpdateServiceRequest(Struct, frozen=True, kw_only=True):
     ref: str
     spec: ServiceSpec
     version: int | None = None
+
+
+class RollbackServiceRequest(Struct, frozen=True, kw_only=True):
+    """Give a service the spec of an earlier revision: by number, or (absent) the one before the
+    last update. Watched like an update, by the present spec's rollback policy."""
+
+    request_id: str
+    ref: str
+    revision: int | None = None
+    version: int | None = None
+
+
+class ListRevisionsRequest(Struct, frozen=True, kw_only=True):
+    """Ask for the specs that a service has had, as far as they are kept."""
+
+    service: str
+    is_stale: bool = False
+
+
+class ListRevisionsResponse(Struct, frozen=True, kw_only=True):
+    """Revisions, the newest first."""
+
+    revisions: tuple[Revision, ...] = ()
+    version: int = 0
 
 
 class ListServicesRequest(Struct, frozen=True, kw_only=True):
@@ -206,6 +230,47 @@ class WatchEvent(Struct, frozen=True, kw_only=True):
     task: Task | None = None
     stack: Stack | None = None
     is_resync: bool = False
+
+
+class LogStream(enum.Enum):
+    """Which of its two outputs a task wrote to."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+class LogsRequest(Struct, frozen=True, kw_only=True):
+    """Ask for what tasks have written: all that are kept of `services`, and `tasks`.
+
+    `tail` is how many of each task's newest lines (absent: all that are kept), `since_ns` the wall
+    time of the oldest. With `is_follow` the stream goes on with new lines, and with tasks that
+    the services get meanwhile.
+    """
+
+    services: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    tail: int | None = None
+    since_ns: int | None = None
+    is_follow: bool = False
+
+
+class LogLine(Struct, frozen=True, kw_only=True):
+    """One line without its end. `time_ns` is when its node saw it, to a fraction of a second."""
+
+    time_ns: int
+    stream: LogStream
+    text: bytes
+
+
+class LogEvent(Struct, frozen=True, kw_only=True):
+    """Some lines of one task, in the order they were written as far as that is known; or, in
+    `problem`, why lines of a task (or of a node) can't be had."""
+
+    task_id: TaskId | None = None
+    task_name: str = ""
+    node_name: str = ""
+    lines: tuple[LogLine, ...] = ()
+    problem: str = ""
 
 
 class NetproxyProgress(Struct, frozen=True, kw_only=True):

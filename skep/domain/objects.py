@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 
 from skep.domain.base import NodeId, Pairs, ServiceId, SessionId, StackId, Struct, TaskId
-from skep.domain.spec import NAMESPACE, Port, ServiceSpec, StackSpec
+from skep.domain.spec import NAMESPACE, Port, ServiceSpec, StackSpec, UpdatePolicy
 from skep.domain.states import TERMINAL, DesiredState, TaskState
 
 
@@ -87,12 +87,46 @@ class Node(Object, frozen=True, kw_only=True):
     runs_tasks: bool = True
 
 
+class UpdateState(enum.Enum):
+    """How far a change of revision has come. The names are Docker Swarm's."""
+
+    UPDATING = "updating"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    ROLLBACK_STARTED = "rollback_started"
+    ROLLBACK_PAUSED = "rollback_paused"
+    ROLLBACK_COMPLETED = "rollback_completed"
+
+
+class UpdateStatus(Struct, frozen=True, kw_only=True):
+    """The newest change of a service's task revision, under way or over.
+
+    `revision` is the spec that was asked for, `base_revision` the last one known to be good: where
+    an automatic rollback goes. In the rollback states `revision` is the one that was given up,
+    and the service's own is a newer number with the spec of `base_revision`. `policy` is the one
+    the change goes by; `failed_slots` are the slots that have failed under it. `ended_ns` is when
+    the change was completed or paused; `message` says why it is as it is.
+    """
+
+    state: UpdateState
+    revision: int
+    base_revision: int
+    policy: UpdatePolicy
+    started_ns: int
+    ended_ns: int | None = None
+    message: str = ""
+    failed_slots: tuple[int, ...] = ()
+
+
 class Service(Object, frozen=True, kw_only=True):
     """A spec that is kept true.
 
-    `revision` counts specs; `task_revision` is the last one that changed what a task is, so that
-    scaling replaces nothing. `ports` are the spec's with the published ones filled in by the
-    allocator. A service that is being removed is marked first, and deleted once its tasks ended.
+    `revision` counts specs. `task_revision` is the revision whose tasks are right: the first one
+    that said of tasks what the present spec says, so that scaling replaces nothing, and tasks
+    that still run from before an update are right again after a rollback. `previous_revision` is
+    the spec before the last update: where a rollback goes that names no revision. `ports` are the
+    spec's with the published ones filled in by the allocator. A service that is being removed is
+    marked first, and deleted once its tasks ended.
     """
 
     id: ServiceId
@@ -103,14 +137,19 @@ class Service(Object, frozen=True, kw_only=True):
     stack_id: StackId | None = None
     ports: tuple[Port, ...] | None = None
     is_removing: bool = False
+    previous_revision: int | None = None
+    update: UpdateStatus | None = None
 
 
 class Revision(Object, frozen=True, kw_only=True):
-    """A spec as it once was. Its id is `revision_id(service, number)`."""
+    """A spec as it once was. Its id is `revision_id(service, number)`; `task_revision` is what the
+    service's was under it, and `note` says how it came to be, such as "rollback to 3"."""
 
     service_id: ServiceId
     number: int
     spec: ServiceSpec
+    task_revision: int = 0
+    note: str = ""
 
 
 class TaskStatus(Struct, frozen=True, kw_only=True):
@@ -135,7 +174,9 @@ class Task(Object, frozen=True, kw_only=True):
     """One attempt to run one slot of a service on one node; never moved, never restarted.
 
     `attempt` counts replacements after a failure within one slot and task revision.
-    `start_at_ns` (wall time) is when a replacement may start, by its restart delay.
+    `start_at_ns` (wall time) is when a replacement may start, by its restart delay. `healthy_ns`
+    and `ended_ns` are when the leader stored that it was healthy for the first time, and that it
+    had ended: windows are measured between stamps of one clock.
     """
 
     id: TaskId
@@ -149,6 +190,8 @@ class Task(Object, frozen=True, kw_only=True):
     address: str = ""
     attempt: int = 0
     start_at_ns: int | None = None
+    healthy_ns: int | None = None
+    ended_ns: int | None = None
 
     @property
     def name(self) -> str:

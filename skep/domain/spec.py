@@ -32,6 +32,28 @@ class Balance(enum.Enum):
     LEAST_CONNECTIONS = "least_connections"
 
 
+class PortMode(enum.Enum):
+    """Where a published port listens: on every node, or only on those that run a task."""
+
+    INGRESS = "ingress"
+    HOST = "host"
+
+
+class UpdateOrder(enum.Enum):
+    """Whether a slot's old task stops before its new one starts, or once that one is healthy."""
+
+    STOP_FIRST = "stop_first"
+    START_FIRST = "start_first"
+
+
+class FailureAction(enum.Enum):
+    """What an update does when more slots have failed than it may have."""
+
+    PAUSE = "pause"
+    CONTINUE = "continue"
+    ROLLBACK = "rollback"
+
+
 class RestartCondition(enum.Enum):
     """Which ends of a task call for a replacement."""
 
@@ -41,13 +63,16 @@ class RestartCondition(enum.Enum):
 
 
 class Port(Struct, frozen=True, kw_only=True):
-    """A port published on every node (the ingress). `published` None: the allocator picks one."""
+    """A published port. In mode `ingress` every node listens on it and forwards to a healthy task
+    wherever that is; in mode `host` each node that runs a task listens, and forwards to that one
+    alone. `published` None: the allocator picks one."""
 
     target: int
     published: int | None = None
     protocol: Protocol = Protocol.TCP
     balance: Balance = Balance.ROUND_ROBIN
     name: str = ""
+    mode: PortMode = PortMode.INGRESS
 
 
 class HealthCheck(Struct, frozen=True, kw_only=True):
@@ -83,10 +108,45 @@ class RestartPolicy(Struct, frozen=True, kw_only=True):
     window_ns: int | None = None
 
 
+class Platform(Struct, frozen=True, kw_only=True):
+    """What a task can run on, such as linux on amd64; an empty part fits anything."""
+
+    os: str = ""
+    arch: str = ""
+
+
 class Placement(Struct, frozen=True, kw_only=True):
-    """Which nodes may run the tasks: constraints such as "node.labels.disk == ssd"."""
+    """Which nodes may run the tasks: constraints such as "node.labels.disk == ssd", of which all
+    must hold, and platforms, of which one must fit.
+
+    `preferences` are what to spread over evenly before single nodes are looked at, the first one
+    first: "node.labels.zone". `max_replicas_per_node` None is no limit.
+    """
 
     constraints: tuple[str, ...] = ()
+    preferences: tuple[str, ...] = ()
+    max_replicas_per_node: int | None = None
+    platforms: tuple[Platform, ...] = ()
+
+
+class UpdatePolicy(Struct, frozen=True, kw_only=True):
+    """How tasks of one revision are replaced by those of another.
+
+    `parallelism` slots change at the same time (0: all of them), and after each there is a pause
+    of `delay_ns`. A slot has failed when its new task ends within `monitor_ns` after it became
+    healthy, ends before that, or isn't healthy within `healthy_deadline_ns`, to which the start
+    period of its health check and the time that its predecessor takes to stop are added. More
+    than `max_failure_ratio` of the slots failed call for the `failure_action`.
+    """
+
+    parallelism: int = 1
+    delay_ns: int = 0
+    monitor_ns: int = 5 * SECOND_NS
+    max_failure_ratio: float = 0.0
+    failure_action: FailureAction = FailureAction.PAUSE
+    order: UpdateOrder = UpdateOrder.STOP_FIRST
+    # Swarm has no such bound, and waits for good for a task that never starts.
+    healthy_deadline_ns: int = 300 * SECOND_NS
 
 
 class LogPolicy(Struct, frozen=True, kw_only=True):
@@ -129,7 +189,8 @@ class TaskSpec(Struct, frozen=True, kw_only=True):
 
 
 class ServiceSpec(Struct, frozen=True, kw_only=True):
-    """What a user wants kept true."""
+    """What a user wants kept true. `update` says how tasks are brought to this spec, `rollback`
+    how they are brought back when that fails."""
 
     name: str
     task: TaskSpec
@@ -137,6 +198,8 @@ class ServiceSpec(Struct, frozen=True, kw_only=True):
     mode: ServiceMode = ServiceMode.REPLICATED
     replicas: int = 1
     ports: tuple[Port, ...] = ()
+    update: UpdatePolicy = UpdatePolicy()
+    rollback: UpdatePolicy = UpdatePolicy()
 
 
 class StackSpec(Struct, frozen=True, kw_only=True):

@@ -14,13 +14,16 @@ from skep.domain.control import ENVIRONMENT_LIMIT_BYTES, LABEL_LIMIT, SPEC_LIMIT
 from skep.domain.signals import parse_signal
 from skep.domain.spec import (
     HealthCheck,
+    Placement,
     Port,
+    PortMode,
     Resources,
     RestartPolicy,
     RunSpec,
     ServiceSpec,
     StackSpec,
     TaskSpec,
+    UpdatePolicy,
 )
 from skep.domain.templates import check_templates
 from skep.env import Rejected
@@ -28,6 +31,8 @@ from skep.env import Rejected
 # Swarm's rule; its own form of it takes exponential time on some names.
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?")
 NAME_LIMIT = 63
+PREFERENCE = re.compile(r"(?i:node\.labels\.)[!-~]{1,200}", re.ASCII)
+PLATFORM = re.compile(r"[A-Za-z0-9_.-]{1,32}", re.ASCII)
 LABEL_KEY = re.compile(r"[!-~]{1,200}", re.ASCII)
 REQUEST_ID_LIMIT = 128
 REPLICAS_LIMIT = 10_000
@@ -49,7 +54,7 @@ def check_stack(spec: StackSpec, field: str = "spec") -> None:
     """Refuse a stack spec that can't work. Raises Rejected."""
     _check_name(spec.name, f"{field}.name")
     names: set[str] = set()
-    published: dict[tuple[int, str], str] = {}
+    published: dict[tuple[int, str], tuple[str, PortMode]] = {}
     for place, service in enumerate(spec.services):
         where = f"{field}.services[{place}]"
         check_service(service, where)
@@ -60,13 +65,14 @@ def check_stack(spec: StackSpec, field: str = "spec") -> None:
             if port.published is None:
                 continue
             key = (port.published, port.protocol.value)
-            if key in published:
-                other = published[key]
+            other, mode = published.get(key, ("", PortMode.HOST))
+            # Two services may share a host port; the scheduler keeps their tasks on other nodes.
+            if other and PortMode.INGRESS in (mode, port.mode):
                 raise _refuse(
                     f"{where}.ports",
                     f"port {port.published}/{port.protocol.value} is published by {other!r} too",
                 )
-            published[key] = service.name
+            published[key] = (service.name, port.mode)
 
 
 def check_service(spec: ServiceSpec, field: str = "spec") -> None:
@@ -76,6 +82,8 @@ def check_service(spec: ServiceSpec, field: str = "spec") -> None:
     if not 0 <= spec.replicas <= REPLICAS_LIMIT:
         raise _refuse(f"{field}.replicas", f"{spec.replicas} is not between 0 and {REPLICAS_LIMIT}")
     _check_ports(spec.ports, f"{field}.ports")
+    _check_policy(spec.update, f"{field}.update")
+    _check_policy(spec.rollback, f"{field}.rollback")
     _check_task(spec.task, f"{field}.task")
     size = len(encode(spec))
     if size > SPEC_LIMIT_BYTES:
@@ -138,6 +146,40 @@ def _check_task(task: TaskSpec, field: str) -> None:
             parse_constraint(text)
         except Rejected as error:
             raise _refuse(f"{field}.placement.constraints[{place}]", str(error)) from None
+    _check_placement(task.placement, f"{field}.placement")
+
+
+def _check_placement(placement: Placement, field: str) -> None:
+    for place, preference in enumerate(placement.preferences):
+        if not PREFERENCE.fullmatch(preference):
+            raise _refuse(
+                f"{field}.preferences[{place}]",
+                f"{preference!r} is nothing to spread over; write node.labels.NAME",
+            )
+    most = placement.max_replicas_per_node
+    if most is not None and most < 1:
+        raise _refuse(f"{field}.max_replicas_per_node", "must be at least 1")
+    for place, platform in enumerate(placement.platforms):
+        for part in (platform.os, platform.arch):
+            if part and not PLATFORM.fullmatch(part):
+                raise _refuse(
+                    f"{field}.platforms[{place}]", f"{part!r} is none; write one like linux/amd64"
+                )
+
+
+def _check_policy(policy: UpdatePolicy, field: str) -> None:
+    if not 0 <= policy.parallelism <= REPLICAS_LIMIT:
+        raise _refuse(
+            f"{field}.parallelism", f"{policy.parallelism} is not between 0 and {REPLICAS_LIMIT}"
+        )
+    # Written so that "not a number" is refused as well.
+    if not 0.0 <= policy.max_failure_ratio <= 1.0:
+        raise _refuse(
+            f"{field}.max_failure_ratio", f"{policy.max_failure_ratio:g} is not between 0 and 1"
+        )
+    _check_duration(policy.delay_ns, 0, f"{field}.delay_ns")
+    _check_duration(policy.monitor_ns, 0, f"{field}.monitor_ns")
+    _check_duration(policy.healthy_deadline_ns, MIN_HEALTH_TIME_NS, f"{field}.healthy_deadline_ns")
 
 
 def _check_run(run: RunSpec, field: str, engine: str) -> None:

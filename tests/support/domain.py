@@ -65,6 +65,7 @@ def _simple_values(of: Any) -> st.SearchStrategy[Any]:
         type(None): st.none(),
         bool: st.booleans(),
         int: INT64,
+        float: st.floats(allow_nan=False),
         str: TEXT,
         bytes: st.binary(max_size=20),
     }
