@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from skep.cli import output, parser, rows, session, specflags
+from skep.cli import output, rows, session, specflags
 from skep.cli.commands.tables import show_services, show_tasks
 from skep.cli.errors import Exit, Failure
+from skep.cli.options import COUNT_DIGITS
 from skep.client import Cluster
 from skep.domain.objects import Task
 from skep.domain.spec import ServiceSpec
@@ -82,7 +83,7 @@ def _target(text: str) -> tuple[str, int]:
     name, sign, number = text.partition("=")
     if not sign or not name or not (number.isascii() and number.isdigit()):
         raise Failure(f"'{text}' is not a target; write SERVICE=REPLICAS, as in web=5", Exit.USAGE)
-    if len(number) > parser.COUNT_DIGITS:
+    if len(number) > COUNT_DIGITS:
         raise Failure(f"'{text}': {number} replicas are too many", Exit.USAGE)
     return name, int(number)
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from skep.cli import parser
+from skep.cli import options
 from skep.cli.local import cluster as local
 from skep.cli.local import home
 from tests.unit.cli.shell import STACK, Shell
@@ -125,7 +125,7 @@ def test_ctrl_c_is_no_traceback(shell: Shell, monkeypatch: pytest.MonkeyPatch) -
     ("text", "expected"), [("90", 90), ("1.5m", 90), ("1m30s", 90), ("500ms", 0.5), ("0", 0)]
 )
 def test_timeouts(text: str, expected: float) -> None:
-    assert parser.seconds(text) == expected
+    assert options.seconds(text) == expected
 
 
 def test_the_version_is_an_option_too(shell: Shell) -> None:

@@ -1,0 +1,23 @@
+"""`skep node ...`."""
+
+from __future__ import annotations
+
+from skep.cli.options import Subparsers, command, group, inspects, may_be_stale, reaches, shows
+
+
+def add(commands: Subparsers) -> None:
+    """Add them."""
+    node = group(commands, "node", "the machines of a cluster")
+    may_be_stale(reaches(shows(command(node, "ls", "node.ls", "list nodes"))))
+    inspect = reaches(command(node, "inspect", "node.inspect", "show all there is about nodes"))
+    inspects(inspect)
+    ps = reaches(shows(command(node, "ps", "node.ps", "list the tasks of nodes")))
+    ps.add_argument("refs", nargs="+", metavar="NODE")
+    ps.add_argument("-a", "--all", action="store_true", help="ended tasks too")
+    update = reaches(command(node, "update", "node.update", "change nodes"))
+    update.add_argument("refs", nargs="+", metavar="NODE")
+    update.add_argument("--availability", choices=("active", "pause", "drain"))
+    update.add_argument("--label-add", action="append", default=[], metavar="KEY=VALUE")
+    update.add_argument("--label-rm", action="append", default=[], metavar="KEY")
+    rm = reaches(command(node, "rm", "node.rm", "forget nodes that are down"))
+    rm.add_argument("refs", nargs="+", metavar="NODE")
