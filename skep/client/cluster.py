@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 
 from skep.client import outcome
@@ -18,18 +18,21 @@ from skep.client.errors import (
     Unavailable,
     UpdatePaused,
 )
+from skep.client.logs import logs
 from skep.client.objects import Nodes, Services, Stacks, Tasks
 from skep.client.seams import Seams
 from skep.client.watch import watch
-from skep.domain.base import ServiceId
+from skep.domain.base import ServiceId, TaskId
 from skep.domain.control import (
     GetClusterRequest,
     GetClusterResponse,
+    LogEvent,
+    LogsRequest,
     ServiceView,
     WatchEvent,
 )
 from skep.domain.objects import Task
-from skep.env import Monotonic
+from skep.env import Clock
 
 # A call outlives an election and a dead manager or two; a person still waits for it.
 DEADLINE_S = 30.0
@@ -86,10 +89,6 @@ class Cluster:
         """Give the connections back; idempotent."""
         await self._caller.close()
 
-    def now(self) -> Monotonic:
-        """The clock that its waits go by."""
-        return self._caller.clock.now()
-
     async def info(
         self, *, is_stale: bool = False, deadline_s: float | None = None
     ) -> GetClusterResponse:
@@ -112,6 +111,39 @@ class Cluster:
         ClientError when no manager takes the stream within the client's deadline.
         """
         return watch(self._caller, from_version, tuple(kinds))
+
+    def logs(
+        self,
+        services: Sequence[str] = (),
+        tasks: Sequence[TaskId | str] = (),
+        *,
+        tail: int | None = None,
+        since_ns: int | None = None,
+        is_follow: bool = False,
+    ) -> AsyncGenerator[LogEvent, None]:
+        """What the tasks of `services` (ended ones that are kept, too) and `tasks` have written:
+        of each the newest `tail` lines, of those the ones from wall time `since_ns` on.
+
+        Without `is_follow` events come in the order of their first lines' times, and end; with
+        it, they come as lines do, and go on with the tasks that the services get, until the caller
+        stops iterating. A broken stream is taken up at another manager where it ended, without
+        losing or repeating a line. What can't be had is an event with a `problem`. Raises
+        NotFound, InvalidArgument, and Unavailable when no manager can read for as long as the
+        client's deadline, or when too many others do.
+        """
+        request = LogsRequest(
+            services=tuple(services),
+            tasks=tuple(tasks),
+            tail=tail,
+            since_ns=since_ns,
+            is_follow=is_follow,
+        )
+        return logs(self._caller, request)
+
+    @property
+    def clock(self) -> Clock:
+        """The time that this client goes by."""
+        return self._caller.clock
 
     async def wait_converged(
         self,
@@ -226,7 +258,7 @@ class _Waiting:
     async def is_over(self, views: tuple[ServiceView, ...]) -> bool:
         """Take one sight in: whether all is as asked. Raises how it ended otherwise."""
         self.views = views
-        now = self._cluster.now()
+        now = self._cluster.clock.now()
         ended: list[outcome.Verdict] = []
         held: dict[tuple[str, type[ClientError]], float] = {}
         goes_on = False
