@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"a fault of skep's own: {type(error).__name__}: {error}; set SKEP_DEBUG=1 to see "
                 "where, and report it"
             )
-        return _end(str(failure), failure.code)
+        return _end(str(failure), failure.code, failure.after())
     return Exit.OK
 
 
@@ -50,9 +50,9 @@ def _write_anything() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _end(text: str, code: Exit) -> int:
+def _end(text: str, code: Exit, after: Sequence[str] = ()) -> int:
     line = " ".join(text.split())
-    print(f"skep: error: {line}", file=sys.stderr)
+    print(f"skep: error: {line}", *after, sep="\n", file=sys.stderr)
     return code
 
 
