@@ -10,7 +10,7 @@ from typing import TypeVar, get_type_hints
 
 from skep.api import codec
 from skep.domain import control as c
-from skep.domain.base import NodeId, Struct, replace
+from skep.domain.base import NodeId, Struct, TaskId, replace
 from skep.domain.objects import Cluster as ClusterRow
 from skep.domain.objects import (
     Node,
@@ -101,6 +101,26 @@ class FakeStream:
         self.frames.put_nowait(None)
 
 
+class FakeLogs(FakeStream):
+    """The logs of tasks whose output is known, by task id; it ends when all is told."""
+
+    def __init__(self, first: list[bytes], output: dict[str, list[str]]) -> None:
+        super().__init__(first)
+        self.output = output
+
+    async def send(self, frame: bytes) -> None:
+        request = codec.decode(c.LogsRequest, frame)
+        for task_id in request.tasks:
+            texts = self.output.get(task_id, [])[-(request.tail or 0) :]
+            lines = tuple(
+                c.LogLine(time_ns=1, stream=c.LogStream.STDOUT, text=text.encode())
+                for text in texts
+            )
+            event = c.LogEvent(task_id=TaskId(task_id), lines=lines, position="1")
+            self.frames.put_nowait(codec.encode(event))
+        self.frames.put_nowait(None)
+
+
 @dataclass
 class FakeNetwork:
     """A Transport. `down` refuse; `hung` never answer; `losing` do it and lose the answer;
@@ -145,6 +165,8 @@ class FakeChannel:
     async def open(self, method: str, *, deadline_s: float) -> Stream:
         if self.address in self.network.down:
             raise CallError(Code.UNAVAILABLE, f"{self.address}: failed to connect")
+        if method.endswith("/Logs") and self.network.control.output is not None:
+            return FakeLogs([], self.network.control.output)
         stream = FakeStream([])
         self.network.control.streams.append(stream)
         return stream
@@ -177,6 +199,7 @@ class FakeControl:
         self.answers: dict[str, Struct] = {}
         self.streams: list[FakeStream] = []
         self.revisions: list[Revision] = []
+        self.output: dict[str, list[str]] | None = None
         self.problems: dict[str, tuple[str, ...]] = {}
         self.given_up: dict[str, int] = {}
         for number in (1, 2, 3):
