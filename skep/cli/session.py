@@ -16,7 +16,7 @@ from skep.cli.local import cluster as local
 from skep.cli.local import core
 from skep.cli.output import Progress, note
 from skep.client import Cluster
-from skep.client.cluster import Revisions
+from skep.client.cluster import Refs
 from skep.domain.control import ServiceView
 from skep.domain.spec import ServiceSpec
 
@@ -95,22 +95,22 @@ def _where(options: argparse.Namespace) -> str:
 
 async def converge(
     cluster: Cluster,
-    refs: Sequence[str] | None,
+    refs: Refs,
     timeout_s: float,
     *,
-    revisions: Revisions | None = None,
+    stable_s: float = 0.0,
     is_quiet: bool = False,
 ) -> tuple[ServiceView, ...]:
-    """Wait for convergence with a line of progress for each service; see `wait_converged` for
-    `revisions`. Raises Failure, with what the failing tasks wrote last and what to do next."""
+    """Wait for convergence with a line of progress for each service; see `wait_converged`. Raises
+    Failure, with what the failing tasks wrote last and what to do next."""
     progress = Progress(is_quiet=is_quiet)
 
     def tell(views: tuple[ServiceView, ...]) -> None:
-        progress.lines([story.progress_line(view) for view in views])
+        progress.lines([story.progress_line(view, stable_s) for view in views])
 
     try:
         views = await cluster.wait_converged(
-            refs, timeout_s=timeout_s, revisions=revisions, progress=tell
+            refs, timeout_s=timeout_s, stable_s=stable_s, progress=tell
         )
     except _ENDS as error:
         progress.keep()
@@ -123,17 +123,17 @@ async def converge(
     return views
 
 
-async def written(cluster: Cluster, specs: Iterable[ServiceSpec]) -> dict[str, int]:
+async def written(cluster: Cluster, specs: Iterable[ServiceSpec]) -> dict[str, int | None]:
     """The revisions that these specs became, by the service's name: what to wait for after a write
     of many, whose answer doesn't say it."""
-    found = {}
+    found: dict[str, int | None] = {}
     for spec in specs:
+        found[spec.name] = None
         # An older cluster keeps no revisions, and has no rollback that they would tell apart.
         with contextlib.suppress(client.Unsupported):
             revisions = await cluster.services.history(spec.name)
             numbers = [revision.number for revision in revisions if revision.spec == spec]
-            if numbers:
-                found[spec.name] = max(numbers)
+            found[spec.name] = max(numbers, default=None)
     return found
 
 

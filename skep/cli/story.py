@@ -29,9 +29,11 @@ Step = tuple[str, str]
 """A command to type next, and what it does."""
 
 
-def progress_line(view: ServiceView) -> str:
-    """How far one service is."""
-    return printable(f"{view.service.name} {view.running}/{view.desired}: {_doing(view)}")
+def progress_line(view: ServiceView, stable_s: float = 0.0) -> str:
+    """How far one service is, that is watched for `stable_s` once it runs."""
+    watched = f", watching {stable_s:g} s (monitor)" if view.is_converged and stable_s else ""
+    counts = f"{view.service.name} {view.running}/{view.desired}"
+    return printable(f"{counts}: {_doing(view)}{watched}")
 
 
 def _doing(view: ServiceView) -> str:

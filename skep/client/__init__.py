@@ -2,8 +2,7 @@
 
     async with skep.client.connect(["127.32.0.1:4321"]) as cluster:
         service = await cluster.services.create(spec)
-        revisions = {service.id: service.revision}
-        await cluster.wait_converged([service.id], revisions=revisions, timeout_s=60)
+        await cluster.wait_converged({service.id: service.revision}, timeout_s=60)
         async for event in cluster.watch():
             ...
 

@@ -44,7 +44,8 @@ POLL_INTERVAL_S = 0.2
 TOLD_LIMIT = 5
 
 Progress = Callable[[tuple[ServiceView, ...]], None]
-Revisions = Mapping[ServiceId, int] | Mapping[str, int]
+# Services, or services with the revision to wait for; None is whatever they have.
+Refs = Sequence[str] | Mapping[str, int | None] | Mapping[ServiceId, int | None]
 
 
 def connect(
@@ -147,33 +148,34 @@ class Cluster:
 
     async def wait_converged(
         self,
-        refs: Sequence[str] | None = None,
+        refs: Refs | None = None,
         *,
         timeout_s: float,
         stack: str | None = None,
-        revisions: Revisions | None = None,
+        stable_s: float = 0.0,
         progress: Progress | None = None,
     ) -> tuple[ServiceView, ...]:
         """Wait until these services (all of `stack`, all of the cluster) are as their specs say,
-        or have completed, where the restart policy lets them.
+        or have completed, where the restart policy lets them; and stay so for `stable_s`.
 
-        `revisions` are the specs to wait for, by the service's id or name: `Service.revision` of
-        what a write returned. Without it, what the service has when it is first seen is meant. An
-        update is waited for to its end, with its monitor. `progress` is called with each new sight.
+        `refs` may map each to the revision to wait for, `Service.revision` of what a write
+        returned: `{service.id: service.revision}`. Without one, what the service has when it is
+        first seen is meant. An update is waited for to its end, with its monitor. `progress` is
+        called with each new sight.
 
         Raises, each with the services as last seen: RolledBack when a rollback of such a spec is
         over; UpdatePaused; GivenUp when tasks failed and the restart policy tries no more;
         Superseded by a newer spec; NotConverged after `timeout_s`. Also NotFound when a service
         goes away meanwhile, and Unavailable when no manager answered all the time.
         """
-        waiting = _Waiting(self, {str(ref): number for ref, number in (revisions or {}).items()})
+        waiting = _Waiting(self, refs, stable_s)
         ends = self._caller.clock.now() + timeout_s
         while True:
             left_s = ends - self._caller.clock.now()
             if left_s <= 0:
                 raise waiting.timed_out(timeout_s)
             try:
-                views = await self._sight(refs, stack, left_s)
+                views = await self._sight(None if refs is None else list(refs), stack, left_s)
             except (Unavailable, OutcomeUnknown):
                 if not waiting.views:
                     raise
@@ -249,10 +251,14 @@ class Cluster:
 class _Waiting:
     """What one wait for convergence has seen."""
 
-    def __init__(self, cluster: Cluster, revisions: dict[str, int]) -> None:
+    def __init__(self, cluster: Cluster, refs: Refs | None, stable_s: float) -> None:
         self.views: tuple[ServiceView, ...] = ()
         self._cluster = cluster
-        self._revisions = revisions
+        self._stable_s = stable_s
+        self._whole_since: float | None = None
+        self._revisions: dict[str, int] = {}
+        if isinstance(refs, Mapping):
+            self._revisions = {str(ref): n for ref, n in refs.items() if n is not None}
         self._since: dict[tuple[str, type[ClientError]], float] = {}
 
     async def is_over(self, views: tuple[ServiceView, ...]) -> bool:
@@ -275,7 +281,14 @@ class _Waiting:
         self._since = held
         if ended:
             raise _error(ended, views)
-        return not goes_on
+        if goes_on:
+            self._whole_since = None
+            return False
+        if self._whole_since is None:
+            self._whole_since = now
+        # What has run to its end can't be watched for whether it goes on running.
+        is_watched = any(view.running for view in views)
+        return not is_watched or now - self._whole_since >= self._stable_s
 
     def timed_out(self, timeout_s: float) -> ClientError:
         """How to end a wait that took too long."""
@@ -287,6 +300,10 @@ class _Waiting:
         if given_up:
             what = ", ".join(map(outcome.rolled_back, given_up))
             return RolledBack(f"{what}; not done after {timeout_s:g} s", self.views)
+        if self._whole_since is not None:
+            names = ", ".join(view.service.name for view in self.views)
+            what = f"not watched for {self._stable_s:g} s within {timeout_s:g} s"
+            return NotConverged(f"{what}, though it runs: {names}", self.views)
         return NotConverged(_story(self.views, timeout_s), self.views)
 
     def _asked(self, view: ServiceView) -> int:

@@ -12,6 +12,7 @@ from skep.cli.errors import Exit, Failure
 from skep.cli.options import COUNT_DIGITS
 from skep.client import Cluster
 from skep.client.outcome import is_paused, patience_s
+from skep.domain.base import SECOND_NS
 from skep.domain.objects import Service, Task
 
 
@@ -62,14 +63,21 @@ def inspect(options: argparse.Namespace) -> None:
 
 
 def create(options: argparse.Namespace) -> None:
-    """Create a service, and wait until it runs."""
+    """Create a service, and wait until it runs and has for as long as an update is watched."""
     spec = specflags.created(options)
 
     async def script(cluster: Cluster) -> None:
         service = await cluster.services.create(spec)
         print(service.id, flush=True)
         if not options.detach:
-            await _wait(cluster, [service], options.timeout, options)
+            # A service that crashes at once runs for a moment, too.
+            await session.converge(
+                cluster,
+                {service.id: service.revision},
+                options.timeout,
+                stable_s=spec.update.monitor_ns / SECOND_NS,
+                is_quiet=options.quiet,
+            )
 
     session.run(options, script)
 
@@ -98,13 +106,8 @@ async def _wait(
     cluster: Cluster, written: Sequence[Service], timeout_s: float, options: argparse.Namespace
 ) -> None:
     """Wait for what was written, and for nothing that somebody else writes meanwhile."""
-    await session.converge(
-        cluster,
-        [service.id for service in written],
-        timeout_s,
-        revisions={service.id: service.revision for service in written},
-        is_quiet=options.quiet,
-    )
+    wanted = {service.id: service.revision for service in written}
+    await session.converge(cluster, wanted, timeout_s, is_quiet=options.quiet)
 
 
 def _target(text: str) -> tuple[str, int]:

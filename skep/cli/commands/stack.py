@@ -46,9 +46,8 @@ async def deploy_and_wait(
     for name in answer.kept:
         output.note(f"kept {name}, which the stack no longer names; --prune removes it")
     if not options.detach:
-        wanted = [service.name for service in spec.services]
-        revisions = await session.written(cluster, spec.services)
-        await session.converge(cluster, wanted, options.timeout, revisions=revisions)
+        wanted = await session.written(cluster, spec.services)
+        await session.converge(cluster, wanted, options.timeout)
         if answer.removed:
             gone = {name: name for name in answer.removed}
             await session.until_removed(cluster, gone, options.timeout)

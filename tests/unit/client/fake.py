@@ -525,7 +525,8 @@ class FakeControl:
             if row.update is not None and row.update.state in ends:
                 self.set_update(row.name, ends[row.update.state], row.update.message, ended_ns=2)
             for task in list(self.tasks.values()):
-                if task.service_id == row.id and task.revision != row.task_revision:
+                is_old = task.service_id == row.id and task.revision != row.task_revision
+                if is_old and not task.is_terminal:
                     self.end_task(task, TaskState.SHUTDOWN)
             replicas = 0 if row.is_removing else row.spec.replicas
             for task in [task for task in self.tasks.values() if task.service_id == row.id]:

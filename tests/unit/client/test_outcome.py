@@ -63,9 +63,8 @@ class World:
         self.later.pop(len(self.sights), lambda: None)()
 
     async def wait(self, cluster: Cluster, service: Service, timeout_s: float = 60.0) -> None:
-        revisions = {service.id: service.revision}
         await cluster.wait_converged(
-            ["web"], revisions=revisions, timeout_s=timeout_s, progress=self.progress
+            {service.id: service.revision}, timeout_s=timeout_s, progress=self.progress
         )
 
     async def ends(
@@ -257,6 +256,28 @@ def test_tasks_that_ran_to_their_end_are_as_the_spec_says(
     world.run(script)
 
 
+def test_what_has_to_stay_so_is_watched_from_the_last_time_that_it_was_not() -> None:
+    world = World()
+
+    async def script(cluster: Cluster) -> None:
+        kept = dict(world.control.tasks)
+        world.later = {11: world.control.tasks.clear, 21: lambda: world.control.tasks.update(kept)}
+        await cluster.wait_converged(["web"], timeout_s=60, stable_s=3.0, progress=world.progress)
+
+    world.run(script)
+    # Two seconds whole, two without tasks, and three whole.
+    assert [view.running for view in world.sights[10:23]] == [2] + 10 * [0] + 2 * [2]
+    assert world.seams.clock.time == pytest.approx(1007.2, abs=0.3)
+
+
+def test_a_time_to_watch_that_is_longer_than_the_wait_is_told() -> None:
+    async def script(cluster: Cluster) -> None:
+        with pytest.raises(NotConverged, match="not watched for 3 s within 2 s"):
+            await cluster.wait_converged(["web"], timeout_s=2, stable_s=3)
+
+    World().run(script)
+
+
 def test_of_several_ends_the_gravest_counts_and_all_are_told() -> None:
     world = World()
     control = world.control
@@ -269,9 +290,7 @@ def test_of_several_ends_the_gravest_counts_and_all_are_told() -> None:
         control.tasks.clear()
         control.set_update("web", UpdateState.PAUSED, "why")
         with pytest.raises(UpdatePaused) as caught:
-            await cluster.wait_converged(
-                ["api", "web"], revisions={"web": first.revision}, timeout_s=60
-            )
+            await cluster.wait_converged({"api": None, "web": first.revision}, timeout_s=60)
         assert str(caught.value) == (
             "api: ended, and its restart policy doesn't start it again, web: the update is paused, "
             "with 0 of 2 tasks running: why"
