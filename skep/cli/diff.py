@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from skep.cli.flagvalues import port_text
-from skep.domain.base import Pairs, lookup
+from skep.domain.base import Pairs
 from skep.domain.spec import (
+    Balance,
     HealthCheck,
     Placement,
+    Port,
     Resources,
     RestartPolicy,
     RunSpec,
@@ -78,12 +80,8 @@ def lines(found: Sequence[Change]) -> Iterator[str]:
 def _fields(spec: ServiceSpec) -> Iterator[Field]:
     task = spec.task
     yield from _run(task.run)
-    for place, port in enumerate(spec.ports):
-        yield f"ports[{place}]", port_text(port)
-        if port.name:
-            yield f"ports[{place}].name", port.name
-        if port.mode.value == "ingress":
-            yield f"ports[{place}].x-balance", port.balance.value
+    if spec.ports:
+        yield "ports", ", ".join(map(_port, spec.ports))
     if task.run.health is not None:
         yield from _health(task.run.health)
     yield "deploy.replicas", str(spec.replicas)
@@ -115,6 +113,12 @@ def _run(run: RunSpec) -> Iterator[Field]:
     yield "logging.max-file", str(run.log.max_files)
 
 
+def _port(port: Port) -> str:
+    name = f" ({port.name})" if port.name else ""
+    is_usual = port.balance is Balance.ROUND_ROBIN
+    return f"{port_text(port)}{name}{'' if is_usual else f' by {port.balance.value}'}"
+
+
 def _health(health: HealthCheck) -> Iterator[Field]:
     kind, *words = health.test
     yield "healthcheck.test", words[0] if kind == "CMD-SHELL" else shlex.join(words) or kind
@@ -125,7 +129,7 @@ def _health(health: HealthCheck) -> Iterator[Field]:
 
 def _amounts(path: str, amounts: Resources) -> Iterator[Field]:
     if amounts.cpu_nano is not None:
-        yield f"{path}.cpus", f"{amounts.cpu_nano / 1e9:g}"
+        yield f"{path}.cpus", _decimal(amounts.cpu_nano, 10**9)
     if amounts.memory_bytes is not None:
         yield f"{path}.memory", size(amounts.memory_bytes)
     if amounts.pids is not None:
@@ -165,20 +169,24 @@ def _policy(path: str, policy: UpdatePolicy) -> Iterator[Field]:
 
 
 def _named(path: str, values: Pairs) -> Iterator[Field]:
-    return ((f"{path}.{name}", lookup(values, name) or "") for name, _ in values)
+    return ((f"{path}.{name}", value) for name, value in values)
 
 
 def duration(span_ns: int) -> str:
     """A duration as people write it: "1m30s", "500ms", "0s"."""
-    found, left = "", span_ns
+    found, left_ns = "", span_ns
     for unit, length_ns in (("h", 3600 * 10**9), ("m", 60 * 10**9)):
-        count, left = divmod(left, length_ns)
+        count, left_ns = divmod(left_ns, length_ns)
         found += f"{count}{unit}" if count else ""
-    if left >= 10**9 or not left:
-        return found + (
-            f"{left / 1e9:.9f}".rstrip("0").rstrip(".") + "s" if left or not found else ""
-        )
-    return f"{found}{f'{left / 1e6:.6f}'.rstrip('0').rstrip('.')}ms"
+    if left_ns or not found:
+        is_short = 0 < left_ns < 10**9
+        unit, length_ns = ("ms", 10**6) if is_short else ("s", 10**9)
+        found += _decimal(left_ns, length_ns) + unit
+    return found
+
+
+def _decimal(amount: int, unit: int) -> str:
+    return f"{amount / unit:.9f}".rstrip("0").rstrip(".")
 
 
 def size(amount: int) -> str:

@@ -154,5 +154,5 @@ def next_steps(error: ClientError, service: Service) -> list[Step]:
     if isinstance(error, GivenUp):
         return [logs, why, (f"skep service update --force {name}", "tries again")]
     if isinstance(error, Superseded):
-        return [(f"skep service history {name}", "shows who replaced what")]
+        return [(f"skep service history {name}", "lists the specs it has had")]
     return [why, (f"skep service ps {name}", "lists its tasks"), logs]

@@ -208,7 +208,7 @@ def test_a_newer_spec_of_somebody_else_ends_with_5(release: Release) -> None:
     release.plan = {3: lambda: release.control.write(release.row, replace(row.spec, replicas=9))}
     assert release.shell.skep("service update web --image v2") == 5
     assert "revision 2, which was waited for, was replaced by revision 3" in release.shell.err
-    assert "skep service history web   shows who replaced what" in release.shell.err
+    assert "skep service history web   lists the specs it has had" in release.shell.err
 
 
 def test_the_wait_is_as_long_as_the_update_may_take(release: Release) -> None:
