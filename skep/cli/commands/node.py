@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from skep import client
-from skep.cli import flagvalues, output, rows, session, story
+from skep.cli import output, rows, session, story
 from skep.cli.commands.tables import show_tasks
 from skep.cli.errors import Exit, Failure, as_failure
 from skep.cli.grammar.node import DRAIN_TIMEOUT_S
@@ -68,6 +68,8 @@ def ps(options: argparse.Namespace) -> None:
 
 def update(options: argparse.Namespace) -> None:
     """Change nodes; with --wait until nothing runs on them any more."""
+    from skep.cli import flagvalues
+
     labels = dict(flagvalues.named_values("--label-add", options.label_add, least="KEY=VALUE"))
     if not labels and not options.label_rm and options.availability is None:
         raise Failure(

@@ -1,4 +1,8 @@
-"""`skep service ...`."""
+"""`skep service ...`.
+
+What only some of the commands need, and pulls in the reader of stack files, is loaded by those:
+looking at services should feel immediate.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from skep.cli import gotemplate, output, pretty, rows, session, specflags
+from skep.cli import output, rows, session
 from skep.cli.commands.tables import show_services, show_tasks
 from skep.cli.errors import Exit, Failure
 from skep.cli.options import COUNT_DIGITS
@@ -42,6 +46,8 @@ def ps(options: argparse.Namespace) -> None:
 
 def inspect(options: argparse.Namespace) -> None:
     """Show services whole, the part of them that people look for, or single fields."""
+    from skep.cli import gotemplate, pretty
+
     template = None
     if options.format not in ("json", "yaml"):
         if options.pretty:
@@ -64,6 +70,8 @@ def inspect(options: argparse.Namespace) -> None:
 
 def create(options: argparse.Namespace) -> None:
     """Create a service, and wait until it runs and has for as long as an update is watched."""
+    from skep.cli import specflags
+
     spec = specflags.created(options)
 
     async def script(cluster: Cluster) -> None:
@@ -121,6 +129,8 @@ def _target(text: str) -> tuple[str, int]:
 
 def update(options: argparse.Namespace) -> None:
     """Change a service, and wait until it is as asked."""
+    from skep.cli import specflags
+
     if options.rollback:
         if not specflags.is_empty(options):
             raise Failure(
