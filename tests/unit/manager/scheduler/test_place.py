@@ -220,6 +220,27 @@ def test_a_slots_old_task_makes_its_node_no_worse_for_the_new_one() -> None:
     assert placed == {"a": "n2"}
 
 
+@pytest.mark.parametrize(
+    "there",
+    [
+        pytest.param([in_slot(2, "n2"), *on("n1", 1, "s2")], id="of the service"),
+        pytest.param(
+            [in_slot(2, "n1"), *on("n1", 1, "s2"), *on("n2", 1, "s2")], id="at all, and the name"
+        ),
+        pytest.param([in_slot(2, "n2"), *on("n2", 2, "s2"), in_slot(1, "n1")], id="before all"),
+    ],
+)
+def test_what_is_in_the_slot_counts_neither_as_of_the_service_nor_at_all(there: list[Task]) -> None:
+    old = next(row for row in there if row.slot == 2)
+    assert scheduled(waiting("a", slot=2), NODES[:2], there) == {"a": old.node_id}
+
+
+def test_a_slot_that_was_placed_a_moment_ago_is_known_as_well() -> None:
+    pending = [*waiting("a", slot=1), *waiting("b", slot=2), *waiting("c", slot=1, created_ns=1)]
+    full = "no suitable node (max replicas per node limit exceed)"
+    assert scheduled(pending, NODES[:1], [], limited(1)) == {"a": "n1", "b": full, "c": "n1"}
+
+
 def test_several_slots_handed_over_at_once_keep_the_balance() -> None:
     there = [in_slot(slot, f"n{slot}") for slot in (1, 2, 3)]
     placed = scheduled(waiting("a", "b", "c"), NODES[:3], there)

@@ -105,12 +105,14 @@ def test_single_tasks_of_many_services_do_not_all_go_to_one_branch() -> None:
 
 def test_two_revisions_of_one_service_count_for_each_other() -> None:
     nodes = [labelled("n1", zone="a"), labelled("n2", zone="b")]
+    revisions = {"t1": 1, "t2": 1, "t3": 2, "t4": 1}
     mixed = [
         each
-        for n in range(8)
-        for each in waiting(f"t{n}", slot=n + 1, revision=n % 2 + 1, created_ns=n)
+        for slot, (id_, revision) in enumerate(revisions.items(), start=1)
+        for each in waiting(id_, slot=slot, revision=revision)
     ]
-    assert counts(scheduled(mixed, nodes, [], spread_over("zone"))) == {"n1": 4, "n2": 4}
+    placed = scheduled(mixed, nodes, [], spread_over("zone"))
+    assert placed == {"t1": "n1", "t2": "n2", "t3": "n1", "t4": "n2"}
 
 
 def test_an_evenly_used_branch_with_a_failing_node_uses_its_other_one() -> None:
