@@ -1,8 +1,8 @@
 """What Docker Swarm's scheduler does in given situations, and Skep's does as well.
 
 Each case names nodes, what runs there, and what waits; then who must be where, or told what; they
-are numbered S01 to S19. What Swarm has and Skep hasn't (plugins, generic resources, tasks that are given a node beforehand) is
-left out of the situations.
+are numbered S01 to S19. What Swarm has and Skep hasn't (plugins, generic resources, tasks that are
+given a node beforehand) is left out of the situations.
 """
 
 from __future__ import annotations
