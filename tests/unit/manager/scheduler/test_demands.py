@@ -104,6 +104,12 @@ def test_a_placed_task_that_lacks_a_port_still_holds_its_resources() -> None:
     }
 
 
+def test_a_waiting_task_that_is_to_end_is_passed_over_when_a_node_comes() -> None:
+    unwanted = task("a", TaskState.PENDING, DesiredState.SHUTDOWN)
+    wanted = task("b", TaskState.PENDING, slot=2)
+    assert decided(service(), unwanted, wanted, node()) == {"b": "n1"}
+
+
 def test_two_services_with_one_host_port_share_a_cluster_but_no_node() -> None:
     specs = [service_spec(name, ports=(HOST,)) for name in ("web", "api")]
     services = [service(f"s{n}", spec.name, spec=spec) for n, spec in enumerate(specs, start=1)]
