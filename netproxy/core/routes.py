@@ -53,6 +53,7 @@ class Routing:
         self._node_id = node_id
         self._nodes: Mapping[NodeId, MeshNode] = {}
         self._known: dict[ServiceId, _Known] = {}
+        self._holders: dict[int, ServiceId] = {}
 
     def build(
         self,
@@ -64,7 +65,7 @@ class Routing:
         before = self._known if nodes == self._nodes else {}
         self._nodes = nodes
         self._known = {}
-        routes: dict[int, Route] = {}
+        claims: dict[int, list[Route]] = {}
         problems: dict[str, None] = {}
         for service in sorted(services, key=lambda s: s.service_id):
             known = before.get(service.service_id)
@@ -73,12 +74,24 @@ class Routing:
             self._known[service.service_id] = known
             problems.update(dict.fromkeys(known.problems))
             for route in known.routes:
-                if (holder := routes.setdefault(route.published, route)) is not route:
-                    problems[
-                        f"{service.name}: port {route.published}: {holder.service_name} has it"
-                    ] = None
-        ordered = tuple(routes[published] for published in sorted(routes))
+                claims.setdefault(route.published, []).append(route)
+        ordered = tuple(self._settle(claims[published], problems) for published in sorted(claims))
+        self._holders = {route.published: route.service_id for route in ordered}
         return Desired(version=version, routes=ordered, problems=tuple(problems))
+
+    def _settle(self, claims: list[Route], problems: dict[str, None]) -> Route:
+        """Who of those that want one port has it. That is one service but for moments, such as
+        between a change of a service's host port and the end of its old tasks: then whoever has
+        the port keeps it, and no client is led to a stranger."""
+        holder = claims[0]
+        if len(claims) > 1:
+            before = self._holders.get(holder.published)
+            holder = next((each for each in claims if each.service_id == before), holder)
+            for each in claims:
+                if each is not holder:
+                    text = f"{each.service_name}: port {each.published}: {holder.service_name}"
+                    problems[f"{text} has it"] = None
+        return holder
 
 
 class _Known(Struct, frozen=True, kw_only=True):

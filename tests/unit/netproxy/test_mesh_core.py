@@ -227,6 +227,19 @@ def test_two_services_with_one_host_port_on_one_node_are_a_problem_until_one_lea
     )
 
 
+def test_whoever_has_a_port_keeps_it_from_a_service_that_comes() -> None:
+    routing = Routing(NodeId("here"))
+    holder = replace(web("b", tb="here"), ports=(HOST,))
+    comes = replace(web("a", ta="here"), ports=(HOST,))
+    routing.build(5, (holder,), MESH)
+    for version in (6, 7):
+        both = routing.build(version, (holder, comes), MESH)
+        assert both == Desired(
+            version=version, routes=(route("b", tb="here"),), problems=("a: port 80: b has it",)
+        )
+    assert routing.build(8, (comes,), MESH).routes == (route("a", ta="here"),)
+
+
 def test_what_is_built_step_by_step_is_what_would_be_built_at_once() -> None:
     """And what a step does not change is the very same object, which is what makes it cheap."""
     routing = Routing(NodeId("here"))
