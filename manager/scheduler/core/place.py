@@ -15,7 +15,7 @@ from skep.domain.base import SECOND_NS, NodeId, ServiceId, replace
 from skep.domain.objects import Task
 from skep.domain.states import TaskState, Writer, check_move
 from skep.manager.scheduler.core.filters import Demand, NodeLoad, explain, first_refusal
-from skep.manager.scheduler.core.spread import Branch
+from skep.manager.scheduler.core.spread import Branch, Division
 
 # How long a failure speaks against its node. Swarm's number.
 FAILURE_WINDOW_NS = 300 * SECOND_NS
@@ -72,6 +72,7 @@ def place(
     pending: Sequence[Task], loads: dict[NodeId, NodeLoad], demand_of: DemandOf
 ) -> Iterator[Placement]:
     """Decide about pending tasks one by one, oldest first; each decision counts for the next."""
+    divisions: dict[tuple[str, ...], Division] = {}
     branches: dict[ServiceId, dict[int, Branch]] = {}
     # Nodes only fill up during a pass: why one task was refused, its like are refused too.
     hopeless: dict[tuple[ServiceId, int], str] = {}
@@ -84,12 +85,10 @@ def place(
             continue
         of_service = branches.setdefault(task.service_id, {})
         if task.revision not in of_service:
-            of_service[task.revision] = Branch(
-                tuple(loads.values()),
-                demand.spec.placement.preferences,
-                task.service_id,
-                task.revision,
-            )
+            labels = demand.spec.placement.preferences
+            if labels not in divisions:
+                divisions[labels] = Division(tuple(loads.values()), labels)
+            of_service[task.revision] = Branch(divisions[labels], task.service_id, task.revision)
         best = of_service[task.revision].best(demand)
         if best is not None:
             best.add(demand)
