@@ -18,6 +18,7 @@ from skep.cli.output import Progress, note
 from skep.client import Cluster
 from skep.client.cluster import Refs
 from skep.domain.control import ServiceView
+from skep.domain.objects import Task
 from skep.domain.spec import ServiceSpec
 
 # A person waits for this; an election takes about a second.
@@ -105,12 +106,16 @@ async def converge(
     Failure, with what the failing tasks wrote last and what to do next."""
     progress = Progress(is_quiet=is_quiet)
 
-    def tell(views: tuple[ServiceView, ...]) -> None:
-        progress.lines([story.progress_line(view, stable_s) for view in views])
+    async def tell(views: tuple[ServiceView, ...]) -> None:
+        lines = []
+        for view in views:
+            tasks = await _living(cluster, view) if story.is_changing(view) else ()
+            lines.append(story.progress_line(view, stable_s, tasks))
+        progress.lines(lines)
 
     try:
         views = await cluster.wait_converged(
-            refs, timeout_s=timeout_s, stable_s=stable_s, progress=tell
+            refs, timeout_s=timeout_s, stable_s=stable_s, progress=None if is_quiet else tell
         )
     except _ENDS as error:
         progress.keep()
@@ -121,6 +126,14 @@ async def converge(
     progress.keep()
     progress.done(story.verified(views))
     return views
+
+
+async def _living(cluster: Cluster, view: ServiceView) -> tuple[Task, ...]:
+    try:
+        return await cluster.tasks.list(service=view.service.id)
+    except client.ClientError:
+        # How far it is matters less than how it ends; that is asked for again and again.
+        return ()
 
 
 async def written(cluster: Cluster, specs: Iterable[ServiceSpec]) -> dict[str, int | None]:

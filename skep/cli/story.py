@@ -14,10 +14,10 @@ from skep.client import (
     UpdatePaused,
 )
 from skep.client.cluster import replacement_text
-from skep.client.outcome import ROLLBACKS, has_given_up
+from skep.client.outcome import PAUSED, ROLLBACKS, UNDER_WAY
 from skep.domain.base import SECOND_NS, NodeId
 from skep.domain.control import LogLine, ServiceView
-from skep.domain.objects import Service, Task, UpdateState
+from skep.domain.objects import Service, Task, UpdateState, UpdateStatus
 from skep.domain.states import TaskState
 
 # As many of a failed task's last lines as help; all of them are one command away.
@@ -29,53 +29,64 @@ Step = tuple[str, str]
 """A command to type next, and what it does."""
 
 
-def progress_line(view: ServiceView, stable_s: float = 0.0) -> str:
-    """How far one service is, that is watched for `stable_s` once it runs."""
+def progress_line(view: ServiceView, stable_s: float = 0.0, tasks: Sequence[Task] = ()) -> str:
+    """How far one service is, that is watched for `stable_s` once it runs. While it `is_changing`,
+    its living `tasks` tell what of it has changed."""
+    name, up = view.service.name, view.running
+    if is_changing(view):
+        up = _changed(view, tasks)[0]
     watched = f", watching {stable_s:g} s (monitor)" if view.is_converged and stable_s else ""
-    counts = f"{view.service.name} {view.running}/{view.desired}"
-    return printable(f"{counts}: {_doing(view)}{watched}")
+    return printable(f"{name} {up}/{view.desired}: {_doing(view, tasks)}{watched}")
 
 
-def _doing(view: ServiceView) -> str:
+def is_changing(view: ServiceView) -> bool:
+    """Whether tasks of one revision are being replaced by those of another."""
+    return view.service.update is not None and view.service.update.state in UNDER_WAY
+
+
+def _doing(view: ServiceView, tasks: Sequence[Task]) -> str:
     update = view.service.update
     problems = f" ({'; '.join(view.problems)})" if view.problems else ""
     if view.service.is_removing:
         return f"removing{problems}"
     if view.is_converged:
-        return "running"
-    if update is not None and update.state is UpdateState.UPDATING:
-        return _updating(view) + problems
-    if update is not None and update.state is UpdateState.ROLLBACK_STARTED:
-        return f"rolling back to revision {update.base_revision}{_why(update.message)}"
-    if update is not None and update.state is UpdateState.PAUSED:
-        return f"update paused{_why(update.message)}"
-    if update is not None and update.state is UpdateState.ROLLBACK_PAUSED:
-        return f"rollback paused{_why(update.message)}"
+        return "completed" if view.completed and not view.running else "running"
+    if update is not None and update.state in UNDER_WAY:
+        return _changing(view, update, tasks)
+    if update is not None and update.state in PAUSED:
+        return update.message or update.state.value.replace("_", " ")
     if view.running > view.desired:
         return f"stopping {view.running - view.desired}{problems}"
-    ended = f", {view.given_up} ended" if view.given_up else ""
-    return f"starting{ended}{problems}"
+    ended = view.given_up + view.completed
+    return f"starting{f', {ended} ended' if ended else ''}{problems}"
 
 
-def _updating(view: ServiceView) -> str:
-    update = view.service.update
-    assert update is not None
+def _changing(view: ServiceView, update: UpdateStatus, tasks: Sequence[Task]) -> str:
+    up, in_flight, old = _changed(view, tasks)
     failed = f", {len(update.failed_slots)} failed" if update.failed_slots else ""
-    if view.running >= view.desired:
-        return f"running, watching {update.policy.monitor_ns / SECOND_NS:g} s (monitor){failed}"
-    at_once = update.policy.parallelism or view.desired
-    return f"updating, {min(at_once, view.desired)} at a time{failed}"
+    moving = f" ({in_flight} in flight)" if in_flight else ""
+    is_all = up >= view.desired and not in_flight and not old
+    watched = f", watching {update.policy.monitor_ns / SECOND_NS:g} s (monitor)" if is_all else ""
+    if update.state is UpdateState.UPDATING:
+        return f"{'running' if is_all else 'updating'}{moving}{watched}{failed}"
+    why = f": {update.message}" if update.message else ""
+    return f"rolling back to revision {update.base_revision}{moving}{watched}{failed}{why}"
 
 
-def _why(message: str) -> str:
-    return f": {message}" if message else ""
+def _changed(view: ServiceView, tasks: Sequence[Task]) -> tuple[int, int, int]:
+    """How many slots run their new task, how many new tasks are on their way to that, and how many
+    old ones are left."""
+    right = [task for task in tasks if task.revision == view.service.task_revision]
+    well = {task.slot for task in right if task.is_wanted and _runs(task)}
+    late = {task.slot for task in right if task.is_wanted and not _runs(task)} - well
+    return len(well), len(late), len(tasks) - len(right)
 
 
 def verified(views: Sequence[ServiceView]) -> str:
     """The last word on services that are as asked."""
     if len(views) == 1:
         (view,) = views
-        end = "completed" if has_given_up(view) else "converged"
+        end = "completed" if view.completed and not view.running else "converged"
         return f"verify: service {view.service.name} {end}"
     counts = ", ".join(f"{v.service.name} {v.running}/{v.desired}" for v in views)
     return f"verify: {len(views)} services converged: {counts}" if views else "no services"
@@ -110,12 +121,13 @@ def failing_task(service: Service, tasks: Iterable[Task]) -> Task | None:
     found = tuple(tasks)
     own = [task for task in found if task.revision == asked] or found
     failed = [t for t in own if t.status.state in (TaskState.FAILED, TaskState.REJECTED)]
-    late = [t for t in own if t.is_wanted and t.node_id is not None and not _is_well(t)]
+    placed = [t for t in own if t.is_wanted and t.node_id is not None and not t.is_terminal]
+    late = [task for task in placed if not _runs(task)]
     return max(failed or late, key=lambda t: (t.status.since_ns, t.created_ns, t.id), default=None)
 
 
-def _is_well(task: Task) -> bool:
-    return task.is_terminal or (task.status.state is TaskState.RUNNING and task.status.is_healthy)
+def _runs(task: Task) -> bool:
+    return task.status.state is TaskState.RUNNING and task.status.is_healthy
 
 
 def evidence(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 
 from skep.client import outcome
@@ -11,7 +11,6 @@ from skep.client.errors import (
     ClientError,
     GivenUp,
     NotConverged,
-    NotFound,
     OutcomeUnknown,
     RolledBack,
     Superseded,
@@ -43,7 +42,7 @@ POLL_INTERVAL_S = 0.2
 # Of many tasks that are left on a node, the first ones say enough.
 TOLD_LIMIT = 5
 
-Progress = Callable[[tuple[ServiceView, ...]], None]
+Progress = Callable[[tuple[ServiceView, ...]], Awaitable[None] | None]
 # Services, or services with the revision to wait for; None is whatever they have.
 Refs = Sequence[str] | Mapping[str, int | None] | Mapping[ServiceId, int | None]
 
@@ -161,7 +160,7 @@ class Cluster:
         `refs` may map each to the revision to wait for, `Service.revision` of what a write
         returned: `{service.id: service.revision}`. Without one, what the service has when it is
         first seen is meant. An update is waited for to its end, with its monitor. `progress` is
-        called with each new sight.
+        called with each new sight, and awaited where it is a coroutine.
 
         Raises, each with the services as last seen: RolledBack when a rollback of such a spec is
         over; UpdatePaused; GivenUp when tasks failed and the restart policy tries no more;
@@ -180,13 +179,10 @@ class Cluster:
                 if not waiting.views:
                     raise
                 continue
-            if progress is not None:
-                progress(views)
-            try:
-                if await waiting.is_over(views):
-                    return views
-            except (Unavailable, OutcomeUnknown):
-                continue
+            if progress is not None and (told := progress(views)) is not None:
+                await told
+            if waiting.is_over(views):
+                return views
             left_s = ends - self._caller.clock.now()
             await self._caller.clock.sleep(min(POLL_INTERVAL_S, max(0.0, left_s)))
 
@@ -261,7 +257,7 @@ class _Waiting:
             self._revisions = {str(ref): n for ref, n in refs.items() if n is not None}
         self._since: dict[tuple[str, type[ClientError]], float] = {}
 
-    async def is_over(self, views: tuple[ServiceView, ...]) -> bool:
+    def is_over(self, views: tuple[ServiceView, ...]) -> bool:
         """Take one sight in: whether all is as asked. Raises how it ended otherwise."""
         self.views = views
         now = self._cluster.clock.now()
@@ -269,7 +265,7 @@ class _Waiting:
         held: dict[tuple[str, type[ClientError]], float] = {}
         goes_on = False
         for view in views:
-            verdict = outcome.judge(view, self._asked(view), await self._tasks(view))
+            verdict = outcome.judge(view, self._asked(view))
             if verdict is None:
                 goes_on = True
             elif verdict.kind is not None:
@@ -311,14 +307,6 @@ class _Waiting:
         by_name = self._revisions.get(service.name, service.revision)
         return self._revisions.setdefault(service.id, by_name)
 
-    async def _tasks(self, view: ServiceView) -> tuple[Task, ...]:
-        if not outcome.has_given_up(view):
-            return ()
-        try:
-            return await self._cluster.tasks.list(service=view.service.id, is_all=True)
-        except NotFound:
-            return ()
-
 
 def _error(ended: Sequence[outcome.Verdict], views: tuple[ServiceView, ...]) -> ClientError:
     """The gravest of these ends, with the words of all."""
@@ -353,6 +341,9 @@ def _story(views: tuple[ServiceView, ...], timeout_s: float) -> str:
     rows = []
     for view in views:
         if not view.is_converged:
-            problems = f" ({'; '.join(view.problems)})" if view.problems else ""
-            rows.append(f"{view.service.name} {view.running}/{view.desired}{problems}")
+            update = view.service.update
+            under_way = [] if update is None or outcome.has_ended(update) else [update.message]
+            words = "; ".join(filter(None, (*under_way, *view.problems)))
+            why = f" ({words})" if words else ""
+            rows.append(f"{view.service.name} {view.running}/{view.desired}{why}")
     return f"not converged after {timeout_s:g} s: {', '.join(rows) or 'no service was seen'}"

@@ -7,15 +7,13 @@ so whoever knows the number of the spec that he wrote can tell its end from that
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from skep.client.errors import ClientError, GivenUp, RolledBack, Superseded, UpdatePaused
 from skep.domain.base import SECOND_NS
 from skep.domain.control import ServiceView
-from skep.domain.objects import Service, Task, UpdateState, UpdateStatus
-from skep.domain.spec import FailureAction, RestartCondition, ServiceSpec, UpdatePolicy
-from skep.domain.states import DesiredState, TaskState
+from skep.domain.objects import Service, UpdateState, UpdateStatus
+from skep.domain.spec import FailureAction, ServiceSpec, UpdatePolicy
 
 # Between a write and what the orchestrator makes of it, the end of what was before may still be
 # what there is to see; managers need milliseconds for that, or a second to change their leader.
@@ -42,9 +40,8 @@ class Verdict:
     hold_s: float = 0.0
 
 
-def judge(view: ServiceView, asked: int, tasks: Iterable[Task] = ()) -> Verdict | None:
-    """How the change to revision `asked` has ended; None while it is under way. `tasks` are the
-    service's, ended ones too; they are needed once `has_given_up`."""
+def judge(view: ServiceView, asked: int) -> Verdict | None:
+    """How the change to revision `asked` has ended; None while it is under way."""
     service, update = view.service, view.service.update
     if service.revision > asked:
         if not is_rollback_of(update, asked):
@@ -58,8 +55,6 @@ def judge(view: ServiceView, asked: int, tasks: Iterable[Task] = ()) -> Verdict 
         return Verdict(UpdatePaused, _paused(view, update), HOLD_S)
     if (update is not None and update.state in UNDER_WAY) or not has_given_up(view):
         return None
-    if is_complete(service, tasks):
-        return Verdict(None)
     return Verdict(GivenUp, _given_up(view), HOLD_S)
 
 
@@ -80,23 +75,9 @@ def is_paused(service: Service) -> bool:
 
 def has_given_up(view: ServiceView) -> bool:
     """Whether a service is as far as its restart policy lets it come, but not as its spec says."""
-    is_stuck = view.given_up > 0 and view.running + view.given_up >= view.desired
+    ended = view.given_up + view.completed
+    is_stuck = view.given_up > 0 and view.running + ended >= view.desired
     return is_stuck and not view.is_converged and not view.service.is_removing
-
-
-def is_complete(service: Service, tasks: Iterable[Task]) -> bool:
-    """Whether every slot has done what it had to, or still does: tasks that end with exit code 0
-    have, where the restart policy doesn't want them to run for good."""
-    if service.spec.task.restart.condition is RestartCondition.ANY:
-        return False
-    newest: dict[int, Task] = {}
-    for task in sorted(tasks, key=lambda task: (task.created_ns, task.id)):
-        if task.revision == service.task_revision and task.desired_state is not DesiredState.REMOVE:
-            newest[task.slot] = task
-    well = (TaskState.COMPLETE, TaskState.RUNNING)
-    return len(newest) >= service.spec.replicas and all(
-        task.status.state in well for task in newest.values()
-    )
 
 
 # ---------------------------------------------------------------------------- for a person
@@ -106,13 +87,13 @@ def rolled_back(service: Service) -> str:
     """What to say of a change that was rolled back, or is being."""
     update = service.update
     assert update is not None
-    head = f"{service.name}: revision {update.revision}"
-    tail = f": {update.message}" if update.message else ""
+    given_up, base = update.revision, update.base_revision
+    head = f"{service.name}: {update.message or 'rolled back'}"
     if update.state is UpdateState.ROLLBACK_STARTED:
-        return f"{head} is being rolled back to {update.base_revision}{tail}"
+        return f"{head}; revision {given_up} is being given up for that of {base}"
     if update.state is UpdateState.ROLLBACK_PAUSED:
-        return f"{head} was given up, and its rollback to {update.base_revision} is paused{tail}"
-    return f"{head} was rolled back; the spec of revision {update.base_revision} runs again{tail}"
+        return f"{head}; revision {given_up} was given up, but not all run that of {base} again"
+    return f"{head}; revision {given_up} was given up, and that of {base} runs again"
 
 
 def _superseded(service: Service, asked: int) -> str:
@@ -128,10 +109,9 @@ def _superseded(service: Service, asked: int) -> str:
 
 def _paused(view: ServiceView, update: UpdateStatus) -> str:
     what = "rollback" if update.state is UpdateState.ROLLBACK_PAUSED else "update"
-    why = f": {update.message}" if update.message else ""
     return (
-        f"{view.service.name}: the {what} is paused, with {view.running} of {view.desired} tasks "
-        f"running{why}"
+        f"{view.service.name}: {update.message or f'{what} paused'}; {view.running} of "
+        f"{view.desired} tasks run, of both revisions together"
     )
 
 

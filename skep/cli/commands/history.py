@@ -37,10 +37,16 @@ def _show(found: Sequence[rows.RevisionRow], options: argparse.Namespace) -> Non
         ("CREATED", lambda row: f"{rows.age_text(now_s - row.created)} ago"),
         ("IMAGE", lambda row: row.image),
         ("TASKS", lambda row: str(row.running)),
-        ("CHANGES", lambda row: ": ".join(filter(None, (row.note, row.changes)))),
+        ("CHANGES", _what),
     )
     key = "revision" if options.quiet else None
     output.show(found, columns, shape=options.format, key=key)
+
+
+def _what(row: rows.RevisionRow) -> str:
+    if row.note in ("", "updated"):
+        return row.changes or row.note
+    return row.note if row.changes in ("", "replicas") else f"{row.note}: {row.changes}"
 
 
 def history_rows(
@@ -62,7 +68,7 @@ def history_rows(
                 created=revision.created_ns / rows.NS_PER_S,
                 image=revision.spec.task.run.image,
                 note=revision.note,
-                changes=what or ("created" if revision.number == 1 else ""),
+                changes=what,
                 running=running,
                 is_present=revision.number == service.revision,
             )

@@ -65,7 +65,8 @@ def test_an_update_is_shown_from_its_first_task_to_its_last_look(release: Releas
         release.say(UpdateState.UPDATING)
 
     release.plan = {
-        5: lambda: release.control.add_task(release.row, 1),
+        5: lambda: release.control.add_task(release.row, 1, TaskState.STARTING),
+        6: lambda: release.control.add_task(release.row, 1),
         7: lambda: release.say(UpdateState.UPDATING, failed_slots=(2,)),
         9: all_run,
         11: release.control.converge,
@@ -73,9 +74,10 @@ def test_an_update_is_shown_from_its_first_task_to_its_last_look(release: Releas
     assert shell.skep("service update web --image v2 --update-parallelism 2") == 0
     assert shell.out == "web\n"
     assert shell.err.splitlines() == [
-        "web 0/3: updating, 2 at a time",
-        "web 1/3: updating, 2 at a time",
-        "web 1/3: updating, 2 at a time, 1 failed",
+        "web 0/3: updating",
+        "web 0/3: updating (1 in flight)",
+        "web 1/3: updating",
+        "web 1/3: updating, 1 failed",
         "web 3/3: running, watching 5 s (monitor), 1 failed",
         "web 3/3: running",
         "verify: service web converged",
@@ -148,11 +150,10 @@ def test_what_was_rolled_back_ends_with_6_and_the_last_words_of_the_task(release
     (failed,) = [t for t in release.control.tasks.values() if t.status.error]
     message = "update rolled back due to failure of web.2"
     assert shell.err.splitlines() == [
-        "web 0/3: updating, 1 at a time",
-        f"web 3/3: rolling back to revision 1: {message}",
+        "web 0/3: updating",
+        f"web 3/3: rolling back to revision 1, watching 5 s (monitor): {message}",
         "web 3/3: running",
-        "skep: error: web: revision 2 was rolled back; the spec of revision 1 runs again: "
-        f"{message}",
+        f"skep: error: web: {message}; revision 2 was given up, and that of 1 runs again",
         "web.2 on w2: task: non-zero exit (1)",
         f"last output of web.2 (task {failed.id[:12]}) on w2:",
         *[f"    line {n}" for n in range(11, 20)],
@@ -173,8 +174,8 @@ def test_what_is_paused_ends_with_7_and_how_to_go_on(release: Release) -> None:
     assert release.shell.skep("service update web --image v2") == 7
     lines = release.shell.err.splitlines()
     assert lines[1] == (
-        "skep: error: web: the update is paused, with 0 of 3 tasks running: web.1 failed on w1: "
-        "task: non-zero exit (3)"
+        "skep: error: web: web.1 failed on w1: task: non-zero exit (3); 3 of 3 tasks run, of both "
+        "revisions together"
     )
     # The reason has been told already.
     assert lines[2].startswith("last output of web.1 (task ")
@@ -198,7 +199,7 @@ def test_what_takes_too_long_ends_with_3_and_the_task_that_is_late(release: Rele
 
     release.plan = {3: late}
     assert release.shell.skep("service update web --image v2 --timeout 4s") == 3
-    assert "skep: error: not converged after 4 s: web 0/3" in release.shell.err
+    assert "skep: error: not converged after 4 s: web 3/3 (update in progress)" in release.shell.err
     assert "    waiting for the database\n" in release.shell.err
     assert "  skep service why web    explains it, slot by slot\n" in release.shell.err
 
@@ -250,23 +251,27 @@ def test_a_deploy_ends_with_what_became_of_its_own_revisions(
 
     monkeypatch.setattr(control, "on_DeployStack", deploy)
     assert shell.skep(f"stack deploy -c {bad}") == 6
-    assert "shop_web: revision 2 was rolled back" in shell.err
+    assert "revision 2 was given up, and that of 1 runs again" in shell.err
     assert shell.skep("service ls") == 0
     assert "Rolled back: shop_web.1 failed" in shell.out
 
 
 def test_a_job_that_ran_to_its_end_is_success(release: Release) -> None:
-    def complete() -> None:
-        for slot in (1, 2, 3):
-            task = release.control.add_task(release.row, slot)
-            release.control.end_task(task, TaskState.COMPLETE)
-        release.control.given_up["web"] = 3
+    def end(slot: int) -> None:
+        task = release.control.add_task(release.row, slot)
+        release.control.end_task(task, TaskState.COMPLETE)
+
+    def end_all() -> None:
+        end(2)
+        end(3)
         release.say(UpdateState.COMPLETED)
 
-    release.plan = {3: complete}
+    release.control.tasks.clear()
+    release.plan = {4: lambda: end(1), 6: end_all}
     assert release.shell.skep("service update web --restart-condition on-failure --image v2") == 0
-    assert release.shell.err.splitlines()[-2:] == [
-        "web 0/3: starting, 3 ended",
+    assert release.shell.err.splitlines() == [
+        "web 0/3: updating",
+        "web 0/3: completed",
         "verify: service web completed",
     ]
 
@@ -284,7 +289,7 @@ def test_the_specs_that_a_service_has_had_are_listed(release: Release) -> None:
     assert lines[0] == ["REVISION", "CREATED", "IMAGE", "TASKS", "CHANGES"]
     assert [line[0] for line in lines[1:]] == ["3 *", "2", "1"]
     assert [line[2:] for line in lines[1:]] == [
-        ["v2", "3", "replicas"],
+        ["v2", "3", "scaled from 3 to 2"],
         ["v2", "0", "image, environment"],
         ["v1", "0", "created"],
     ]
@@ -349,7 +354,7 @@ def test_a_service_is_inspected_as_text(release: Release) -> None:
     assert lines[1:5] == [
         "Name: web",
         "Service Mode: Replicated",
-        "Replicas: 3 (0 running)",
+        "Replicas: 3 (3 running)",
         "Revision: 2",
     ]
     at = lines.index("UpdateStatus:")

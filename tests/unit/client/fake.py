@@ -27,7 +27,7 @@ from skep.domain.objects import (
     UpdateStatus,
     revision_id,
 )
-from skep.domain.spec import ServiceSpec
+from skep.domain.spec import RestartCondition, ServiceSpec
 from skep.domain.states import DesiredState, TaskState
 from skep.env import (
     CallError,
@@ -294,23 +294,32 @@ class FakeControl:
         return c.ListRevisionsResponse(revisions=tuple(kept), version=self.version)
 
     def view(self, row: Service) -> c.ServiceView:
-        tasks = [
-            task
-            for task in self.tasks.values()
-            if task.service_id == row.id and task.revision == row.task_revision and task.is_wanted
-        ]
-        running = sum(task.status.state is TaskState.RUNNING for task in tasks)
+        mine = [task for task in self.tasks.values() if task.service_id == row.id]
+        up = [t for t in mine if t.is_wanted and t.status.state is TaskState.RUNNING]
+        right = {task.slot for task in up if task.revision == row.task_revision}
+        running = {task.slot for task in up}
+        completed = {
+            task.slot
+            for task in mine
+            if task.status.state is TaskState.COMPLETE
+            and task.revision == row.task_revision
+            and row.spec.task.restart.condition is not RestartCondition.ANY
+        }
         is_at_rest = row.update is None or row.update.state in (
             UpdateState.COMPLETED,
             UpdateState.ROLLBACK_COMPLETED,
         )
         return c.ServiceView(
             service=row,
-            running=running,
+            running=len(running),
             desired=row.spec.replicas,
-            is_converged=running == row.spec.replicas and not row.is_removing and is_at_rest,
+            is_converged=len(right | completed) == row.spec.replicas
+            and len(running | completed) == row.spec.replicas
+            and not row.is_removing
+            and is_at_rest,
             problems=self.problems.get(row.name, ()),
             given_up=self.given_up.get(row.name, 0),
+            completed=len(completed),
         )
 
     # ------------------------------------------------------------------------------ writes
@@ -343,7 +352,9 @@ class FakeControl:
         if q.version is not None and q.version != row.version:
             raise CallError(Code.ABORTED, f"service {row.name!r} was changed meanwhile")
         if q.spec != row.spec:
-            self.write(row, q.spec)
+            is_scaled = replace(row.spec, replicas=q.spec.replicas) == q.spec
+            note = f"scaled from {row.spec.replicas} to {q.spec.replicas}"
+            self.write(row, q.spec, note if is_scaled else "")
         elif row.update is not None:
             self.set_update(row.name, UpdateState.UPDATING)
         if self.is_quick:
@@ -444,7 +455,7 @@ class FakeControl:
             stack_id=stack.id if stack else None,
             ports=spec.ports,
         )
-        self.keep(row)
+        self.keep(row, "created")
         if self.is_quick:
             self.converge()
         return self.services[row.id]
@@ -459,6 +470,7 @@ class FakeControl:
             base_revision=row.revision,
             policy=spec.update,
             started_ns=1,
+            message="update in progress",
         )
         changed = replace(
             row,
@@ -469,7 +481,7 @@ class FakeControl:
             previous_revision=row.revision,
             update=row.update if is_same else update,
         )
-        return self.keep(changed, note)
+        return self.keep(changed, note or "updated")
 
     def keep(self, row: Service, note: str = "") -> Service:
         """Store a service with the revision that it is at."""
