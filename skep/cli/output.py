@@ -112,12 +112,13 @@ class Progress:
 
     def _draw(self) -> None:
         size = os.get_terminal_size(sys.stderr.fileno())
+        # Some terminals don't say how large they are.
+        columns, room = size.columns or 80, max(1, (size.lines or 24) - 1)
         # More than fits can't be rewritten: what has scrolled away stays.
-        room = max(1, size.lines - 1)
         shown = self._last
         if len(shown) > room:
             shown = [*shown[: room - 1], f"... and {len(shown) - room + 1} more"]
-        text = "\n".join(_fitted(line, size.columns - 1) for line in shown)
+        text = "\n".join(_fitted(line, columns - 1) for line in shown)
         print(f"{self._to_top()}{text}", end="", file=sys.stderr, flush=True)
         self._drawn = len(shown)
 

@@ -35,7 +35,8 @@ def progress_line(view: ServiceView, stable_s: float = 0.0, tasks: Sequence[Task
     name, up = view.service.name, view.running
     if is_changing(view):
         up = _changed(view, tasks)[0]
-    watched = f", watching {stable_s:g} s (monitor)" if view.is_converged and stable_s else ""
+    is_watched = view.is_converged and view.running and stable_s
+    watched = f", watching {stable_s:g} s (monitor)" if is_watched else ""
     return printable(f"{name} {up}/{view.desired}: {_doing(view, tasks)}{watched}")
 
 

@@ -252,6 +252,7 @@ class _Waiting:
         self._cluster = cluster
         self._stable_s = stable_s
         self._whole_since: float | None = None
+        self._broken: tuple[ServiceView, ...] = ()
         self._revisions: dict[str, int] = {}
         if isinstance(refs, Mapping):
             self._revisions = {str(ref): n for ref, n in refs.items() if n is not None}
@@ -278,7 +279,7 @@ class _Waiting:
         if ended:
             raise _error(ended, views)
         if goes_on:
-            self._whole_since = None
+            self._whole_since, self._broken = None, views
             return False
         if self._whole_since is None:
             self._whole_since = now
@@ -296,11 +297,12 @@ class _Waiting:
         if given_up:
             what = ", ".join(map(outcome.rolled_back, given_up))
             return RolledBack(f"{what}; not done after {timeout_s:g} s", self.views)
-        if self._whole_since is not None:
+        if self._whole_since is not None and not self._broken:
             names = ", ".join(view.service.name for view in self.views)
             what = f"not watched for {self._stable_s:g} s within {timeout_s:g} s"
             return NotConverged(f"{what}, though it runs: {names}", self.views)
-        return NotConverged(_story(self.views, timeout_s), self.views)
+        # What runs at the moment, but has to be started again and again, hasn't converged.
+        return NotConverged(_story(self._broken or self.views, timeout_s), self.views)
 
     def _asked(self, view: ServiceView) -> int:
         service = view.service

@@ -44,9 +44,8 @@ def _show(found: Sequence[rows.RevisionRow], options: argparse.Namespace) -> Non
 
 
 def _what(row: rows.RevisionRow) -> str:
-    if row.note in ("", "updated"):
-        return row.changes or row.note
-    return row.note if row.changes in ("", "replicas") else f"{row.note}: {row.changes}"
+    # A note that says more than that there was a change says enough.
+    return row.note if row.note not in ("", "updated") else row.changes or row.note
 
 
 def history_rows(

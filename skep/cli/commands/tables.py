@@ -35,7 +35,6 @@ _UPDATES = {
     "paused": "Update paused",
     "rollback_started": "Rolling back",
     "rollback_paused": "Rollback paused",
-    "rollback_completed": "Rolled back",
 }
 
 
@@ -44,13 +43,17 @@ def _service_status(row: rows.ServiceRow) -> str:
         return "Removing"
     why = list(row.problems)
     words = "Converged" if row.converged else "Converging"
+    if row.converged and row.update == "rollback_completed":
+        words = "Converged, rolled back"
     if row.failed:
         # Without a problem it did what it had to, once.
         words = "Failed" if row.problems else "Ended"
-    is_old = row.update == "rollback_completed" and not row.converged
-    if row.update in _UPDATES and not is_old:
+    if row.update in _UPDATES:
         words = _UPDATES[row.update]
-        why = [*filter(None, [row.update_message]), *why]
+        if row.update != "updating" and row.update_message:
+            # What the cluster says of it mostly begins with the same words.
+            message = row.update_message.removeprefix(words.lower()).strip()
+            why = [message, *why]
     return f"{words}: {'; '.join(why)}" if why else words
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from skep.domain.base import NodeId, replace
 from skep.domain.control import ListTasksRequest, ListTasksResponse
-from skep.domain.objects import NodeState, Task, TaskStatus
+from skep.domain.objects import NodeState, Task, TaskStatus, UpdateState
 from skep.domain.states import DesiredState, TaskState
 from tests.unit.cli.shell import STACK, Shell, columns
 
@@ -269,6 +269,29 @@ def test_what_was_given_up_is_not_waited_for(shell: Shell) -> None:
     assert shell.skep("service ls") == 0
     assert shell.out.splitlines()[1].endswith("Failed: crash.1: non-zero exit (1)")
     assert shell.rows("service ls")[0]["failed"] is True
+
+
+def test_how_far_a_change_is_is_marked_in_the_list(shell: Shell) -> None:
+    shell.skep("service create --name web -- serve")
+    shell.control.is_quick = False
+    shell.skep("service update web -d -- other")
+
+    def status() -> str:
+        assert shell.skep("service ls") == 0
+        return columns(shell.out.splitlines()[1])[-1]
+
+    assert status() == "Updating"
+    shell.control.set_update("web", UpdateState.PAUSED, "update paused due to web.1")
+    assert status() == "Update paused: due to web.1"
+    shell.control.problems["web"] = ("web.2: exit code 1",)
+    shell.control.set_update("web", UpdateState.ROLLBACK_PAUSED, "why")
+    assert status() == "Rollback paused: why; web.2: exit code 1"
+    assert shell.rows("service ls")[0]["update"] == "rollback_paused"
+    shell.control.problems.clear()
+    shell.control.set_update("web", UpdateState.ROLLBACK_COMPLETED, "rollback completed")
+    assert status() == "Converging"
+    shell.control.converge()
+    assert status() == "Converged, rolled back"
 
 
 def test_an_update_that_changes_nothing_says_so(shell: Shell) -> None:

@@ -273,6 +273,24 @@ def test_what_has_to_stay_so_is_watched_from_the_last_time_that_it_was_not() -> 
     assert world.seams.clock.time == pytest.approx(1007.2, abs=0.3)
 
 
+def test_what_runs_only_now_and_then_has_not_converged() -> None:
+    world = World()
+
+    async def script(cluster: Cluster) -> None:
+        kept = dict(world.control.tasks)
+        world.later = dict.fromkeys(range(1, 99, 8), world.control.tasks.clear)
+        world.later |= dict.fromkeys(range(5, 99, 8), lambda: world.control.tasks.update(kept))
+        world.control.problems["web"] = ("web.1: exit code 2",)
+        with pytest.raises(NotConverged) as caught:
+            await cluster.wait_converged(
+                ["web"], timeout_s=4.4, stable_s=2.0, progress=world.progress
+            )
+        assert str(caught.value) == "not converged after 4.4 s: web 0/2 (web.1: exit code 2)"
+        assert [view.running for view in caught.value.views] == [2]
+
+    world.run(script)
+
+
 def test_a_time_to_watch_that_is_longer_than_the_wait_is_told() -> None:
     async def script(cluster: Cluster) -> None:
         with pytest.raises(NotConverged, match="not watched for 3 s within 2 s"):
