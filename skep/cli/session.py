@@ -17,6 +17,7 @@ from skep.cli.local import core
 from skep.cli.output import Progress, note
 from skep.client import Cluster
 from skep.client.cluster import Refs
+from skep.client.outcome import PATIENCE_LEAST_S, patience_s
 from skep.domain.control import ServiceView
 from skep.domain.objects import Task
 from skep.domain.spec import ServiceSpec
@@ -134,6 +135,14 @@ async def _living(cluster: Cluster, view: ServiceView) -> tuple[Task, ...]:
     except client.ClientError:
         # How far it is matters less than how it ends; that is asked for again and again.
         return ()
+
+
+def timeout_s(given_s: float | None, specs: Iterable[ServiceSpec]) -> float:
+    """How long to wait for services that are being updated to these specs: what was `given_s`, or
+    as long as the slowest of them may take."""
+    if given_s is not None:
+        return given_s
+    return max((patience_s(spec) for spec in specs), default=PATIENCE_LEAST_S)
 
 
 async def written(cluster: Cluster, specs: Iterable[ServiceSpec]) -> dict[str, int | None]:

@@ -94,12 +94,13 @@ def diff(options: argparse.Namespace) -> None:
             return
         print(f"{service.name}: revision {old.number} to {new.number}")
         for line in differ.lines(found) if found else ["no difference"]:
-            print(_coloured(output.printable(line)))
+            print(coloured(output.printable(line)))
 
     session.run(options, script)
 
 
-def _coloured(line: str) -> str:
+def coloured(line: str) -> str:
+    """A line of a comparison as the terminal shows it."""
     is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     colour = {"-": "\x1b[31m", "+": "\x1b[32m"}.get(line[0])
     if colour is None or is_plain or not sys.stdout.isatty():

@@ -151,9 +151,7 @@ def update(options: argparse.Namespace) -> None:
             output.note(f"{service.name} is so already; {word}")
         print(service.name, flush=True)
         if not options.detach:
-            timeout_s = options.timeout
-            if timeout_s is None:
-                timeout_s = patience_s(service.spec)
+            timeout_s = session.timeout_s(options.timeout, [service.spec])
             await _wait(cluster, [service], timeout_s, options)
 
     session.run(options, script)

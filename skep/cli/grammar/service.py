@@ -10,7 +10,6 @@ from skep.cli.options import (
     group,
     may_be_stale,
     reaches,
-    seconds,
     shows,
     waits,
 )
@@ -71,7 +70,7 @@ def _create(service: Subparsers) -> None:
 
 def _update(service: Subparsers) -> None:
     update = reaches(command(service, "update", "service.update", "change a service"))
-    _waits_for_an_update(update)
+    _quiet(waits(update, for_updates=True))
     update.add_argument("ref", metavar="SERVICE")
     for flag, metavar in _LISTS:
         update.add_argument(f"--{flag}-add", action="append", default=[], metavar=metavar)
@@ -88,7 +87,7 @@ def _update(service: Subparsers) -> None:
 
 def _past(service: Subparsers) -> None:
     rollback = command(service, "rollback", "service.rollback", "go back to an earlier spec")
-    _waits_for_an_update(reaches(rollback))
+    _quiet(waits(reaches(rollback), for_updates=True))
     rollback.add_argument("ref", metavar="SERVICE")
     rollback.add_argument(
         "--to", type=count, metavar="REVISION", help="default: that before the last update"
@@ -100,17 +99,6 @@ def _past(service: Subparsers) -> None:
     diff.add_argument("old", nargs="?", type=count, metavar="A", help="default: the one before B")
     diff.add_argument("new", nargs="?", type=count, metavar="B", help="default: the present one")
     diff.add_argument("--format", choices=("text", "json", "yaml"), default="text")
-
-
-def _waits_for_an_update(command: Parser) -> None:
-    command.add_argument("-d", "--detach", action="store_true", help="don't wait")
-    _quiet(command)
-    command.add_argument(
-        "--timeout",
-        type=seconds,
-        metavar="DURATION",
-        help="how long to wait (default: as long as the update may take by its policy)",
-    )
 
 
 def _quiet(command: Parser) -> None:

@@ -9,7 +9,8 @@ def add(commands: Subparsers) -> None:
     """Add them."""
     stack = group(commands, "stack", "sets of services, deployed as one")
     deploy = waits(
-        reaches(command(stack, "deploy", "stack.deploy", "make the cluster hold a stack"))
+        reaches(command(stack, "deploy", "stack.deploy", "make the cluster hold a stack")),
+        for_updates=True,
     )
     deploy.add_argument(
         "-c", "-f", "--compose-file", "--file", dest="file", required=True, help="'-' is stdin"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Callable
 
 import pytest
 
+from skep.cli.commands import history
 from skep.domain.base import replace
 from skep.domain.control import DeployStackRequest, DeployStackResponse, GetRequest, ServiceView
 from skep.domain.objects import Service, UpdateState
@@ -223,6 +226,19 @@ def test_the_wait_is_as_long_as_the_update_may_take(release: Release) -> None:
     assert "not converged after 425 s" in release.shell.err
 
 
+def test_a_deploy_waits_as_long_as_its_slowest_update_may_take(shell: Shell) -> None:
+    path = shell.file(STACK)
+    shell.control.is_quick = False
+    assert shell.skep(f"stack deploy -c {path}") == 3
+    assert "not converged after 60 s" in shell.err
+    shell.control.converge()
+    changed = shell.file(STACK.replace("command: serve", "command: other"))
+    assert shell.skep(f"stack deploy -c {changed}") == 3
+    assert "not converged after 425 s" in shell.err
+    assert shell.skep(f"stack deploy -c {path} --timeout 3s") == 3
+    assert "not converged after 3 s" in shell.err
+
+
 def test_steps_are_for_the_cluster_that_the_command_was_about(release: Release) -> None:
     release.plan = {3: lambda: release.say(UpdateState.PAUSED, "why")}
     at = "127.32.0.1:4000"
@@ -335,6 +351,24 @@ def test_two_specs_are_compared(release: Release) -> None:
     assert shell.out.splitlines()[1:] == ["no difference"]
     assert shell.skep("service diff web 7") == 2
     assert "web has no revision 7; kept are 1, 2, 3" in shell.err
+
+
+def test_differences_are_coloured_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert history.coloured("- a: 1") == "- a: 1"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert history.coloured("- a: 1") == "\x1b[31m- a: 1\x1b[0m"
+    assert history.coloured("+ a: 1") == "\x1b[32m+ a: 1\x1b[0m"
+    assert history.coloured("no difference") == "no difference"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert history.coloured("- a: 1") == "- a: 1"
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "dumb")
+    assert history.coloured("- a: 1") == "- a: 1"
 
 
 def test_a_service_without_a_past_has_nothing_to_compare(release: Release) -> None:
