@@ -179,7 +179,7 @@ async def _evidence(cluster: Cluster, view: ServiceView, told: str) -> list[str]
     from skep.client.logs import last_lines
 
     tasks = await cluster.tasks.list(service=view.service.id, is_all=True)
-    task = story.failing_task(view.service, tasks)
+    task = story.failing_task(view.service, tasks, told)
     if task is None:
         return []
     nodes = {str(node.id): node.name for node in await cluster.nodes.list()}

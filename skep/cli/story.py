@@ -112,9 +112,9 @@ def is_at_fault(view: ServiceView, error: ClientError) -> bool:
     return re.search(rf"(?<![\w-]){re.escape(view.service.name)}[: ]", str(error)) is not None
 
 
-def failing_task(service: Service, tasks: Iterable[Task]) -> Task | None:
-    """The task to look at: the newest failed one of what was asked for, or else one that is still
-    on its way."""
+def failing_task(service: Service, tasks: Iterable[Task], told: str) -> Task | None:
+    """The task to look at: of what was asked for, the failed one that was `told` of, or the newest,
+    or else one that is still on its way."""
     update = service.update
     asked = service.task_revision
     if update is not None and update.state in ROLLBACKS:
@@ -122,6 +122,7 @@ def failing_task(service: Service, tasks: Iterable[Task]) -> Task | None:
     found = tuple(tasks)
     own = [task for task in found if task.revision == asked] or found
     failed = [t for t in own if t.status.state in (TaskState.FAILED, TaskState.REJECTED)]
+    failed = [task for task in failed if short_id(task.id) in told] or failed
     placed = [t for t in own if t.is_wanted and t.node_id is not None and not t.is_terminal]
     late = [task for task in placed if not _runs(task)]
     return max(failed or late, key=lambda t: (t.status.since_ns, t.created_ns, t.id), default=None)

@@ -207,6 +207,19 @@ def test_what_takes_too_long_ends_with_3_and_the_task_that_is_late(release: Rele
     assert "  skep service why web    explains it, slot by slot\n" in release.shell.err
 
 
+def test_the_task_that_the_reason_names_is_the_one_that_is_shown(release: Release) -> None:
+    def give_up() -> None:
+        release.fail(1, "task: non-zero exit (1)", "the first")
+        named = next(t for t in release.control.tasks.values() if t.status.error)
+        release.fail(2, "task: non-zero exit (1)", "the second")
+        release.say(UpdateState.PAUSED, f"update paused due to web.1 ({named.id[:12]})")
+
+    release.plan = {3: give_up}
+    assert release.shell.skep("service update web --image v2") == 7
+    assert "    the first\n" in release.shell.err
+    assert "the second" not in release.shell.err
+
+
 def test_a_newer_spec_of_somebody_else_ends_with_5(release: Release) -> None:
     row = release.row
     release.plan = {3: lambda: release.control.write(release.row, replace(row.spec, replicas=9))}
