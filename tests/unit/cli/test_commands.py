@@ -11,9 +11,15 @@ import pytest
 import yaml
 
 from skep.domain.base import NodeId, replace
-from skep.domain.control import ListTasksRequest, ListTasksResponse
+from skep.domain.control import (
+    ListRevisionsRequest,
+    ListRevisionsResponse,
+    ListTasksRequest,
+    ListTasksResponse,
+)
 from skep.domain.objects import NodeState, Task, TaskStatus, UpdateState
 from skep.domain.states import DesiredState, TaskState
+from skep.env import CallError, Code
 from tests.unit.cli.shell import STACK, Shell, columns
 
 # ------------------------------------------------------------------------------- nodes
@@ -220,7 +226,9 @@ def test_history_is_shown_newest_first_with_how_it_ended(shell: Shell) -> None:
     assert len(shell.rows("node ps -a w1")) == 2
 
 
-def test_a_task_is_shown_with_its_own_release_and_its_ports_on_the_node(shell: Shell) -> None:
+def test_a_task_is_shown_with_its_own_release_and_its_ports_on_the_node(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shell.skep(
         "service create --name web --image v1 --publish published=80,target=8080,mode=host -- serve"
     )
@@ -234,8 +242,13 @@ def test_a_task_is_shown_with_its_own_release_and_its_ports_on_the_node(shell: S
     assert "(host)" not in old
     assert [row["image"] for row in shell.rows("service ps web")] == ["v2", "v1"]
     # A cluster that keeps no revisions has no releases to show, and everything else.
-    shell.control.revisions.clear()
+
+    def unknown(q: ListRevisionsRequest) -> ListRevisionsResponse:
+        raise CallError(Code.UNIMPLEMENTED, "no such call")
+
+    monkeypatch.setattr(shell.control, "on_ListRevisions", unknown)
     assert [row["image"] for row in shell.rows("node ps w1")] == [""]
+    assert shell.skep(f"stack deploy -c {shell.file('services: {a: {command: x}}')}") == 0
 
 
 def test_waiting_has_an_end_and_detaching_has_none(shell: Shell) -> None:

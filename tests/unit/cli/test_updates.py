@@ -44,7 +44,7 @@ class Release:
     def fail(self, slot: int, error: str, *output: str) -> None:
         """A task of the present revision fails, and its slot with it."""
         task = self.control.add_task(self.row, slot)
-        self.control.end_task(task, TaskState.FAILED, error=error, since_ns=2_000_000_000)
+        self.control.end_task(task, TaskState.FAILED, error=error, since_ns=slot * 10**9)
         assert self.control.output is not None
         self.control.output[task.id] = list(output)
 
@@ -147,10 +147,12 @@ def test_what_was_rolled_back_ends_with_6_and_the_last_words_of_the_task(release
         release.fail(2, "task: non-zero exit (1)", *[f"line {n}" for n in range(20)], "\tno\x1b[2J")
         release.control.roll_back("web", 1, "update rolled back due to failure of web.2")
 
+    # The newest failure of all is one of the release before.
+    release.fail(3, "old news", "old output")
     release.plan = {4: give_up, 6: release.control.converge}
     assert shell.skep("service update web --image v2 --update-failure-action rollback") == 6
     assert shell.out == "web\n"
-    (failed,) = [t for t in release.control.tasks.values() if t.status.error]
+    (failed,) = [t for t in release.control.tasks.values() if t.revision == 2]
     message = "update rolled back due to failure of web.2"
     assert shell.err.splitlines() == [
         "web 0/3: updating",
