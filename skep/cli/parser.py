@@ -53,6 +53,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of one call. What follows "--" is a command for a service, word by word, and
     never read as options of ours. Exits with 2 for what can't be understood."""
     words = list(arguments)
+    if words[:1] == ["__complete"]:
+        # Asked by completion scripts at each key, and nothing for people to see.
+        return argparse.Namespace(run=loader("completion.names"), words=words[1:])
     cut = words.index("--") if "--" in words else len(words)
     parser = build()
     options = parser.parse_args(words[:cut])
