@@ -26,7 +26,7 @@ from skep.domain.objects import (
     UpdateStatus,
 )
 from skep.domain.spec import FailureAction, UpdateOrder
-from skep.domain.states import DesiredState
+from skep.domain.states import DesiredState, TaskState
 
 # What a person reads; the rest is most likely more of the same.
 FINDINGS_LIMIT = 12
@@ -77,13 +77,7 @@ def explain(scene: Scene) -> Story:
     service = scene.service
     if service.is_removing:
         return _removing(scene)
-    slots = _slots(scene)
-    findings = [
-        *slots,
-        *_update(scene),
-        *_ports(scene),
-        *_nodes(scene, is_short=bool(slots)),
-    ]
+    findings = [*_slots(scene), *_update(scene), *_ports(scene), *_nodes(scene)]
     is_well = scene.view.is_converged and not findings
     return Story(
         service=scene.name,
@@ -327,9 +321,13 @@ def _ports(scene: Scene) -> list[Finding]:
     return found
 
 
-def _nodes(scene: Scene, *, is_short: bool) -> list[Finding]:
-    """Nodes that are down, drained or paused, where that has to do with this service."""
+def _nodes(scene: Scene) -> list[Finding]:
+    """Nodes that are down, drained or paused, where that has to do with this service: they hold
+    its tasks, or it looks for a node."""
     found = []
+    is_short = any(
+        task.is_wanted and task.status.state is TaskState.PENDING for task in scene.tasks
+    )
     for node in scene.nodes:
         if not node.runs_tasks:
             continue

@@ -448,6 +448,7 @@ def test_nodes_are_told_of_where_they_matter() -> None:
         "node w2: down for 5 min (3 heartbeats missed); it gets no tasks -> start it, or forget "
         "it: skep node rm w2",
     ]
+    assert len(told([failed(9)], nodes=(drained, DOWN))) == 2
     assert told([task()], nodes=(W1, DOWN)) == ["web: 1 of 1 run, revision 4; all is as asked"]
 
 
