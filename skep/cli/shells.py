@@ -118,8 +118,9 @@ _ZSH = r"""
 _skep() {
     local _skep_path _skep_number _skep_pending _skep_reach _skep_spec
     local -a names
-    _skep_look
-    # Apart from the look-up, whose options would break what belongs to zsh.
+    # The look-up is apart, since its options would break what belongs to zsh; so is this, since
+    # zsh takes back at the end of a function what that has said of the word.
+    _skep_look && compset -P '*='
     if [[ " $_skep_spec " == *" / "* ]]; then
         _files
     elif [[ $_skep_spec == @scale ]]; then
@@ -129,23 +130,26 @@ _skep() {
     fi
 }
 
+# Finds the names for the word; succeeds if that is an option with "=", and the names its values.
 _skep_look() {
     emulate -L zsh
     setopt sh_word_split
     local word="${words[CURRENT]}"
+    integer is_parted=0
     if ! _skep_walk "${(@)words[2,CURRENT-1]}"; then
         _skep_spec=/
-        return
+        return 1
     fi
     if [[ -z $_skep_pending && $word == --*=* ]]; then
         _skep_option "$_skep_path" "${word%%=*}"
         _skep_pending=$_skep_spec
         word=${word#*=}
-        compset -P '*='
+        is_parted=1
     fi
     _skep_expected "$word"
     names=("${(@f)$(_skep_words "${words[1]}" "$_skep_spec")}")
     names=(${names:#})
+    (( is_parted ))
 }
 
 if [[ ${funcstack[1]} == _skep ]]; then

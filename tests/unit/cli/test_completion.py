@@ -46,7 +46,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 
 ZSH = """\
 compdef() {{ }}
-compset() {{ }}
+compset() {{ [[ ${{funcstack[2]}} == _skep && "$*" == '-P *=' ]] || print "compset $*" >&2; }}
 compadd() {{ [[ $1 == -S ]] && print '(no space)'; print -l -- $names }}
 _files() {{ [[ -o sh_word_split ]] && print bad >&2; print '{files}' }}
 source {script}
