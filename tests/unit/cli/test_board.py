@@ -39,6 +39,7 @@ from skep.domain.objects import (
 )
 from skep.domain.spec import RunSpec, ServiceSpec, TaskSpec, UpdatePolicy
 from skep.domain.states import DesiredState, TaskState
+from tests.sim import loop
 from tests.unit.cli.shell import Shell
 from tests.unit.client import fake
 
@@ -476,6 +477,47 @@ def test_changes_are_shown_as_they_come(terminal: Terminal) -> None:
     with terminal.used():
         asyncio.run(go())
     assert "2 of 3 nodes ready" in terminal.read()
+
+
+def test_another_size_is_followed_at_once(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(top, "QUIET_PERIOD_S", 1000.0)
+
+    async def go() -> None:
+        async with client.connect(fake.ADDRESSES, seams=fake.seams(), deadline_s=5) as cluster:
+            board = asyncio.create_task(top.live(cluster, "lab", ""))
+            await asyncio.wait_for(sight_of(terminal, "3 of 3 nodes ready"), 10)
+            termios.tcsetwinsize(terminal.slave, (10, 30))
+            signal.raise_signal(signal.SIGWINCH)
+            await asyncio.wait_for(sight_of(terminal, "skep: lab   leader m1   3 of …"), 10)
+            terminal.press(b"q")
+            await asyncio.wait_for(board, 10)
+
+    with terminal.used():
+        asyncio.run(go())
+
+
+def test_many_changes_are_drawn_four_times_a_second() -> None:
+    async def go() -> int:
+        drawn = 0
+
+        def draw() -> None:
+            nonlocal drawn
+            drawn += 1
+
+        async with client.connect(fake.ADDRESSES, seams=fake.seams(), deadline_s=5) as cluster:
+            look = top._Look(cluster, "lab", "")
+            painting = asyncio.create_task(look.paint(draw))
+            for _ in range(1000):
+                await asyncio.sleep(0.01)
+                look._changed.set()
+            painting.cancel()
+            await asyncio.gather(painting, return_exceptions=True)
+        return drawn
+
+    # Ten seconds, and the one drawn before anything is known.
+    assert 35 <= loop.run(1, go()) <= 42
 
 
 def test_without_colours_where_they_are_not_wanted(

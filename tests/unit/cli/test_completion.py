@@ -262,3 +262,15 @@ def test_a_manager_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     # The deadline, and the start of the interpreter on a busy machine.
     assert time.monotonic() - began < 10
+
+
+def test_whatever_hangs_is_not_waited_for() -> None:
+    code = (
+        "import argparse, signal\n"
+        "from skep.cli.commands import completion\n"
+        "completion._KINDS['x'] = lambda options: signal.pause()\n"
+        "completion.names(argparse.Namespace(words=['x']))\n"
+        "raise SystemExit('went on')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

@@ -173,6 +173,14 @@ def test_the_stream_tells_the_old_state_and_the_reading_only_where_it_is_older()
     ]
 
 
+def test_what_is_known_does_not_go_back_with_an_old_change() -> None:
+    seen = Sight([W1, replace(FAILED, version=9)])
+    told(seen, [event(8, TASK)])
+    assert [task.status.state for task in seen.all(Task)] == [TaskState.FAILED]
+    told(seen, [event(7, TASK, REMOVE)])
+    assert len(seen.all(Task)) == 1
+
+
 def test_a_removal_has_the_time_of_what_came_before_it() -> None:
     seen = sight()
     seen.take(event(8, W1, CREATE))
@@ -263,6 +271,15 @@ def test_events_end_by_themselves(shell: Shell, monkeypatch: pytest.MonkeyPatch)
     assert row["what"] == "running -> failed: task: non-zero exit (1)"
     assert shell.skep("events --until 12 --filter service=nope") == 0
     assert shell.out == ""
+
+
+def test_a_change_beyond_the_end_is_not_shown(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Script(shell, monkeypatch, [event(11, FAILED), event(13, TASK)])
+    assert shell.skep("events --until 12 --for 10s") == 0
+    assert len(shell.out.splitlines()) == 1
+    assert "so far is version 12;" in shell.err
 
 
 def test_a_part_of_a_commit_is_not_all_of_it(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -315,6 +315,13 @@ def test_a_health_check_that_has_not_succeeded_yet() -> None:
     )
 
 
+def test_a_task_that_is_to_go_says_nothing_of_its_slot() -> None:
+    gone = task(age_s=3, desired_state=DesiredState.REMOVE, status={"state": TaskState.FAILED})
+    view = ServiceView(service=WEB, running=1, desired=1, is_converged=True)
+    story = explain(Scene(view=view, tasks=[task(), gone], nodes=[W1], now_ns=NOW))
+    assert story.is_well
+
+
 def test_slots_of_which_the_same_is_to_be_said_are_one() -> None:
     service = replace(WEB, spec=replace(SPEC, replicas=9))
     waiting = [replace(pending("no suitable node"), slot=slot) for slot in range(1, 9)]
