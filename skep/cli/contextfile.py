@@ -57,3 +57,13 @@ def target(options: argparse.Namespace) -> contexts.Target:
         env_context=os.environ.get("SKEP_CONTEXT"),
     )
     return contexts.choose(given, load)
+
+
+def suffix(options: argparse.Namespace) -> str:
+    """What a command that is shown to the person needs after it, to be about the same cluster as
+    this one: what this one was told by options. The rest holds for the next command, too."""
+    if options.managers_address:
+        return f" --managers-address {options.managers_address}"
+    if options.context:
+        return f" --context {options.context}"
+    return f" --cluster {options.cluster}" if options.cluster else ""

@@ -6,6 +6,7 @@ at, what its ports lack, and the nodes that have to do with it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -32,6 +33,9 @@ from skep.domain.states import DesiredState, TaskState
 FINDINGS_LIMIT = 12
 SLOTS_SHOWN = 6
 
+# In an advice, a command ends where the advice does, or before a semicolon.
+_COMMAND = re.compile("skep [a-z]+ [^;]+")
+
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that is in the way, or that explains it. `advice` says what to do, if anything."""
@@ -52,13 +56,15 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Scene:
-    """What the explanation is made of, as read at one moment. `now_ns` is wall time."""
+    """What the explanation is made of, as read at one moment. `now_ns` is wall time; `at` is what
+    commands need after them to be about this cluster."""
 
     view: ServiceView
     tasks: Sequence[Task]
     nodes: Sequence[Node]
     revisions: Sequence[Revision] = ()
     now_ns: int = 0
+    at: str = ""
     name: str = field(init=False)
     by_id: dict[NodeId, Node] = field(init=False)
 
@@ -83,7 +89,12 @@ def explain(scene: Scene) -> Story:
         service=scene.name,
         is_well=is_well,
         summary=_summary(scene, is_well=is_well),
-        findings=tuple(findings),
+        findings=tuple(
+            msgspec.structs.replace(
+                each, advice=_COMMAND.sub(lambda found: found[0] + scene.at, each.advice)
+            )
+            for each in findings
+        ),
     )
 
 
@@ -157,7 +168,7 @@ def _slots(scene: Scene) -> list[Finding]:
             Finding(
                 about="slots",
                 what=f"{counted(missing, 'task')} not made yet",
-                advice="if this stays so, the managers' logs say why: skep local ls names them",
+                advice="if this stays so, the managers' logs say why",
             )
         )
     if len(found) > FINDINGS_LIMIT:

@@ -174,7 +174,7 @@ def _advice(service: Service) -> list[tuple[str, str]]:
             f"each task reserves {' and '.join(reserved) or 'nothing'}: reserve less, scale down, "
             "or add a node",
         ),
-        ("engine", f"no other node has the engine '{task.engine}'"),
+        ("engine missing", f"no other node has the engine '{task.engine}'"),
         (
             "constraints",
             f"its constraints are {constraints}: change them, or a node's labels: "
@@ -182,13 +182,16 @@ def _advice(service: Service) -> list[tuple[str, str]]:
         ),
         ("max replicas", f"at most {most} may run on one node: allow more, or add a node"),
         (
-            "platform",
+            "unsupported platform",
             "its platforms: "
             + ", ".join(
                 f"{each.os or 'any'}/{each.arch or 'any'}" for each in task.placement.platforms
             ),
         ),
-        ("port", "a port in mode host is taken on the others: one task per node is all it allows"),
+        (
+            "host-mode port",
+            "a port in mode host is taken on the others: one task per node is all it allows",
+        ),
     ]
 
 

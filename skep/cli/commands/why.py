@@ -7,7 +7,7 @@ import contextlib
 import time
 
 from skep import client
-from skep.cli import output, session, text
+from skep.cli import contextfile, output, session, text
 from skep.cli.why import Scene, Story, explain, lines
 from skep.client import Cluster
 from skep.domain.objects import Revision
@@ -17,7 +17,8 @@ def why(options: argparse.Namespace) -> None:
     """Say why services are as they are."""
 
     async def script(cluster: Cluster) -> None:
-        stories = [await _story(cluster, ref) for ref in options.refs]
+        at = contextfile.suffix(options)
+        stories = [await _story(cluster, ref, at) for ref in options.refs]
         if options.format != "table":
             output.write([_plain(story) for story in stories], shape=options.format)
             return
@@ -27,7 +28,7 @@ def why(options: argparse.Namespace) -> None:
     session.run(options, script)
 
 
-async def _story(cluster: Cluster, ref: str) -> Story:
+async def _story(cluster: Cluster, ref: str, at: str) -> Story:
     view = await cluster.services.get(ref)
     service_id = view.service.id
     revisions: tuple[Revision, ...] = ()
@@ -41,6 +42,7 @@ async def _story(cluster: Cluster, ref: str) -> Story:
             nodes=await cluster.nodes.list(),
             revisions=revisions,
             now_ns=time.time_ns(),
+            at=at,
         )
     )
 

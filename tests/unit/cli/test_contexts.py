@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from skep.cli import contextfile, parser
 from skep.cli.contexts import Config, Context, Given, Target, addresses, choose, read, write
 from skep.cli.errors import Exit, Failure
 from tests.unit.cli.shell import Shell, columns
@@ -108,6 +109,19 @@ def test_addresses() -> None:
         with pytest.raises(Failure) as error:
             addresses(wrong)
         assert error.value.code is Exit.USAGE
+
+
+@pytest.mark.parametrize(
+    ("line", "suffix"),
+    [
+        ("", ""),
+        ("--cluster lab", " --cluster lab"),
+        ("--context prod", " --context prod"),
+        ("--managers-address h:1,i:2", " --managers-address h:1,i:2"),
+    ],
+)
+def test_the_next_command_is_about_the_same_cluster(line: str, suffix: str) -> None:
+    assert contextfile.suffix(parser.parse(["node", "ls", *line.split()])) == suffix
 
 
 # ------------------------------------------------------------------------ the commands

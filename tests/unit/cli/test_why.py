@@ -27,6 +27,7 @@ from skep.domain.spec import (
     FailureAction,
     HealthCheck,
     Placement,
+    Platform,
     Port,
     Resources,
     RestartCondition,
@@ -268,7 +269,11 @@ def test_why_nothing_follows(
 PLACED = TaskSpec(
     run=SPEC.task.run,
     reservations=Resources(cpu_nano=1_500_000_000, memory_bytes=2**31),
-    placement=Placement(constraints=("node.labels.disk == ssd",), max_replicas_per_node=1),
+    placement=Placement(
+        constraints=("node.labels.disk == ssd",),
+        max_replicas_per_node=1,
+        platforms=(Platform(os="linux"),),
+    ),
 )
 
 
@@ -297,6 +302,14 @@ PLACED = TaskSpec(
             "tasks)",
             "start nodes that are down, or make drained and paused ones active; at most 1 may run "
             "on one node: allow more, or add a node",
+        ),
+        (
+            "no suitable node (unsupported platform on 2 nodes)",
+            "its platforms: linux/any",
+        ),
+        (
+            "no suitable node (host-mode port already in use on 2 nodes)",
+            "a port in mode host is taken on the others: one task per node is all it allows",
         ),
     ],
 )
@@ -509,6 +522,15 @@ def test_the_command(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     (story,) = shell.rows("service why web")
     assert story["is_well"] is False
     assert json.dumps(story["findings"]).count("no node") == 1
+
+
+def test_commands_in_an_advice_are_about_the_same_cluster() -> None:
+    view = ServiceView(service=WEB, running=0, desired=1)
+    story = explain(Scene(view=view, tasks=[failed(9)], nodes=[W1], now_ns=NOW, at=" --context a"))
+    assert story.findings[0].advice == (
+        "to run it once more: skep service update web --force --context a; "
+        "what it wrote: skep service logs web --context a"
+    )
 
 
 def test_advice_stands_below_what_it_is_about() -> None:
