@@ -60,6 +60,28 @@ def _up(of: Home, spec: StackSpec | None, options: argparse.Namespace) -> None:
             f"skep: warning: {len(cluster.managers())} managers bear no more failures than "
             f"{len(cluster.managers()) - 1}; use an odd number"
         )
+    if options.watch:
+        # Without the lock: other commands may act on the cluster that is watched.
+        _watch(of, cluster)
+
+
+def _watch(of: Home, plan: core.LocalCluster) -> None:
+    """Stay with the board until its user has had enough."""
+    from skep import client
+    from skep.cli import session
+    from skep.cli.commands import top
+
+    async def go() -> None:
+        where = plan.control_addresses()
+        async with client.connect(where, deadline_s=session.CALL_DEADLINE_S) as cluster:
+            if top.can_be_live():
+                await top.live(cluster, of.name, "q ends this; the cluster goes on running")
+            else:
+                await top.once(cluster, of.name)
+
+    asyncio.run(go())
+    name = "" if of.name == "default" else f" --name {of.name}"
+    output.note(f"cluster '{of.name}' goes on running; 'skep down{name}' stops it")
 
 
 def _drive(
@@ -160,7 +182,7 @@ def _say_where(
     published: list[tuple[str, int]],
     counts: str,
 ) -> None:
-    name = "" if of.name == "default" else f" --cluster {of.name}"
+    name = "" if _is_meant(of) else f" --cluster {of.name}"
     hosts = [plan.host(node) for node in plan.workers()]
     lines = [
         f"cluster '{of.name}' is up: {core.counted(len(plan.managers()), 'manager')} "
@@ -170,14 +192,27 @@ def _say_where(
     for service, port in published:
         urls = "  ".join(f"http://{host}:{port}/" for host in hosts)
         lines.append(f"open      {urls}  ({service})")
+    down = "" if of.name == "default" else f" --cluster {of.name}"
     lines += [
         f"control   {' '.join(plan.control_addresses())}",
         *_metrics_lines(plan),
         f"logs      {of.logs}",
-        f"look      skep node ls{name}; skep service ls{name}; skep local ls{name}",
-        f"stop      skep down{name}",
+        f"look      skep node ls{name}; skep service ls{name}; skep local ls{down}",
+        f"stop      skep down{down}",
     ]
     print("\n".join(lines))
+
+
+def _is_meant(of: Home) -> bool:
+    """Whether commands mean this cluster without being told so."""
+    from skep.cli import contextfile
+
+    nothing = argparse.Namespace(managers_address=None, context=None, cluster=None)
+    try:
+        target = contextfile.target(nothing)
+    except Failure:
+        return False
+    return target.managers is None and target.cluster == of.name
 
 
 def _metrics_lines(plan: core.LocalCluster) -> list[str]:
