@@ -35,7 +35,8 @@ ENVIRON = {"A": "a", "EMPTY": "", "MSG": "say"}
     ],
 )
 def test_variables(text: str, expected: str, unset: tuple[str, ...]) -> None:
-    assert interpolate(text, ENVIRON) == (expected, unset)
+    found = interpolate(text, ENVIRON)
+    assert (found.text, tuple(found.unset)) == (expected, unset)
 
 
 @pytest.mark.parametrize(
