@@ -168,8 +168,11 @@ def _preferences(place: Place) -> tuple[str, ...]:
 
 
 def _preference(place: Place) -> str:
+    before = place.source.problems.count
     spread = place.fields(keys.PREFERENCE).get("spread")
     if spread is None:
+        if place.source.problems.count > before:
+            return ""
         raise place.error("a preference needs 'spread', as in 'spread: node.labels.zone'")
     text = spread.text().strip()
     if not PREFERENCE.fullmatch(text):

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from skep.stackfile import keys, nodes
-from skep.stackfile.errors import StackFileError
+from skep.stackfile.errors import Mark, StackFileError
 from skep.stackfile.reader import Place
 
 DEFAULT = "default"
@@ -16,15 +16,11 @@ def check_networks(place: Place) -> None:
     """Refuse what the top of a file says of networks, but for the default one and its name."""
     for key, value in place.entries():
         if key.text != DEFAULT:
-            place.source.problems.add(_refused(value, key.text, key))
-        elif not _says_nothing(value):
-            value.attempt(_check_default, None)
-
-
-def _check_default(place: Place) -> None:
-    # Older releases of Compose write an empty `ipam` to say nothing.
-    said = {key.text for key, value in place.entries() if not _says_nothing(value)}
-    place.fields(keys.NETWORK, but=frozenset({"ipam"} - said))
+            raise _refused(value, key.mark)
+        if not _says_nothing(value):
+            # Older releases of Compose write an empty `ipam` to say nothing.
+            said = {key.text for key, at in value.entries() if not _says_nothing(at)}
+            value.fields(keys.NETWORK, but=frozenset({"ipam"} - said))
 
 
 def check_used_networks(place: Place) -> None:
@@ -32,12 +28,12 @@ def check_used_networks(place: Place) -> None:
     if place.is_list:
         for item in place.items():
             if item.text() != DEFAULT:
-                place.source.problems.add(_refused(item, item.text(), None))
+                raise _refused(item, item.node.mark)
         return
     for key, value in place.entries():
         if key.text != DEFAULT:
-            place.source.problems.add(_refused(value, key.text, key))
-        elif not _says_nothing(value):
+            raise _refused(value, key.mark)
+        if not _says_nothing(value):
             value.fields(keys.NETWORK_USE)
 
 
@@ -46,9 +42,5 @@ def _says_nothing(place: Place) -> bool:
     return place.is_null or (isinstance(node, nodes.Mapping) and not node.entries)
 
 
-def _refused(place: Place, name: str, key: nodes.Scalar | None) -> StackFileError:
-    return place.needs_container(
-        f"network '{name[:40]}'",
-        "every service reaches every other, so remove it",
-        key.mark if key else None,
-    )
+def _refused(place: Place, mark: Mark) -> StackFileError:
+    return place.needs_container("networks", "every service reaches every other; remove it", mark)

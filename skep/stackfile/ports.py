@@ -65,8 +65,11 @@ def short_ports(text: str) -> list[Port]:
 
 
 def _long(item: Place) -> Port | None:
+    before = item.source.problems.count
     fields = item.fields(keys.PORT)
     if "target" not in fields:
+        if item.source.problems.count > before:
+            return None
         raise item.error("a port needs 'target', the port that the service listens on")
     target = fields.read("target", lambda at: at.parsed(values.port), None)
     mode = fields.read("mode", lambda at: at.choice(_MODES), PortMode.INGRESS)

@@ -38,7 +38,6 @@ _PLACES = (
     ("labels", "deploy.labels"),
     ("update", "deploy.update_config"),
     ("rollback", "deploy.rollback_config"),
-    ("ports", "ports"),
 )
 
 
@@ -111,8 +110,7 @@ def _labels(place: Place) -> Pairs:
 def _container_labels(place: Place) -> None:
     _labels(place)
     place.warn(
-        "labels of a container, which a process has none of; use deploy.labels for those of "
-        "the service"
+        "labels here are a container's, and there is none; use deploy.labels to label the service"
     )
 
 
@@ -136,6 +134,9 @@ def _check_whole(place: Place, spec: ServiceSpec) -> None:
     try:
         check_service(spec, spec.name)
     except Rejected as error:
+        if error.field.startswith(f"{spec.name}.ports"):
+            # Ports that clash are told with both their places, by whoever looks at all services.
+            return
         text = str(error).removeprefix(f"{error.field}: ")
         field = error.field.removeprefix(f"{spec.name}.")
         place.source.problems.add(_blamed(place, field, text))

@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from skep.domain.spec import PortMode, Protocol, ServiceSpec, StackSpec
+from skep.domain.spec import PortMode, Protocol, StackSpec
 from skep.domain.validate import NAME_LIMIT
 from skep.stackfile import keys, nodes
 from skep.stackfile.errors import Mark, Problems, error_at
 from skep.stackfile.merge import merged, settled
 from skep.stackfile.networks import check_networks
-from skep.stackfile.ports import PlacedPort
 from skep.stackfile.reader import Place, Source
 from skep.stackfile.service import ReadService, read_service
 from skep.stackfile.variables import Variables
@@ -134,17 +133,16 @@ def _read(top: Place, reading: Reading) -> ReadStack:
     named_at.attempt(lambda at: _check_name(at, "stack", stack_name), None)
     if "services" not in fields or not fields["services"].entries():
         raise top.error("the stack has no services; add at least one under 'services:'")
-    services: list[ServiceSpec] = []
-    ports: list[PlacedPort] = []
+    services: list[ReadService] = []
     places: dict[str, str] = {}
     for key, place in fields["services"].entries():
         found = place.attempt(functools.partial(_service, key, stack_name), None)
         if found:
-            services.append(found.spec)
-            ports += found.ports
+            services.append(found)
             places[found.spec.name] = place.where(key.mark)
-    _check_clashes(ports)
-    return ReadStack(StackSpec(name=stack_name, services=tuple(services)), places)
+    _check_clashes(services)
+    specs = tuple(service.spec for service in services)
+    return ReadStack(StackSpec(name=stack_name, services=specs), places)
 
 
 def _service(key: nodes.Scalar, stack_name: str, place: Place) -> ReadService:
@@ -170,21 +168,26 @@ def _check_name(place: Place, kind: str, name: str, mark: Mark | None = None) ->
         )
 
 
-def _check_clashes(ports: list[PlacedPort]) -> None:
+def _check_clashes(services: list[ReadService]) -> None:
     """Refuse a port that is published twice; but two services may share one of mode `host`, since
     their tasks are kept on different nodes."""
-    taken: dict[tuple[int, Protocol], tuple[Place, PortMode]] = {}
-    for port, place in ports:
-        if port.published is None:
-            continue
-        first, mode = taken.setdefault((port.published, port.protocol), (place, port.mode))
-        if first is not place and PortMode.INGRESS in (mode, port.mode):
-            place.source.problems.add(
-                place.error(
-                    f"port {port.published} is already published at {first.where()}; "
-                    "publish one of them elsewhere"
+    taken: dict[tuple[int, Protocol], tuple[ReadService, PortMode, Place]] = {}
+    for service in services:
+        for port, place in service.ports:
+            if port.published is None:
+                continue
+            key = (port.published, port.protocol)
+            if key not in taken:
+                taken[key] = (service, port.mode, place)
+                continue
+            first, mode, first_place = taken[key]
+            if first is service or PortMode.INGRESS in (mode, port.mode):
+                place.source.problems.add(
+                    place.error(
+                        f"port {port.published} is already published at {first_place.where()}; "
+                        "publish one of them elsewhere"
+                    )
                 )
-            )
 
 
 def parse(  # noqa: PLR0913 - one thing, from one caller

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 
 import pytest
 
@@ -24,8 +23,6 @@ from skep.domain.spec import (
 from skep.stackfile import StackFileError, decode, parse
 
 S = 1_000_000_000
-STACKS = Path(__file__).parents[4] / "shared" / "stacks"
-STACK_FILES = sorted(STACKS.glob("*/*.y*ml")) if STACKS.is_dir() else []
 
 FULL = """\
 version: "3.9"
@@ -345,16 +342,3 @@ def test_an_unknown_encoding_is_refused_with_its_place() -> None:
     with pytest.raises(StackFileError) as caught:
         decode(b"a: 1\nb: \xff", file="f.yml")
     assert str(caught.value) == "f.yml:2:4: not utf-8 text; save the file as UTF-8"
-
-
-@pytest.mark.skipif(not STACK_FILES, reason=f"no real stack files at {STACKS}")
-@pytest.mark.parametrize("path", STACK_FILES, ids=lambda path: path.name)
-def test_real_files_parse_or_are_refused_with_a_line(path: Path) -> None:
-    try:
-        parse(decode(path.read_bytes(), file=path.name), file=path.name, name="s", environ={})
-    except StackFileError as caught:
-        error = caught
-    else:
-        return
-    assert error.line >= 1
-    assert f"{path.name}:{error.line}:{error.column}" in str(error)
