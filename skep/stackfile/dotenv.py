@@ -1,8 +1,8 @@
 """Files of variables (`.env`), as Compose reads them.
 
 `NAME=value` lines, perhaps after `export`; `#` begins a comment at a line's start or after a space.
-In single quotes a value is taken as it is; in double quotes it may have escapes; quoted values may
-go over several lines. Variables are put in but for single quotes.
+In single quotes a value is taken as it is, but for an escaped quote; in double quotes it may have
+escapes; quoted values may go over several lines. Variables are put in but for single quotes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from skep.stackfile.interpolate import BadVariable, interpolate
 
 _START = re.compile(r"[ \t]*(?:export[ \t]+)?(?P<name>[A-Za-z_][A-Za-z0-9_.-]*)[ \t]*")
 _BLANK = re.compile(r"[ \t]*(?:#[^\n]*)?(?:\n|\Z)")
-_SINGLE = re.compile(r"'(?P<value>[^']*)'")
+_SINGLE = re.compile(r"'(?P<value>(?:[^'\\]|\\.)*)'", re.DOTALL)
 _DOUBLE = re.compile(r'"(?P<value>(?:[^"\\]|\\.)*)"', re.DOTALL)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "$": "$$"}
@@ -93,7 +93,7 @@ class _Run:
         if blank is None:
             raise self.error(found.end(), "something follows the closing quote; remove it")
         if quote == "'":
-            return found["value"], blank.end()
+            return found["value"].replace("\\'", "'"), blank.end()
         raw = _ESCAPE.sub(lambda escape: _ESCAPES.get(escape[1], escape[1]), found["value"])
         return self._interpolated(raw, position), blank.end()
 

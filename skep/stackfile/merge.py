@@ -3,7 +3,8 @@
 Maps are merged key by key, lists appended, all else replaced; a command, an entrypoint and a health
 test are replaced whole. Variables and labels are merged by name in whichever form, ports by what
 they publish. A key that says nothing changes nothing; `!reset` removes what stood, `!override`
-replaces it. Every node keeps its own place, so that errors name the file it came from.
+replaces it, and extension fields are replaced whole. Every node keeps its own place, so that errors
+name the file it came from.
 """
 
 from __future__ import annotations
@@ -82,8 +83,9 @@ def _merged_maps(base: Mapping, over: Mapping, problems: Problems, path: Path) -
         known = entries.get(key.text)
         if value.tag == RESET:
             entries.pop(key.text, None)
-        elif known is None or by_name:
-            # A variable without a value takes the environment's, which is a word of its own.
+        elif known is None or by_name or (key.text.startswith("x-") and path != ("services",)):
+            # A variable without a value takes the environment's, which is a word of its own; what
+            # belongs to other programs has no rules that are known here.
             entries[key.text] = (key, settled(value))
         else:
             found = merged(known[1], value, problems, (*path, key.text))
@@ -165,8 +167,6 @@ def _kind(node: Node) -> str:
 
 def _is_read(path: Path) -> bool:
     """Whether the key is one that Skep reads; of others it says more than that they don't fit."""
-    if any(name.startswith("x-") for name in path):
-        return False
     if path[:1] == ("services",):
         return len(path) < 3 or path[2] in keys.SERVICE.supported
     return not path or path[0] in keys.TOP.supported

@@ -25,6 +25,7 @@ def variables(text: str, **environ: str) -> dict[str, str]:
         ("A= #b", {"A": ""}),
         ("A='x $B # \\n'  # note", {"A": "x $B # \\n"}),
         ('A="x\\n\\"y\\"" # note', {"A": 'x\n"y"'}),
+        ("A='it\\'s \\t'", {"A": "it's \\t"}),
         ("A='1\n2'\nB=3", {"A": "1\n2", "B": "3"}),
         ("A=1\nB=${A}2\nC=${D:-d}", {"A": "1", "B": "12", "C": "d"}),
         ('B="${A:-a}\\$A"', {"B": "a$A"}),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from skep.domain.spec import Balance, Port, PortMode
-from skep.stackfile import Reading, StackFileError, StackText, read
+from skep.stackfile import Reading, StackFileError, StackText, raw_values, read
 from skep.stackfile.nodes import NODE_LIMIT
-from tests.unit.stackfile.files import refused, service, told
+from tests.unit.stackfile.files import refused, service, texts, told
 
 
 def test_maps_are_merged_deeply_and_scalars_replaced() -> None:
@@ -161,6 +161,18 @@ def test_forms_that_do_not_fit_are_refused_with_both_places() -> None:
     assert told("x-a: 1\n" + service(), "x-a: [b]").only
 
 
+def test_extension_fields_are_replaced_whole_but_a_service_is_none() -> None:
+    first = "x-a: {b: 1}\n" + service("environment: {x-v: 1, W: 1}", "x-e: {a: 1}", name="x-s")
+    second = "x-a: {c: 2}\n" + service("x-e: {b: 2}", name="x-s", command="environment: [x-v=2]")
+    values = raw_values(texts(first, second), Reading({}, name="shop"))
+    assert values["x-a"] == {"c": 2}
+    assert values["services"]["x-s"] == {
+        "command": "x",
+        "environment": {"x-v": "2", "W": 1},
+        "x-e": {"b": 2},
+    }
+
+
 def test_networks_in_both_forms_are_merged() -> None:
     assert told(service("networks: [default]"), service("networks: {default: {}}")).only
     (line,) = refused(service("networks: [default]"), service("networks: {back: }"))
@@ -177,7 +189,8 @@ def test_no_more_files_than_anybody_keeps_apart() -> None:
 def test_files_that_are_too_much_together_are_refused() -> None:
     count = NODE_LIMIT // 1000 // 2 + 1
     big = f"x-b: &b [{', '.join('a' * 1000)}]\nx-c: [{', '.join(['*b'] * count)}]\n"
-    assert refused(big + service(), big)[0].startswith("a.yml:2:6: merging the files makes more")
+    other = big.replace("x-", "x-other-")
+    assert refused(big + service(), other)[0].startswith("a.yml:1:1: merging the files makes more")
 
 
 # ------------------------------------------------------------------------- all that is wrong
