@@ -8,7 +8,14 @@ from typing import NamedTuple
 
 from skep.domain.base import Pairs
 from skep.domain.control import LABEL_LIMIT
-from skep.domain.spec import PortMode, RestartPolicy, ServiceSpec, TaskSpec, UpdatePolicy
+from skep.domain.spec import (
+    PortMode,
+    RestartPolicy,
+    ServiceSpec,
+    TaskSpec,
+    UpdateOrder,
+    UpdatePolicy,
+)
 from skep.domain.validate import REPLICAS_LIMIT, check_service
 from skep.env import Rejected
 from skep.stackfile import deploy, keys, nodes
@@ -119,14 +126,12 @@ def _warn(deployed: Fields, spec: ServiceSpec, ports: list[PlacedPort]) -> None:
     health = spec.task.run.health
     has_health = health is not None and health.test != NO_TEST
     for key in ("update_config", "rollback_config"):
-        policy = deployed.section(key, keys.UPDATE_CONFIG)
-        deploy.warn_of_unwatched(policy, has_health)
-        order = policy.get("order")
-        held = [at for port, at in ports if port.mode is PortMode.HOST and port.published]
-        if order and order.choice(deploy.ORDERS) is deploy.ORDERS["start-first"] and held:
-            held[0].warn(
-                "start-first, but the old task holds this port of its node: it is stopped first"
-            )
+        deploy.warn_of_unwatched(deployed.section(key, keys.UPDATE_CONFIG), has_health)
+    held = [at for port, at in ports if port.mode is PortMode.HOST and port.published]
+    if held and UpdateOrder.START_FIRST in (spec.update.order, spec.rollback.order):
+        held[0].warn(
+            "start-first, but the old task holds this port of its node: it is stopped first"
+        )
 
 
 def _check_whole(place: Place, spec: ServiceSpec) -> None:
@@ -146,7 +151,7 @@ def _blamed(place: Place, field: str, text: str) -> StackFileError:
     """The error, at the place that the field of a spec was read from."""
     for prefix, path in _PLACES:
         rest = field.removeprefix(prefix)
-        if rest == field and field != prefix:
+        if rest == field:
             continue
         for name in path.split("."):
             place = _child(place, name)

@@ -26,9 +26,9 @@ def test_services_of_all_files_are_there_in_their_order() -> None:
 
 
 def test_the_last_name_counts() -> None:
-    text = "name: one\n" + service()
-    with_name = told(text, "name: two")
-    assert with_name.spec.name == "shop"
+    files = texts("name: one\nversion: '2'\n" + service(), "name: two", "version: '3'")
+    assert read(files, Reading({})).spec.name == "two"
+    assert read(files, Reading({}, name="three")).spec.name == "three"
 
 
 def test_lists_are_appended() -> None:
