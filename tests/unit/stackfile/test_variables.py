@@ -84,6 +84,17 @@ def test_extension_fields_are_left_alone_but_for_what_is_taken_from_them() -> No
     assert found.warnings == ()
 
 
+def test_a_service_may_be_called_like_a_map_of_names() -> None:
+    found = told(service("x-note: $NOPE", name="labels"))
+    assert (found.only.name, found.warnings) == ("shop_labels", ())
+
+
+def test_where_dollar_signs_can_not_be_told_apart_the_scalar_is_named() -> None:
+    found = told(service('user: "\\x24$A $B"'))
+    assert found.warnings == ("a.yml:4:11: variable 'B' is not set; it becomes empty",)
+    assert found.only.task.run.user == "$A "
+
+
 def test_what_is_empty_is_a_value() -> None:
     assert told(service("environment: {A: $E}"), E="", A="env").only.task.run.env == (("A", ""),)
     assert told(service("user: $E"), E="null").only.task.run.user == "null"
