@@ -130,7 +130,11 @@ def _read(top: Place, reading: Reading) -> ReadStack:
     named_at = fields["name"] if not reading.name and "name" in fields else top
     if not stack_name:
         raise top.error("the stack has no name; give one, or write 'name:' in the file")
+    before = top.source.problems.count
     named_at.attempt(lambda at: _check_name(at, "stack", stack_name), None)
+    if top.source.problems.count > before:
+        # The names of services would be as wrong, which is one mistake and not many.
+        stack_name = "stack"
     if "services" not in fields or not fields["services"].entries():
         raise top.error("the stack has no services; add at least one under 'services:'")
     services: list[ReadService] = []

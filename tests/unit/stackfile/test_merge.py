@@ -206,6 +206,13 @@ def test_all_that_is_wrong_is_told_ten_at_a_time() -> None:
     assert found[-1] == "2 more; mend these first"
 
 
+def test_a_name_that_can_not_be_is_told_once() -> None:
+    with pytest.raises(StackFileError) as caught:
+        read(texts(service("user: [a]")), Reading({}, fallback_name="a b"))
+    assert str(caught.value).startswith("a.yml:1:1: 'a b' can't be a stack's name; use up to")
+    assert caught.value.others == ("a.yml:4:11: user must be text, but this is a list",)
+
+
 def test_a_mistake_that_an_alias_repeats_is_told_once() -> None:
     text = """\
         x-a: &a {command: x, frobnicate: 1}
