@@ -22,15 +22,19 @@ class Exit(enum.IntEnum):
 
 
 class Failure(Exception):
-    """The command can't go on. The text is one line for a person.
+    """The command can't go on. The text is one line for a person; `others` are more of them, for
+    whoever wants to mend all at once.
 
     `evidence` are lines that show why, and `steps` commands to type next, each with what it does;
-    both follow that line.
+    both follow those lines.
     """
 
-    def __init__(self, message: str, code: Exit = Exit.ERROR) -> None:
+    def __init__(
+        self, message: str, code: Exit = Exit.ERROR, *, others: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(message)
         self.code = code
+        self.others = others
         self.evidence: tuple[str, ...] = ()
         self.steps: tuple[tuple[str, str], ...] = ()
 

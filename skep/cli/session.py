@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from skep import client
-from skep.cli import story
+from skep.cli import contextfile, story
 from skep.cli.errors import Exit, Failure, as_failure
 from skep.cli.local import cluster as local
 from skep.cli.local import core
@@ -45,15 +44,12 @@ Script = Callable[[Cluster], Coroutine[Any, Any, None]]
 
 
 def addresses(options: argparse.Namespace) -> tuple[str, ...]:
-    """The managers' control addresses: by option, by SKEP_ADDRESS, or of a local cluster."""
-    given = options.managers_address or os.environ.get("SKEP_ADDRESS")
-    if given:
-        found = tuple(part.strip() for part in given.split(",") if part.strip())
-        for address in found:
-            if not address.rpartition(":")[0] or not address.rpartition(":")[2].isdigit():
-                raise Failure(f"'{address}' is not an address; write HOST:PORT", Exit.USAGE)
-        return found
-    of, plan = local.find(options.cluster)
+    """The control addresses of the managers that the options mean. Raises Failure."""
+    target = contextfile.target(options)
+    options.origin = f"context '{target.context}'" if target.context else ""
+    if target.managers is not None:
+        return target.managers
+    of, plan = local.find(target.cluster)
     managers = [s for s in local.states(of, plan) if s.process.kind is core.Kind.MANAGER]
     if not any(state.found for state in managers):
         # Known at once, so that nobody has to wait for the calls to give up.
@@ -76,23 +72,19 @@ def run(options: argparse.Namespace, script: Script) -> None:
     try:
         asyncio.run(go())
     except Failure as failure:
-        at = _where(options)
+        at = contextfile.suffix(options)
         failure.steps = tuple((command + at, what) for command, what in failure.steps)
         raise
     except client.Unavailable as error:
         if not error.answered or getattr(options, "stale", True):
-            raise
+            if not options.origin:
+                raise
+            hint = "'skep context show' says where that is"
+            raise Failure(f"{options.origin}: {error}; {hint}", Exit.UNREACHABLE) from None
         hint = "--stale shows what it has"
         raise Failure(f"{error}; {hint}", Exit.UNREACHABLE) from None
     if getattr(options, "stale", False):
         note("skep: note: this is what one manager has; it may be outdated")
-
-
-def _where(options: argparse.Namespace) -> str:
-    """What has to be added to a command so that it is about the same cluster."""
-    if options.managers_address:
-        return f" --managers-address {options.managers_address}"
-    return "" if options.cluster == "default" else f" --cluster {options.cluster}"
 
 
 async def converge(
