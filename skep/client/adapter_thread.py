@@ -15,7 +15,7 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 N = TypeVar("N")
 T = TypeVar("T")
@@ -49,9 +49,40 @@ class _Shared:
         self.ending = asyncio.Event()
         self.phase = _Phase.OPEN
         self.pid = os.getpid()
-        # Between the look at the phase and the handing over, the loop must not end.
-        self.lock = threading.Lock()
+        # Between the look at the phase and the handing over, the loop must not end. Reentrant, since
+        # the collector may close a forgotten iterator at any line, also of the thread that has it.
+        self.lock = threading.RLock()
         self.thread = threading.Thread(target=_serve, args=(self,), name="skep-client", daemon=True)
+
+
+class _Call(Generic[T]):
+    """A coroutine made in one thread and run in the loop's. It is here before it is handed over,
+    so that there is something to cancel at whatever line Ctrl-C comes."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self.future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._coroutine = coroutine
+        self._task: asyncio.Task[T] | None = None
+
+    def begin(self) -> None:
+        """In the loop's thread: run it."""
+        self._task = asyncio.get_running_loop().create_task(self._coroutine)
+        self._task.add_done_callback(self._finish)
+
+    def cancel(self) -> None:
+        """In the loop's thread, or where it was never handed over: see that it ends."""
+        if self._task is None:
+            self._coroutine.close()
+        else:
+            self._task.cancel()
+
+    def _finish(self, task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            self.future.cancel()
+        elif (error := task.exception()) is not None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(task.result())
 
 
 class LoopThread:
@@ -66,13 +97,14 @@ class LoopThread:
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The coroutine's result. Whatever interrupts the wait (KeyboardInterrupt) cancels it.
         Raises RuntimeError after `close` and after a fork."""
-        future = self._submit(coroutine)
+        call = _Call(coroutine)
         try:
-            return future.result()
+            self._hand_over(call)
+            return call.future.result()
         except concurrent.futures.CancelledError:
             raise self._ended() from None
         finally:
-            future.cancel()
+            self._let_go(call)
 
     def run_telling(
         self,
@@ -88,8 +120,7 @@ class LoopThread:
             news.append(item)
             changed.set()
 
-        future = self._submit(start(note))
-        with contextlib.closing(self._taking(future, news, changed)) as taking:
+        with contextlib.closing(self._taking(_Call(start(note)), news, changed)) as taking:
             while True:
                 try:
                     item = next(taking)
@@ -115,10 +146,9 @@ class LoopThread:
                 if isinstance(source, AsyncGenerator):
                     await source.aclose()
 
-        taking = self._taking(self._submit(pump()), items, changed)
-        with contextlib.closing(taking):
+        with contextlib.closing(self._taking(_Call(pump()), items, changed)) as taking:
             for item in taking:
-                self._make_room(room)
+                self._in_loop(room.release)
                 yield item
 
     def close(self) -> None:
@@ -128,49 +158,55 @@ class LoopThread:
         _join(self._shared)
 
     def _taking(
-        self, future: concurrent.futures.Future[T], items: collections.deque[N], ev: threading.Event
+        self, call: _Call[T], items: collections.deque[N], changed: threading.Event
     ) -> Generator[N, None, T]:
-        """Each of the items as they come, then the future's result."""
-        future.add_done_callback(lambda _: ev.set())
+        """Each of the items as they come, then the call's result."""
+        call.future.add_done_callback(lambda _: changed.set())
         try:
+            self._hand_over(call)
             while True:
-                ev.wait()
-                ev.clear()
+                changed.wait()
+                changed.clear()
                 # In this order: what came before the end must not be left behind.
-                is_done = future.done()
+                is_done = call.future.done()
                 while items:
                     yield items.popleft()
                     self._check_fork()
                 if is_done:
-                    return future.result()
+                    return call.future.result()
         except concurrent.futures.CancelledError:
             raise self._ended() from None
         finally:
-            # In a fork the loop is a copy that nobody runs, but its descriptors are the parent's.
-            if os.getpid() == self._shared.pid:
-                future.cancel()
+            self._let_go(call)
 
-    def _make_room(self, room: asyncio.Semaphore) -> None:
-        with self._shared.lock:
-            if self._shared.phase is _Phase.OPEN:
-                self._shared.loop.call_soon_threadsafe(room.release)
-
-    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+    def _hand_over(self, call: _Call[T]) -> None:
         try:
             self._check_fork()
-            with self._shared.lock:
-                if self._shared.phase is not _Phase.OPEN:
-                    raise self._ended()
-                return asyncio.run_coroutine_threadsafe(coroutine, self._shared.loop)
-        except BaseException:
-            coroutine.close()
+        except RuntimeError:
+            call.cancel()
             raise
+        if not self._in_loop(call.begin):
+            call.cancel()
+            raise self._ended()
+
+    def _let_go(self, call: _Call[T]) -> None:
+        # In a fork the loop is a copy that nobody runs, but its descriptors are the parent's.
+        if not call.future.done() and os.getpid() == self._shared.pid:
+            self._in_loop(call.cancel)
+
+    def _in_loop(self, action: Callable[[], None]) -> bool:
+        """Have the loop's thread do it; False once the end has begun, which cancels everything."""
+        with self._shared.lock:
+            is_open = self._shared.phase is _Phase.OPEN
+            if is_open:
+                self._shared.loop.call_soon_threadsafe(action)
+        return is_open
 
     def _check_fork(self) -> None:
         if os.getpid() != self._shared.pid:
             raise RuntimeError(
                 "this connection belongs to the process that this one was forked from; "
-                "connect after the fork, or start processes by spawn"
+                "fork first and connect then, or start processes by spawn"
             )
 
     def _ended(self) -> BaseException:

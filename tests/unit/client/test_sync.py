@@ -160,7 +160,8 @@ def test_a_difference_between_the_clients_is_seen() -> None:
             """One."""
             return 1
 
-        def many(self) -> AsyncIterator[int]: ...
+        def many(self) -> AsyncIterator[int]:
+            raise NotImplementedError
 
     class Here:
         def same(self, ref: str) -> int:
@@ -171,7 +172,8 @@ def test_a_difference_between_the_clients_is_seen() -> None:
             """Other."""
             return ""
 
-        def many(self) -> Generator[str, None, None]: ...
+        def many(self) -> Generator[str, None, None]:
+            raise NotImplementedError
 
     assert sorted(differences(There, Here)) == [
         "Here.many: result",
@@ -433,6 +435,26 @@ def test_closing_ends_what_other_threads_wait_for(loop: LoopThread) -> None:
         loop.run(gauge.hang())
 
 
+def test_an_iterator_may_be_dropped_where_the_lock_is_held(loop: LoopThread) -> None:
+    # As the collector does, which runs at any line of any thread.
+    gauge = Gauge()
+
+    async def source() -> AsyncIterator[int]:
+        yield 1
+        await gauge.hang()
+
+    reader = loop.iterate(source())
+    assert next(reader) == 1
+    assert gauge.began.wait(LIMIT_S)
+
+    def drop() -> None:
+        with loop._shared.lock:
+            reader.close()
+
+    in_thread(drop)()
+    assert gauge.cancelled.wait(LIMIT_S)
+
+
 def threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "skep-client"]
 
@@ -504,20 +526,16 @@ def run_script(text: str) -> tuple[int, str, str]:
 @pytest.mark.process
 def test_a_program_ends_though_it_never_closed_and_threads_wait() -> None:
     text = """
-began = threading.Event()
 def follow():
-    try:
-        for event in cluster.watch(from_version=1):
-            pass
-    finally:
-        print("left")
+    for event in cluster.watch(from_version=1):
+        pass
 for _ in range(2):
     threading.Thread(target=follow, daemon=True).start()
 while len(cluster._inner._caller._channels[0].network.control.streams) < 2:
     cluster.info()
 print("end", flush=True)
 """
-    assert run_script(text) == (0, "end\nleft\nleft\n", "")
+    assert run_script(text) == (0, "end\n", "")
 
 
 @pytest.mark.process
@@ -541,6 +559,23 @@ print(os.waitpid(child, 0)[1], cluster.info().version, flush=True)
 """
     told = (
         "this connection belongs to the process that this one was forked from; "
-        "connect after the fork, or start processes by spawn\n"
+        "fork first and connect then, or start processes by spawn\n"
     )
     assert run_script(text) == (0, 2 * told + "10\n0 10\n", "")
+
+
+@pytest.mark.process
+def test_a_fork_of_a_connected_process_is_told_rather_than_left_waiting() -> None:
+    text = """
+sync.connect(["127.0.0.1:9"]).close()
+if (child := os.fork()) == 0:
+    try:
+        sync.connect(["127.0.0.1:9"])
+    except RuntimeError as error:
+        print(error, flush=True)
+    sys.exit(0)
+os.waitpid(child, 0)
+"""
+    code, out, err = run_script(text)
+    assert (code, err) == (0, "")
+    assert out.startswith("the process that this one was forked from has connected")
