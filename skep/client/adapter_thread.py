@@ -49,8 +49,8 @@ class _Shared:
         self.ending = asyncio.Event()
         self.phase = _Phase.OPEN
         self.pid = os.getpid()
-        # Between the look at the phase and the handing over, the loop must not end. Reentrant, since
-        # the collector may close a forgotten iterator at any line, also of the thread that has it.
+        # Between the look at the phase and the handing over, the loop must not end. Reentrant:
+        # the collector may close a forgotten iterator at any line, also of a thread that has it.
         self.lock = threading.RLock()
         self.thread = threading.Thread(target=_serve, args=(self,), name="skep-client", daemon=True)
 

@@ -504,7 +504,10 @@ def test_only_grpcs_empty_wakeups_are_kept_quiet() -> None:
 
 
 START = """
-import os, sys, threading
+import atexit, os, sys, threading
+threads = []
+# Called last, after the connection has been ended.
+atexit.register(lambda: [thread.join(10) for thread in threads])
 from skep.client import sync
 from tests.unit.client.fake import ADDRESSES, seams
 cluster = sync.connect(ADDRESSES, seams=seams())
@@ -527,15 +530,19 @@ def run_script(text: str) -> tuple[int, str, str]:
 def test_a_program_ends_though_it_never_closed_and_threads_wait() -> None:
     text = """
 def follow():
-    for event in cluster.watch(from_version=1):
-        pass
+    try:
+        for event in cluster.watch(from_version=1):
+            pass
+    finally:
+        os.write(1, b"left\\n")
 for _ in range(2):
-    threading.Thread(target=follow, daemon=True).start()
+    threads.append(threading.Thread(target=follow, daemon=True))
+    threads[-1].start()
 while len(cluster._inner._caller._channels[0].network.control.streams) < 2:
     cluster.info()
 print("end", flush=True)
 """
-    assert run_script(text) == (0, "end\n", "")
+    assert run_script(text) == (0, "end\nleft\nleft\n", "")
 
 
 @pytest.mark.process
