@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from bench.report import Row, against, at_most, percentile, run
+from bench.report import Row, against, at_most, percentile, run, seconds
 from tests.support.local_cluster import (
     ROOT,
     LocalCluster,
@@ -50,14 +50,6 @@ def measure(is_quick: bool) -> Iterable[Row]:
         yield from killed_task(cluster, trials)
         yield from lost_leader(cluster, trials)
         yield from lost_worker(cluster, trials)
-
-
-def seconds(name: str, times: list[float], limit: float | None) -> Iterator[Row]:
-    """The two rows of one figure."""
-    p90 = percentile(times, 0.9)
-    yield Row(f"{name}, median of {len(times)}", "s", percentile(times, 0.5))
-    label = f"{name}, p90"
-    yield Row(label, "s", p90) if limit is None else at_most(label, "s", p90, limit)
 
 
 def coming_up(trials: int) -> Iterator[Row]:
