@@ -2,7 +2,8 @@
 
     async with skep.client.connect(["127.32.0.1:4321"]) as cluster:
         service = await cluster.services.create(spec)
-        await cluster.wait_converged([service.id], timeout_s=60)
+        revisions = {service.id: service.revision}
+        await cluster.wait_converged([service.id], revisions=revisions, timeout_s=60)
         async for event in cluster.watch():
             ...
 
@@ -24,6 +25,7 @@ from skep.client.errors import (
     Refused,
     RolledBack,
     ServerError,
+    Superseded,
     Unavailable,
     Unsupported,
     UpdatePaused,
@@ -43,6 +45,7 @@ __all__ = [
     "Refused",
     "RolledBack",
     "ServerError",
+    "Superseded",
     "Unavailable",
     "Unsupported",
     "UpdatePaused",

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from skep.cli import output, rows
 from skep.client import Cluster
-from skep.client.cluster import has_given_up
+from skep.client.outcome import has_given_up
 from skep.domain.control import ServiceView
 from skep.domain.objects import Task
 
