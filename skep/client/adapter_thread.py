@@ -109,7 +109,7 @@ class LoopThread:
     def run_telling(
         self,
         start: Callable[[Callable[[N], None]], Coroutine[Any, Any, T]],
-        tell: Callable[[N], None],
+        tell: Callable[[N], None] | None,
     ) -> T:
         """The result of the coroutine that `start` makes; what it passes to the function it is
         given goes to `tell`, in this thread. What `tell` raises ends it. Raises as `run`."""
@@ -127,7 +127,8 @@ class LoopThread:
                 except StopIteration as end:
                     result: T = end.value
                     return result
-                tell(item)
+                if tell is not None:
+                    tell(item)
 
     def iterate(self, source: AsyncIterator[N]) -> Generator[N, None, None]:
         """What `source` yields, fetched a little ahead; begun at the first `next`. Closing this

@@ -22,17 +22,19 @@ from types import TracebackType
 from skep.client import cluster as a
 from skep.client import objects as o
 from skep.client.adapter_thread import LoopThread
-from skep.client.cluster import DEADLINE_S, Progress
+from skep.client.cluster import DEADLINE_S, Progress, Revisions
 from skep.client.errors import Conflict
 from skep.client.objects import CHANGE_ATTEMPTS
+from skep.client.outcome import is_paused
 from skep.client.seams import Seams
-from skep.domain.base import replace
+from skep.domain.base import TaskId, replace
 from skep.domain.control import (
     DeployStackResponse,
     GetClusterResponse,
     ListNodesResponse,
     ListServicesResponse,
     ListStacksResponse,
+    LogEvent,
     RemoveResponse,
     ServiceView,
     WatchEvent,
@@ -138,13 +140,14 @@ class Services:
 
     def change(self, ref: str, edit: Callable[[ServiceSpec], ServiceSpec]) -> Service:
         """Read, `edit` and write back; again from the start when somebody else was faster. An
-        edit that changes nothing writes nothing. Raises NotFound, InvalidArgument, and Conflict
-        if others were faster every time."""
+        edit that changes nothing writes nothing, but for a service whose update is paused, which
+        goes on by that. Raises NotFound, InvalidArgument, and Conflict if others were faster every
+        time."""
         # Again, and not by way of the other client, since `edit` is to run in this thread.
         for attempt in range(1, CHANGE_ATTEMPTS + 1):
             service = self.get(ref).service
             spec = edit(service.spec)
-            if spec == service.spec:
+            if spec == service.spec and not is_paused(service):
                 return service
             try:
                 return self.update(service.id, spec, version=service.version)
@@ -283,26 +286,55 @@ class Cluster:
         """
         return self._loop.iterate(self._inner.watch(from_version=from_version, kinds=kinds))
 
+    def logs(
+        self,
+        services: Sequence[str] = (),
+        tasks: Sequence[TaskId | str] = (),
+        *,
+        tail: int | None = None,
+        since_ns: int | None = None,
+        is_follow: bool = False,
+    ) -> Generator[LogEvent, None, None]:
+        """What the tasks of `services` (ended ones that are kept, too) and `tasks` have written:
+        of each the newest `tail` lines, of those the ones from wall time `since_ns` on.
+
+        Without `is_follow` events come in the order of their first lines' times, and end; with
+        it, they come as lines do, and go on with the tasks that the services get, until the caller
+        stops iterating. A broken stream is taken up at another manager where it ended, without
+        losing or repeating a line. What can't be had is an event with a `problem`. Raises
+        NotFound, InvalidArgument, and Unavailable when no manager can read for as long as the
+        client's deadline, or when too many others do.
+        """
+        return self._loop.iterate(
+            self._inner.logs(services, tasks, tail=tail, since_ns=since_ns, is_follow=is_follow)
+        )
+
     def wait_converged(
         self,
         refs: Sequence[str] | None = None,
         *,
         timeout_s: float,
         stack: str | None = None,
+        revisions: Revisions | None = None,
         progress: Progress | None = None,
     ) -> tuple[ServiceView, ...]:
-        """Wait until these services (all of `stack`, all of the cluster) are as their specs say.
+        """Wait until these services (all of `stack`, all of the cluster) are as their specs say,
+        or have completed, where the restart policy lets them.
 
-        `progress` is called with each new sight of them. Raises NotConverged, with what was seen
-        last, after `timeout_s`; GivenUp, without more waiting, when the restart policy of one
-        tries no more; NotFound when a service goes away meanwhile; Unavailable when no manager
-        answered all the time.
+        `revisions` are the specs to wait for, by the service's id or name: `Service.revision` of
+        what a write returned. Without it, what the service has when it is first seen is meant. An
+        update is waited for to its end, with its monitor. `progress` is called with each new sight.
+
+        Raises, each with the services as last seen: RolledBack when a rollback of such a spec is
+        over; UpdatePaused; GivenUp when tasks failed and the restart policy tries no more;
+        Superseded by a newer spec; NotConverged after `timeout_s`. Also NotFound when a service
+        goes away meanwhile, and Unavailable when no manager answered all the time.
         """
         return self._loop.run_telling(
             lambda tell: self._inner.wait_converged(
-                refs, timeout_s=timeout_s, stack=stack, progress=tell
+                refs, timeout_s=timeout_s, stack=stack, revisions=revisions, progress=tell
             ),
-            progress or _ignore,
+            progress,
         )
 
     def wait_removed(self, names: Sequence[str], *, timeout_s: float) -> None:
@@ -310,6 +342,19 @@ class Cluster:
         NotConverged after `timeout_s`."""
         self._loop.run(self._inner.wait_removed(names, timeout_s=timeout_s))
 
+    def wait_drained(
+        self,
+        refs: Sequence[str],
+        *,
+        timeout_s: float,
+        progress: Callable[[tuple[Task, ...]], None] | None = None,
+    ) -> None:
+        """Wait until nothing is to run on these nodes, and nothing of what ran there is left.
 
-def _ignore(views: tuple[ServiceView, ...]) -> None:
-    """For a caller who wants no progress."""
+        `progress` is called with all tasks of the cluster that have not ended. Raises NotConverged,
+        which names the tasks that are left, after `timeout_s`, and NotFound.
+        """
+        self._loop.run_telling(
+            lambda tell: self._inner.wait_drained(refs, timeout_s=timeout_s, progress=tell),
+            progress,
+        )

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import typing
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -91,17 +91,20 @@ def loop() -> Iterator[LoopThread]:
 # ------------------------------------------------------------------------- the same calls
 
 
+# What is of use to coroutines alone.
+ONLY_THERE = {"clock"}
+
+
 def public(kind: type) -> dict[str, Callable[..., object]]:
-    return {name: item for name, item in vars(kind).items() if name[0] != "_"}
+    names = [name for name in vars(kind) if name[0] != "_" and name not in ONLY_THERE]
+    return {name: vars(kind)[name] for name in names}
 
 
 def results(function: Callable[..., object]) -> tuple[object, ...]:
     """Kind of result and its type, the same for both clients where they match."""
     hint = typing.get_type_hints(function)["return"]
     origin, inside = typing.get_origin(hint), typing.get_args(hint)
-    if origin is AsyncIterator:
-        return ("many", inside[0])
-    if origin is Generator:
+    if origin in (AsyncIterator, AsyncGenerator, Generator):
         return ("many", inside[0])
     return ("one", hint)
 
@@ -184,7 +187,40 @@ def test_a_difference_between_the_clients_is_seen() -> None:
     ]
 
 
-def test_calls_go_through_with_all_they_were_given() -> None:
+class Straight:
+    """A LoopThread that hands back what it is given, and a client that notes how it is called."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, tuple[object, ...], dict[str, object]]] = []
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args, **named: self.calls.append((name, args, named))
+
+    def run(self, called: object) -> None: ...
+
+    def iterate(self, called: object) -> None: ...
+
+    def run_telling(self, start: Callable[[object], None], tell: object) -> None:
+        start(tell)
+
+
+@pytest.mark.parametrize(("there", "here"), PAIRS)
+def test_each_call_passes_on_all_it_is_given(there: type, here: type) -> None:
+    # These are made of other calls.
+    for name in public(here).keys() - {"change", "scale", "close"}:
+        both = Straight()
+        it = here.__new__(here)
+        it._inner = it._loop = both
+        given = {each: object() for each in inspect.signature(getattr(it, name)).parameters}
+        function = public(there)[name]
+        bound = inspect.signature(function).bind(it, **given)
+        getattr(it, name)(*bound.args[1:], **bound.kwargs)
+        ((called, args, named),) = both.calls
+        assert called == name
+        assert inspect.signature(function).bind(it, *args, **named) == bound
+
+
+def test_calls_go_through() -> None:
     world = seams()
     with connected(world) as it:
         assert it.info().version == world.transport.control.version
