@@ -12,6 +12,7 @@ import threading
 import typing
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -209,7 +210,7 @@ def test_each_call_passes_on_all_it_is_given(there: type, here: type) -> None:
     # These are made of other calls.
     for name in public(here).keys() - {"change", "scale", "close"}:
         both = Straight()
-        it = here.__new__(here)
+        it: Any = object.__new__(here)
         it._inner = it._loop = both
         given = {each: object() for each in inspect.signature(getattr(it, name)).parameters}
         function = public(there)[name]
