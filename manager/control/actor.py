@@ -24,6 +24,8 @@ from skep.domain.control import (
     GetRequest,
     ListNodesRequest,
     ListNodesResponse,
+    ListRevisionsRequest,
+    ListRevisionsResponse,
     ListServicesRequest,
     ListServicesResponse,
     ListStacksRequest,
@@ -32,11 +34,12 @@ from skep.domain.control import (
     ListTasksResponse,
     RemoveRequest,
     RemoveResponse,
+    RollbackServiceRequest,
     ServiceView,
     UpdateNodeRequest,
     UpdateServiceRequest,
 )
-from skep.domain.objects import Cluster, Node, Object, Request, Service, Stack, Task
+from skep.domain.objects import Cluster, Node, Object, Request, Revision, Service, Stack, Task
 from skep.domain.validate import check_request_id
 from skep.env import CallError, CallHandler, Channel, Code, Env, Rejected, Retryable
 from skep.manager.control.core import nodes, services, stacks
@@ -109,6 +112,7 @@ class Control:
                 lambda tx, request: services.create_service(tx, request, ids),
             ),
             "UpdateService": (UpdateServiceRequest, Service, services.update_service),
+            "RollbackService": (RollbackServiceRequest, Service, services.rollback_service),
             "RemoveService": (RemoveRequest, RemoveResponse, services.remove_service),
             "RemoveTask": (RemoveRequest, RemoveResponse, services.remove_task),
             "DeployStack": (
@@ -124,6 +128,7 @@ class Control:
             "GetNode": (GetRequest, lambda request: self._get(Node, request)),
             "GetService": (GetRequest, lambda request: self._view(self._get(Service, request))),
             "ListServices": (ListServicesRequest, self._list_services),
+            "ListRevisions": (ListRevisionsRequest, self._list_revisions),
             "GetTask": (GetRequest, lambda request: self._get(Task, request)),
             "ListTasks": (ListTasksRequest, self._list_tasks),
             "GetStack": (GetRequest, lambda request: self._get(Stack, request)),
@@ -252,6 +257,12 @@ class Control:
         return ListServicesResponse(
             services=tuple(self._view(row) for row in rows), version=self._store.version
         )
+
+    def _list_revisions(self, request: ListRevisionsRequest) -> ListRevisionsResponse:
+        service = find(self._store.tables, Service, request.service)
+        rows = [row for row in self._store.tables.all(Revision) if row.service_id == service.id]
+        rows.sort(key=lambda row: row.number, reverse=True)
+        return ListRevisionsResponse(revisions=tuple(rows), version=self._store.version)
 
     def _list_tasks(self, request: ListTasksRequest) -> ListTasksResponse:
         tasks = select_tasks(self._store.tables, request)

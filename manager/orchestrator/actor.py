@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable
 
-from skep.domain.base import ServiceId
-from skep.domain.objects import Cluster, Node, Revision, Service, Task
+from skep.domain.base import ServiceId, replace
+from skep.domain.objects import Cluster, Node, Revision, Service, Task, UpdateState, revision_id
+from skep.domain.spec import ServiceSpec
 from skep.manager.orchestrator.core.plan import Plan
 from skep.manager.orchestrator.core.reaper import reapable
-from skep.manager.orchestrator.core.replicated import Scene, reconcile
+from skep.manager.orchestrator.core.replicated import reconcile
+from skep.manager.orchestrator.core.slots import Scene
 from skep.manager.passes import PASS_CHANGES, Pass
+from skep.manager.revisions import base_of, published_clash, roll_back
 from skep.manager.store.core.command import Change
 from skep.manager.store.core.tables import View
 from skep.manager.store.core.transaction import Transaction
@@ -54,6 +57,17 @@ class Orchestrator(ServicePass):
             for decision in plan.first(PASS_CHANGES):
                 for note in decision.notes:
                     log.info("%s", note)
+            if plan.rollback_why is not None:
+                log.info("service=%s to=rollback why=%s", service_id, plan.rollback_why)
+            elif plan.update is not None:
+                status = plan.update
+                log.info(
+                    "service=%s update=%s failed=%d why=%s",
+                    service_id,
+                    status.state.value,
+                    len(status.failed_slots),
+                    status.message,
+                )
         if plan.wake_at_ns is not None:
             self.look_again(key, (plan.wake_at_ns - self.store.wall_ns) / 1e9)
 
@@ -70,6 +84,7 @@ class Orchestrator(ServicePass):
             nodes={node_id: node for node_id, node in nodes.items() if node is not None},
             now_ns=now_ns,
             new_id=self.env.ids.new_id,
+            spec_of=lambda number: _spec_of(view, service_id, number),
         )
         return reconcile(scene)
 
@@ -81,6 +96,12 @@ class Orchestrator(ServicePass):
             for task in decision.created:
                 tx.create(task)
         # What did not fit is found again by the pass that this commit hints.
+        service = tx.get(Service, service_id)
+        if service is not None and plan.update is not None:
+            service = replace(service, update=plan.update)
+            tx.update(service)
+        if service is not None and plan.rollback_why is not None:
+            _roll_back(tx, service, plan.rollback_why)
         return plan
 
 
@@ -119,9 +140,39 @@ class Reaper(ServicePass):
         if service is not None:
             needed.add(service.task_revision)
             needed.update(range(service.revision - REVISIONS_KEPT + 1, service.revision + 1))
+            if service.previous_revision is not None:
+                needed.add(service.previous_revision)
+            if service.update is not None:
+                needed.add(service.update.base_revision)
         for row in tx.all(Revision):
             if row.service_id == service_id and row.number not in needed:
                 tx.remove(Revision, row.id)
+
+
+def _spec_of(view: View, service_id: ServiceId, number: int) -> ServiceSpec | None:
+    row = view.get(Revision, revision_id(service_id, number))
+    return None if row is None else row.spec
+
+
+def _roll_back(tx: Transaction, service: Service, why: str) -> None:
+    """Go back to the spec before the update; where that can't be, the update is paused."""
+    base = base_of(tx, service)
+    clash = None if base is None else published_clash(tx, base.spec)
+    if base is not None and clash is None:
+        roll_back(tx, service, base, why, is_automatic=True)
+        return
+    problem = "there is no earlier spec"
+    if clash is not None:
+        port = f"{clash.port.published}/{clash.port.protocol.value}"
+        problem = f"port {port} of the spec before is published by service {clash.owner!r} now"
+    assert service.update is not None, service
+    paused = replace(
+        service.update,
+        state=UpdateState.PAUSED,
+        message=f"update paused and not rolled back, since {problem}; it is {why}",
+        ended_ns=tx.now_ns,
+    )
+    tx.update(replace(service, update=paused))
 
 
 def _all_services(view: View) -> tuple[Hashable, ...]:

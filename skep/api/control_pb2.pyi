@@ -168,20 +168,22 @@ class ListServicesRequest(_message.Message):
     def __init__(self, stack: _Optional[str] = ..., is_stale: _Optional[bool] = ...) -> None: ...
 
 class ServiceView(_message.Message):
-    __slots__ = ("service", "running", "desired", "is_converged", "problems", "given_up")
+    __slots__ = ("service", "running", "desired", "is_converged", "problems", "given_up", "completed")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     RUNNING_FIELD_NUMBER: _ClassVar[int]
     DESIRED_FIELD_NUMBER: _ClassVar[int]
     IS_CONVERGED_FIELD_NUMBER: _ClassVar[int]
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     GIVEN_UP_FIELD_NUMBER: _ClassVar[int]
+    COMPLETED_FIELD_NUMBER: _ClassVar[int]
     service: _objects_pb2.Service
     running: int
     desired: int
     is_converged: bool
     problems: _containers.RepeatedScalarFieldContainer[str]
     given_up: int
-    def __init__(self, service: _Optional[_Union[_objects_pb2.Service, _Mapping]] = ..., running: _Optional[int] = ..., desired: _Optional[int] = ..., is_converged: _Optional[bool] = ..., problems: _Optional[_Iterable[str]] = ..., given_up: _Optional[int] = ...) -> None: ...
+    completed: int
+    def __init__(self, service: _Optional[_Union[_objects_pb2.Service, _Mapping]] = ..., running: _Optional[int] = ..., desired: _Optional[int] = ..., is_converged: _Optional[bool] = ..., problems: _Optional[_Iterable[str]] = ..., given_up: _Optional[int] = ..., completed: _Optional[int] = ...) -> None: ...
 
 class ListServicesResponse(_message.Message):
     __slots__ = ("services", "version")

@@ -131,9 +131,10 @@ class ListServicesRequest(Struct, frozen=True, kw_only=True):
 
 
 class ServiceView(Struct, frozen=True, kw_only=True):
-    """A service and how far reality has come. `running` counts healthy running tasks of the
-    present task revision; `given_up` slots whose last task ended and that the restart policy
-    doesn't try again; `is_converged` says that nothing else is left to do."""
+    """A service and how far reality has come. `running` counts slots with a healthy running task,
+    of whichever revision; `completed` those whose task was to run once and did; `given_up` those
+    whose last task ended otherwise and that the restart policy doesn't try again. `is_converged`
+    says that nothing else is left to do, and that no update is under way or paused."""
 
     service: Service
     running: int = 0
@@ -141,6 +142,7 @@ class ServiceView(Struct, frozen=True, kw_only=True):
     is_converged: bool = False
     problems: tuple[str, ...] = ()
     given_up: int = 0
+    completed: int = 0
 
 
 class ListServicesResponse(Struct, frozen=True, kw_only=True):

@@ -141,6 +141,9 @@ def test_history_is_kept_up_to_its_limit(stage: Stage) -> None:
     for _ in range(8):
         stage.run()
         stage.fail("web.1")
+        stage.run()
+        # Long enough for what bounds a storm of restarts.
+        stage.advance(60.0)
     stage.run()
     assert [task.status.state for task in stage.tasks()] == [TaskState.FAILED] * 5 + [
         TaskState.RUNNING

@@ -116,6 +116,7 @@ def test_a_task_whose_attempts_are_exhausted_is_given_up_until_the_spec_changes(
     tells(
         stage,
         """
+        600.0 web updating: update in progress
         600.0 web.1c created, to be running
         600.0 web.1c assigned to n1
         600.0 web.1c running

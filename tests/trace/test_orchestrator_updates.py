@@ -21,6 +21,7 @@ def test_a_changed_spec_is_rolled_out_one_at_a_time_stop_first(stage: Stage) -> 
     tells(
         stage,
         """
+        0.0 web updating: update in progress
         0.0 web.1a to stop
         0.0 web.1b created, to be ready
         0.0 web.1b assigned to n2
@@ -55,6 +56,7 @@ def test_a_newer_spec_takes_over_one_that_is_stuck(stage: Stage) -> None:
     tells(
         stage,
         """
+        0.0 web updating: update in progress
         0.0 web.1a to stop
         0.0 web.1b created, to be ready
         0.0 web.1b (no suitable node (insufficient resources on 2 nodes))
@@ -97,6 +99,7 @@ def test_a_spec_that_fails_for_good_stops_the_rollout(stage: Stage) -> None:
     tells(
         stage,
         """
+        0.0 web updating: update in progress
         0.0 web.1a to stop
         0.0 web.1b created, to be ready
         0.0 web.1b assigned to n1
@@ -106,6 +109,7 @@ def test_a_spec_that_fails_for_good_stops_the_rollout(stage: Stage) -> None:
         0.0 web.1b failed (exit 1)
         0.0 web.1b to stop
         0.0 web.1c created, to be running
+        0.0 web paused: update paused due to failure or early termination of task web.1b: exit 1
         0.0 web.1c assigned to n1
         0.0 web.1c failed (exit 1)
         0.0 web.1c to stop

@@ -9,13 +9,15 @@ from skep.domain.control import (
     CreateServiceRequest,
     RemoveRequest,
     RemoveResponse,
+    RollbackServiceRequest,
     UpdateServiceRequest,
 )
 from skep.domain.objects import Revision, Service, Task, revision_id
-from skep.domain.spec import Placement, Protocol, RestartPolicy, ServiceSpec, TaskSpec
+from skep.domain.spec import ServiceSpec
 from skep.domain.states import DesiredState, desired_order
 from skep.domain.validate import check_service
 from skep.env import CallError, Code, Rejected
+from skep.manager import revisions
 from skep.manager.control.core.find import find
 from skep.manager.store.core.transaction import Transaction
 
@@ -33,12 +35,7 @@ def update_service(tx: Transaction, request: UpdateServiceRequest) -> Service:
     """A new spec for a service. Raises Rejected, or CallError for a conflict."""
     check_service(request.spec)
     service = find(tx, Service, request.ref)
-    if request.version is not None and request.version != service.version:
-        raise CallError(
-            Code.ABORTED,
-            f"service {service.name!r} was changed meanwhile (it is at version {service.version}, "
-            f"not {request.version}); read it again and repeat the change",
-        )
+    _check_version(service, request.version)
     if request.spec.name != service.name:
         raise Rejected(
             f"spec.name: a service can't be renamed (it is {service.name!r})", field="spec.name"
@@ -80,30 +77,49 @@ def add_service(
             {"field": f"{field}.name"},
         )
     service = Service(id=ServiceId(new_id()), name=spec.name, spec=spec, stack_id=stack_id)
-    tx.create(service)
-    _add_revision(tx, service)
+    revisions.first(tx, service)
     return service
 
 
 def change_service(tx: Transaction, service: Service, spec: ServiceSpec) -> Service:
-    """Write a new spec; one that says the same changes nothing."""
+    """Write a new spec; one that says the same changes nothing, or resumes a paused update."""
     if service.is_removing:
         raise CallError(Code.FAILED_PRECONDITION, f"service {service.name!r} is being removed")
-    if spec == service.spec:
-        return service
-    number = service.revision + 1
-    is_same_task = _task_identity(spec.task) == _task_identity(service.spec.task)
-    # The ports stay as they are until the allocator has filled in the new ones: dynamic numbers
-    # are kept, and nobody is turned away meanwhile.
-    changed = replace(
-        service,
-        spec=spec,
-        revision=number,
-        task_revision=service.task_revision if is_same_task else number,
-    )
-    tx.update(changed)
-    _add_revision(tx, changed)
-    return changed
+    return revisions.change(tx, service, spec)
+
+
+def rollback_service(tx: Transaction, request: RollbackServiceRequest) -> Service:
+    """Go back to the spec of an earlier revision. Raises CallError when there is none, or when
+    what it publishes is another's by now."""
+    service = find(tx, Service, request.ref)
+    _check_version(service, request.version)
+    if service.is_removing:
+        raise CallError(Code.FAILED_PRECONDITION, f"service {service.name!r} is being removed")
+    number = request.revision
+    if number is None:
+        number = service.previous_revision
+    if number is None:
+        raise CallError(
+            Code.FAILED_PRECONDITION,
+            f"service {service.name!r} has no spec before the present one to go back to; its "
+            "history lists those that are kept: name one of them",
+        )
+    row = tx.get(Revision, revision_id(service.id, number))
+    if row is None:
+        kept = sorted(each.number for each in tx.all(Revision) if each.service_id == service.id)
+        raise CallError(
+            Code.NOT_FOUND,
+            f"service {service.name!r} has no revision {number}; kept are "
+            f"{', '.join(map(str, kept))}",
+            {"field": "revision"},
+        )
+    if row.spec == service.spec:
+        raise CallError(
+            Code.FAILED_PRECONDITION,
+            f"revision {number} of service {service.name!r} says what the present one says",
+        )
+    check_published(tx, {"revision": row.spec})
+    return revisions.roll_back(tx, service, row, "manually requested rollback", is_automatic=False)
 
 
 def mark_removed(tx: Transaction, service: Service) -> None:
@@ -112,43 +128,26 @@ def mark_removed(tx: Transaction, service: Service) -> None:
         tx.update(replace(service, is_removing=True))
 
 
-def _task_identity(task: TaskSpec) -> TaskSpec:
-    """What makes a running task outdated when it changes. Where tasks may run and when they are
-    restarted is judged anew at each event, and needs no new task."""
-    return replace(task, placement=Placement(), restart=RestartPolicy())
-
-
-def _add_revision(tx: Transaction, service: Service) -> None:
-    tx.create(
-        Revision(
-            id=revision_id(service.id, service.revision),
-            service_id=service.id,
-            number=service.revision,
-            spec=service.spec,
-        )
-    )
-
-
 def check_published(tx: Transaction, specs: Mapping[str, ServiceSpec]) -> None:
     """Refuse specs, by the field they come in, that publish a port of another service. What is
     written together may pass ports on. Raises CallError."""
     named = {spec.name for spec in specs.values()}
-    taken: dict[tuple[int, Protocol], str] = {}
-    for other in tx.all(Service):
-        if other.name not in named:
-            taken |= {
-                (port.published, port.protocol): other.name
-                for port in (*(other.ports or ()), *other.spec.ports)
-                if port.published is not None
-            }
     for field, spec in specs.items():
-        for place, port in enumerate(spec.ports):
-            owner = taken.get((port.published or 0, port.protocol))
-            if owner is not None:
-                where = f"{field}.ports[{place}].published"
-                raise CallError(
-                    Code.ALREADY_EXISTS,
-                    f"{where}: port {port.published}/{port.protocol.value} is already published "
-                    f"by service {owner!r}",
-                    {"field": where},
-                )
+        clash = revisions.published_clash(tx, spec, named)
+        if clash is not None:
+            where = f"{field}.ports[{clash.place}].published"
+            raise CallError(
+                Code.ALREADY_EXISTS,
+                f"{where}: port {clash.port.published}/{clash.port.protocol.value} is already "
+                f"published by service {clash.owner!r}",
+                {"field": where},
+            )
+
+
+def _check_version(service: Service, version: int | None) -> None:
+    if version is not None and version != service.version:
+        raise CallError(
+            Code.ABORTED,
+            f"service {service.name!r} was changed meanwhile (it is at version {service.version}, "
+            f"not {version}); read it again and repeat the change",
+        )

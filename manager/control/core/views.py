@@ -5,7 +5,16 @@ from __future__ import annotations
 from skep.domain.base import replace
 from skep.domain.constraints import are_met
 from skep.domain.control import ListTasksRequest, ServiceView
-from skep.domain.objects import Availability, Node, NodeState, Service, Stack, Task
+from skep.domain.objects import (
+    Availability,
+    Node,
+    NodeState,
+    Service,
+    Stack,
+    Task,
+    UpdateState,
+)
+from skep.domain.spec import RestartCondition
 from skep.domain.states import DesiredState, TaskState
 from skep.manager.control.core.find import find
 from skep.manager.store.core.tables import View
@@ -24,18 +33,22 @@ def service_view(view: View, service: Service) -> ServiceView:
         if not task.is_terminal and task.id not in right and _is_reachable(view, task)
     ]
     desired = 0 if service.is_removing else service.spec.replicas
+    done = _done(service, tasks)
     return ServiceView(
         service=service,
-        running=sum(1 for task in tasks if _is_up(task)),
+        # A slot that is handing over has two tasks, and is one copy all the same.
+        running=len({task.slot for task in tasks if _is_up(task)}),
         desired=desired,
         is_converged=(
-            len(right) == desired
+            len(right) + len(done) == desired
             and not leftovers
             and not service.is_removing
             and _has_its_ports(service)
+            and not _is_under_way(service)
         ),
         problems=_problems(service, tasks),
-        given_up=_given_up(service, tasks),
+        given_up=len(_given_up(service, tasks) - done),
+        completed=len(done),
     )
 
 
@@ -100,13 +113,30 @@ def _has_its_ports(service: Service) -> bool:
     )
 
 
-def _given_up(service: Service, tasks: tuple[Task, ...]) -> int:
+def _is_under_way(service: Service) -> bool:
+    """Whether its tasks are being changed, or that waits for a person."""
+    over = (UpdateState.COMPLETED, UpdateState.ROLLBACK_COMPLETED)
+    return service.update is not None and service.update.state not in over
+
+
+def _done(service: Service, tasks: tuple[Task, ...]) -> set[int]:
+    """Slots that were to run once, and did."""
+    if service.spec.task.restart.condition is RestartCondition.ANY:
+        return set()
+    return {
+        slot
+        for slot, task in _newest(tasks).items()
+        if task.status.state is TaskState.COMPLETE and task.revision == service.task_revision
+    }
+
+
+def _given_up(service: Service, tasks: tuple[Task, ...]) -> set[int]:
     """Slots whose newest task, of the present spec, has ended, and that nobody tries again."""
-    return sum(
-        1
-        for task in _newest(tasks).values()
+    return {
+        slot
+        for slot, task in _newest(tasks).items()
         if task.is_terminal and not task.is_wanted and task.revision == service.task_revision
-    )
+    }
 
 
 def _problems(service: Service, tasks: tuple[Task, ...]) -> tuple[str, ...]:

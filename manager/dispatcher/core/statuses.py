@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from skep.domain.base import NodeId, SessionId, replace
 from skep.domain.objects import Task
 from skep.domain.session import TaskReport
-from skep.domain.states import order
+from skep.domain.states import TaskState, order
 from skep.manager.store.core.transaction import Transaction
 
 # A worker's text is shown to people, not kept as a log.
@@ -33,9 +33,20 @@ def accepted(
             message=report.status.message[:TEXT_LIMIT],
             error=report.status.error[:TEXT_LIMIT],
         )
-        tx.update(replace(task, status=status))
+        tx.update(_stamped(replace(task, status=status), tx.now_ns))
         changed.append(task)
     return changed
+
+
+def _stamped(task: Task, now_ns: int) -> Task:
+    """With the times that windows are measured from, by the leader's clock: a task whose first
+    good status comes together with its end was never seen healthy."""
+    status = task.status
+    if status.state is TaskState.RUNNING and status.is_healthy and task.healthy_ns is None:
+        return replace(task, healthy_ns=now_ns)
+    if task.is_terminal:
+        return replace(task, ended_ns=now_ns)
+    return task
 
 
 def is_newer(task: Task, report: TaskReport) -> bool:

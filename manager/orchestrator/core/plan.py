@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from skep.domain.base import replace
-from skep.domain.objects import Task
+from skep.domain.objects import Task, UpdateStatus
 from skep.domain.states import DesiredState, TaskState, Writer, check_move
 
 
@@ -53,11 +53,15 @@ class Decision:
 class Plan:
     """Decisions about one service's tasks, and when to look again even if nothing happens.
 
-    `wake_at_ns` is wall time. What one pass can't write, the next one finds again.
+    `wake_at_ns` is wall time. What one pass can't write, the next one finds again. `update` is the
+    service's new update status, where that changes; with `rollback_why` the service is to go back
+    to the spec before.
     """
 
     decisions: list[Decision] = field(default_factory=list)
     wake_at_ns: int | None = None
+    update: UpdateStatus | None = None
+    rollback_why: str | None = None
 
     def decide(self) -> Decision:
         """A decision, to be filled in."""
@@ -90,4 +94,5 @@ class Plan:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to write."""
-        return not any(decision.size for decision in self.decisions)
+        has_decided = any(decision.size for decision in self.decisions)
+        return not has_decided and self.update is None and self.rollback_why is None

@@ -1,12 +1,15 @@
-"""Replicated services: N slots, each with at most one task that is wanted and not being replaced.
+"""Replicated services: N slots, each with one task that is wanted, or two while one hands over.
 
 One pass looks at a service as it is and says what to change; it keeps no memory of its own. Slots
-are numbered from 1. The newest task of a slot tells the slot's story:
+are numbered from 1. The lead of a slot (see `slots`) tells its story:
 
-- wanted and alive: left alone, unless its node is lost or drained or no longer fits (eviction), or
-  the spec has changed (update);
+- wanted and alive: left alone, unless its node is lost, or it has to leave it (eviction);
 - wanted and ended: replaced by the restart policy. Eviction is not a failure: it eats no attempts;
 - given up (not wanted, ended by itself): the policy allows no further attempt. A new spec does.
+
+A task whose node is lost is replaced at once. One that has to leave a node that lives (drained, no
+longer fitting) is replaced start first: it goes on until its successor is healthy. Changes of the
+revision are made by `rollout`.
 
 A replacement waits with desired state READY until its predecessor has stopped and its delay is
 over; the wait has a bound, since a node that never answers must not wedge the slot.
@@ -14,150 +17,134 @@ over; the wait has a bound, since a node that never answers must not wedge the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-from skep.domain.base import SECOND_NS, NodeId, TaskId, replace
-from skep.domain.constraints import are_met
-from skep.domain.objects import Availability, Node, NodeState, Service, Task
-from skep.domain.spec import RestartCondition, ServiceSpec
+from skep.domain.base import SECOND_NS, NodeId, replace
+from skep.domain.objects import Task
 from skep.domain.states import DesiredState, TaskState
 from skep.manager.orchestrator.core.plan import Plan
+from skep.manager.orchestrator.core.restart import may_restart, start_ns
+from skep.manager.orchestrator.core.rollout import walk
+from skep.manager.orchestrator.core.slots import Scene, Slot, is_running, slots_of
 
-# On top of the stop grace: the drain of connections, and a worker that is slow to say so.
-STOP_MARGIN_NS = 30 * SECOND_NS
-
-# Where no delay leads beyond: a bigger number could not travel.
-END_OF_TIME_NS = 2**63 - 1
-
-
-# How soon a rejected task is tried again where the restart policy has no delay; doubled each time.
-REJECTED_PAUSE_NS = SECOND_NS
-REJECTED_PAUSE_LIMIT_NS = 30 * SECOND_NS
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What one pass sees: a service, its tasks, the nodes they are on, and the time."""
-
-    service: Service
-    tasks: Sequence[Task]
-    nodes: Mapping[NodeId, Node]
-    now_ns: int
-    new_id: Callable[[], str]
-
-    @property
-    def spec(self) -> ServiceSpec:
-        """The spec that is to be true."""
-        return self.service.spec
+# A move that was given up is acted on within this time after its end, or it is a thing of the past.
+STALE_NS = 60 * SECOND_NS
 
 
 def reconcile(scene: Scene) -> Plan:
     """Everything that is to be changed about one service now."""
     plan = Plan()
-    slots = _slots(scene.tasks)
     if scene.service.is_removing:
         for task in scene.tasks:
             if task.desired_state is not DesiredState.REMOVE:
                 plan.decide().want(task, DesiredState.REMOVE, "service removed")
         return plan
-    kept = _shrink(scene, slots, plan)
-    for slot in kept:
-        _tend(scene, slots[slot], plan)
+    slots = slots_of(scene.tasks, scene.service.task_revision)
+    kept = {number: slots[number] for number in _shrink(scene, slots, plan)}
     _fill(scene, slots, len(kept), plan)
-    _update_one(scene, [slots[slot] for slot in kept], plan)
+    changed = walk(scene, kept, plan)
+    if plan.rollback_why is not None:
+        # The next pass has another spec to keep true: nothing is worth beginning for this one.
+        return Plan(rollback_why=plan.rollback_why)
+    moving = sum(1 for slot in kept.values() if _is_moving(scene, slot))
+    for slot in kept.values():
+        if slot.number not in changed:
+            moving += _tend(scene, slot, plan, moving)
     return plan
-
-
-def _slots(tasks: Iterable[Task]) -> dict[int, list[Task]]:
-    """Tasks by slot, each slot's oldest first. A task that is to be removed holds no slot."""
-    slots: dict[int, list[Task]] = {}
-    for task in tasks:
-        if task.desired_state is not DesiredState.REMOVE:
-            slots.setdefault(task.slot, []).append(task)
-    for history in slots.values():
-        history.sort(key=lambda task: (task.created_ns, task.version, task.attempt, task.id))
-    return dict(sorted(slots.items()))
 
 
 # ------------------------------------------------------------------------------- how many
 
 
-def _shrink(scene: Scene, slots: dict[int, list[Task]], plan: Plan) -> list[int]:
-    """The slots to keep. Those given up go last, then the ones that make the spread uneven:
+def _shrink(scene: Scene, slots: Mapping[int, Slot], plan: Plan) -> list[int]:
+    """The slots to keep. Those given up go first, then the ones that make the spread uneven:
     unplaced, then the n-th copy on one node, then high numbers (Swarm's order)."""
     wanted = scene.spec.replicas
     if len(slots) <= wanted:
         return list(slots)
     copies: dict[NodeId, int] = {}
     ranked: list[tuple[int, int, int, int]] = []
-    by_life = sorted(slots, key=lambda slot: (not _is_running(slots[slot][-1]), slot))
-    for slot in by_life:
-        newest = slots[slot][-1]
-        if newest.node_id is None or newest.is_terminal:
-            ranked.append((1, 0, len(ranked), slot))
+    by_life = sorted(slots, key=lambda number: (not slots[number].is_serving, number))
+    for number in by_life:
+        lead = slots[number].lead
+        if lead.node_id is None or lead.is_terminal:
+            ranked.append((1, 0, len(ranked), number))
             continue
-        copies[newest.node_id] = copies.get(newest.node_id, 0) + 1
-        ranked.append((0, copies[newest.node_id], len(ranked), slot))
+        copies[lead.node_id] = copies.get(lead.node_id, 0) + 1
+        ranked.append((0, copies[lead.node_id], len(ranked), number))
     keep = sorted(entry[-1] for entry in sorted(ranked)[:wanted])
-    for slot in slots:
-        if slot not in keep:
-            for task in slots[slot]:
+    for number, slot in slots.items():
+        if number not in keep:
+            for task in slot.tasks:
                 # Oldest first and each by itself: a slot that is cut short keeps its newest task,
                 # and goes in the next pass.
                 plan.decide().want(task, DesiredState.REMOVE, f"scaled down to {wanted}")
     return keep
 
 
-def _fill(scene: Scene, slots: dict[int, list[Task]], kept: int, plan: Plan) -> None:
+def _fill(scene: Scene, slots: Mapping[int, Slot], kept: int, plan: Plan) -> None:
     """New tasks in the lowest free slot numbers."""
-    slot = 0
+    number = 0
     for _ in range(scene.spec.replicas - kept):
-        slot += 1
-        while slot in slots:
-            slot += 1
-        plan.decide().create(_task(scene, slot), "slot is empty")
-
-
-def _task(scene: Scene, slot: int) -> Task:
-    return Task(
-        id=TaskId(scene.new_id()),
-        namespace=scene.service.namespace,
-        service_id=scene.service.id,
-        service_name=scene.service.name,
-        revision=scene.service.task_revision,
-        slot=slot,
-    )
+        number += 1
+        while number in slots:
+            number += 1
+        task = scene.new_task(number, scene.service.task_revision)
+        plan.decide().create(task, "slot is empty")
 
 
 # ------------------------------------------------------------------------------ one slot
 
 
-def _tend(scene: Scene, history: list[Task], plan: Plan) -> None:
-    """Keep one slot going: evict, restart, or let a waiting replacement start."""
-    newest = history[-1]
-    for old in history[:-1]:
-        if old.is_wanted:
-            plan.decide().want(old, DesiredState.SHUTDOWN, "superseded")
-    if newest.is_terminal:
-        _after_end(scene, history, plan)
-        return
-    if not newest.is_wanted:
+def _tend(scene: Scene, slot: Slot, plan: Plan, moving: int) -> int:
+    """Keep one slot going: evict, restart, hand over, or let a waiting replacement start. Returns
+    how many slots more than `moving` are on the move to another node."""
+    lead = slot.lead
+    _hand_over(scene, slot, plan)
+    if lead.is_terminal:
+        _after_end(scene, slot, plan)
+        return 0
+    if not lead.is_wanted:
         # It was stopped, and what replaced it is gone: nothing else would fill the slot.
-        plan.decide().create(_successor(scene, history), "predecessor is stopping")
-        return
-    why = _eviction(scene, newest)
+        plan.decide().create(_successor(scene, slot), "predecessor is stopping")
+        return 0
+    loss = scene.loss(lead)
+    if loss is not None:
+        _replace_now(scene, slot, loss, plan)
+        return 0
+    why = scene.misplacement(lead)
     if why is not None:
-        _evict(scene, history, why, plan)
-    elif newest.desired_state is DesiredState.READY:
-        _start_when_due(scene, history, plan)
+        return _move(scene, slot, why, plan, moving)
+    if lead.desired_state is DesiredState.READY:
+        _start_when_due(scene, slot, plan)
+    return 0
 
 
-def _after_end(scene: Scene, history: list[Task], plan: Plan) -> None:
-    """The newest task has ended. One that is not wanted any more was given up, or it was stopped
-    and what replaced it is gone; the policy, asked anew, tells which."""
-    old = history[-1]
-    new = _replacement(scene, history)
+def _hand_over(scene: Scene, slot: Slot, plan: Plan) -> None:
+    """Stop the older tasks of a slot once the lead serves, or when they can't go on anyway."""
+    for old in slot.kept:
+        if is_running(slot.lead):
+            why = "its successor is healthy"
+        elif old.is_terminal:
+            why = f"ended: {old.status.state.value}"
+        elif (loss := scene.loss(old)) is not None:
+            why = loss
+        elif (misplaced := scene.misplacement(old)) is not None:
+            ends_ns = _move_ends_ns(scene, slot, old)
+            if scene.now_ns < ends_ns:
+                plan.wake(ends_ns)
+                continue
+            why = f"{misplaced}, and no successor became healthy in time"
+        else:
+            continue
+        plan.decide().want(old, DesiredState.SHUTDOWN, why)
+
+
+def _after_end(scene: Scene, slot: Slot, plan: Plan) -> None:
+    """The lead has ended. One that is not wanted any more was given up, or it was stopped and
+    what replaced it is gone; the policy, asked anew, tells which."""
+    old = slot.lead
+    new = _replacement(scene, slot)
     if not old.is_wanted and new is None:
         return
     is_restart = new is not None and new.attempt > old.attempt
@@ -175,109 +162,57 @@ def _after_end(scene: Scene, history: list[Task], plan: Plan) -> None:
     decision.create(new, why)
 
 
-def _replacement(scene: Scene, history: list[Task]) -> Task | None:
+def _replacement(scene: Scene, slot: Slot) -> Task | None:
     """What follows a task that has ended; None where the restart policy allows no more."""
-    old = history[-1]
-    delay_ns = scene.spec.task.restart.delay_ns
-    later_ns = min(scene.now_ns + delay_ns, END_OF_TIME_NS) if delay_ns else None
-    if old.revision < scene.service.task_revision:
-        # It is outdated anyway. Had it been given up: a new spec is a new chance.
-        return _successor(scene, history)
-    if old.status.state is TaskState.ORPHANED or (
-        old.is_wanted and _eviction(scene, old) is not None
-    ):
-        return _successor(scene, history, attempt=old.attempt)
+    old, policy = slot.lead, scene.spec.task.restart
+    if old.status.state is TaskState.ORPHANED or (old.is_wanted and _must_go(scene, old)):
+        return _successor(scene, slot, attempt=old.attempt)
     if old.status.state is TaskState.SHUTDOWN:
         # Nobody shuts itself down. Whoever does it against our will may go on doing so.
-        start_at_ns = later_ns if old.is_wanted else None
-        return _successor(scene, history, attempt=old.attempt, start_at_ns=start_at_ns)
-    if not _may_restart(scene, history):
+        later_ns = start_ns(policy, slot.chain, scene.now_ns) if old.is_wanted else None
+        return _successor(scene, slot, attempt=old.attempt, start_at_ns=later_ns)
+    if not may_restart(policy, slot.chain, scene.now_ns):
         return None
-    if old.status.state is TaskState.REJECTED:
-        # What can't even be prepared costs next to nothing to try, and would be tried all the time.
-        pause_ns = min(REJECTED_PAUSE_NS << min(old.attempt, 5), REJECTED_PAUSE_LIMIT_NS)
-        later_ns = max(later_ns or 0, scene.now_ns + pause_ns)
-    return _successor(scene, history, attempt=old.attempt + 1, start_at_ns=later_ns)
+    at_ns = start_ns(policy, slot.chain, scene.now_ns)
+    return _successor(scene, slot, attempt=old.attempt + 1, start_at_ns=at_ns)
+
+
+def _must_go(scene: Scene, task: Task) -> bool:
+    return scene.loss(task) is not None or scene.misplacement(task) is not None
 
 
 def _successor(
-    scene: Scene, history: list[Task], *, attempt: int = 0, start_at_ns: int | None = None
+    scene: Scene,
+    slot: Slot,
+    *,
+    attempt: int = 0,
+    start_at_ns: int | None = None,
+    stopped: Task | None = None,
 ) -> Task:
-    """The next task of a slot. It waits for its time, and for all before it to have stopped."""
-    is_waiting = start_at_ns is not None or any(_is_stopping(scene, old) for old in history)
+    """The next task of a slot. It waits for its time, and for all that are to stop before it
+    (`stopped` among them) to have done so. It is of the revision of what it replaces; where that
+    is nothing that anybody wants, of the present one."""
+    revision = slot.lead.revision if slot.lead.is_wanted else slot.target
+    is_waiting = start_at_ns is not None or any(
+        scene.is_stopping(old) or (old is stopped and scene.is_alive(old)) for old in slot.tasks
+    )
     return replace(
-        _task(scene, history[-1].slot),
+        scene.new_task(slot.number, revision),
         desired_state=DesiredState.READY if is_waiting else DesiredState.RUNNING,
         attempt=attempt,
         start_at_ns=start_at_ns,
     )
 
 
-def _may_restart(scene: Scene, history: list[Task]) -> bool:
-    """Whether the policy allows another attempt. Asked again of a task that was given up, it
-    answers as it did then, unless the policy itself has changed."""
-    policy = scene.spec.task.restart
-    old = history[-1]
-    if policy.condition is RestartCondition.NONE:
-        return False
-    if policy.condition is RestartCondition.ON_FAILURE and old.status.state is TaskState.COMPLETE:
-        return False
-    if not policy.max_attempts:
-        return True
-    if not policy.window_ns:
-        return old.attempt < policy.max_attempts
-    # A task that was given up was last written when that was decided.
-    asked_ns = scene.now_ns if old.is_wanted else old.updated_ns
-    restarts: dict[int, int] = {}
-    for task in history:
-        if task.attempt > 0 and task.revision == old.revision:
-            # An evicted task's replacement has the same number: it is no attempt of its own.
-            restarts.setdefault(task.attempt, task.created_ns)
-    recent = sum(1 for at_ns in restarts.values() if at_ns > asked_ns - policy.window_ns)
-    return recent < policy.max_attempts
-
-
-def _eviction(scene: Scene, task: Task) -> str | None:
-    """Why a task can't stay where it is, if it can't."""
-    if task.node_id is None:
-        return None
-    node = scene.nodes.get(task.node_id)
-    if node is None:
-        return "node removed"
-    if node.state is NodeState.DOWN:
-        return "node down"
-    if node.availability is Availability.DRAIN:
-        return "node drained"
-    if not are_met(scene.spec.task.placement.constraints, node):
-        return "node no longer meets the constraints"
-    return None
-
-
-def _evict(scene: Scene, history: list[Task], why: str, plan: Plan) -> None:
-    """It can't stay where it is: no failure, so it eats no attempt, and a delay under way goes on.
-    A lost node can't say that the task has stopped; waiting for it would be waiting for good."""
-    old = history[-1]
-    is_outdated = old.revision < scene.service.task_revision
-    is_delayed = old.start_at_ns is not None and old.start_at_ns > scene.now_ns
-    new = _successor(
-        scene,
-        history,
-        attempt=0 if is_outdated else old.attempt,
-        start_at_ns=old.start_at_ns if is_delayed and not is_outdated else None,
-    )
-    decision = plan.decide()
-    decision.want(old, DesiredState.SHUTDOWN, why)
-    decision.create(new, f"evicted: {why}")
-
-
-def _start_when_due(scene: Scene, history: list[Task], plan: Plan) -> None:
+def _start_when_due(scene: Scene, slot: Slot, plan: Plan) -> None:
     """Let a replacement run once its delay is over and its predecessors have stopped."""
-    new = history[-1]
+    new = slot.lead
     if new.start_at_ns is not None and scene.now_ns < new.start_at_ns:
         plan.wake(new.start_at_ns)
         return
-    if any(_is_stopping(scene, old) for old in history[:-1]):
-        give_up_ns = new.created_ns + _stop_bound_ns(scene)
+    stopping = [old for old in slot.tasks if old is not new and scene.is_stopping(old)]
+    if stopping:
+        give_up_ns = new.created_ns + max(scene.stop_bound_ns(old) for old in stopping)
         if scene.now_ns < give_up_ns:
             plan.wake(give_up_ns)
             return
@@ -286,79 +221,70 @@ def _start_when_due(scene: Scene, history: list[Task], plan: Plan) -> None:
     plan.decide().want(new, DesiredState.RUNNING, "due")
 
 
-def _is_stopping(scene: Scene, task: Task) -> bool:
-    """Whether something of it may still run where somebody can tell."""
-    node = scene.nodes.get(task.node_id) if task.node_id is not None else None
-    is_heard_of = node is not None and node.state is not NodeState.DOWN
-    return not task.is_terminal and is_heard_of
+# ------------------------------------------------------------------------------ eviction
 
 
-def _stop_bound_ns(scene: Scene) -> int:
-    return scene.spec.task.run.stop_grace_ns + STOP_MARGIN_NS
-
-
-# -------------------------------------------------------------------------- new revisions
-
-
-def _update_one(scene: Scene, histories: list[list[Task]], plan: Plan) -> None:
-    """Replace tasks of older revisions, stop first: at once those that don't run anyway, and of
-    the running ones a single one at a time, when no other slot is short of its task."""
-    target = scene.service.task_revision
-    touched = {task.slot for task in plan.updated.values()} | {t.slot for t in plan.created}
-    running = []
-    for history in histories:
-        newest = history[-1]
-        if newest.slot in touched or newest.revision >= target:
-            continue
-        if newest.is_wanted and not newest.is_terminal:
-            if _is_running(newest):
-                running.append(history)
-            else:
-                _replace_outdated(scene, history, plan)
-                touched.add(newest.slot)
-    short = touched or any(
-        not _is_running(history[-1])
-        and not _is_given_up(history[-1])
-        # A slot that never had a node was short before the update; waiting for it could be
-        # waiting for the room that only the update's next step makes.
-        and not _was_never_placed(history)
-        for history in histories
-        if history[-1].revision >= target
+def _replace_now(scene: Scene, slot: Slot, why: str, plan: Plan) -> None:
+    """It can't stay where it is: no failure, so it eats no attempt, and a delay under way goes on.
+    A lost node can't say that the task has stopped; waiting for it would be waiting for good."""
+    old = slot.lead
+    is_delayed = old.start_at_ns is not None and old.start_at_ns > scene.now_ns
+    new = _successor(
+        scene,
+        slot,
+        attempt=old.attempt,
+        start_at_ns=old.start_at_ns if is_delayed else None,
+        stopped=old,
     )
-    failed = any(
-        _has_failed(scene, history[-1]) for history in histories if history[-1].revision >= target
-    )
-    if running and not short and not failed:
-        _replace_outdated(scene, running[0], plan)
-
-
-def _replace_outdated(scene: Scene, history: list[Task], plan: Plan) -> None:
-    old = history[-1]
     decision = plan.decide()
-    decision.want(old, DesiredState.SHUTDOWN, f"revision {old.revision} is outdated")
-    decision.create(_successor(scene, history), "replaces an older revision")
+    decision.want(old, DesiredState.SHUTDOWN, why)
+    decision.create(new, f"evicted: {why}")
 
 
-def _is_running(task: Task) -> bool:
-    return (
-        task.desired_state is DesiredState.RUNNING
-        and task.status.state is TaskState.RUNNING
-        and task.status.is_healthy
-    )
+def _move(scene: Scene, slot: Slot, why: str, plan: Plan, moving: int) -> int:
+    """Move a slot to another node, start first where there is something to lose; as many slots at
+    a time as an update may change."""
+    old = slot.lead
+    if not is_running(old):
+        _replace_now(scene, slot, why, plan)
+        return 0
+    if _has_failed_to_move(scene, slot, old):
+        # The policy gave up on its successor. It goes on for as long as that might have taken.
+        ends_ns = _move_ends_ns(scene, slot, old)
+        if scene.now_ns < ends_ns:
+            plan.wake(ends_ns)
+        else:
+            plan.decide().want(old, DesiredState.SHUTDOWN, f"{why}, and no successor came up")
+        return 0
+    parallelism = scene.spec.update.parallelism
+    if parallelism and moving >= parallelism:
+        return 0
+    plan.decide().create(_successor(scene, slot, attempt=old.attempt), f"to move: {why}")
+    return 1
 
 
-def _was_never_placed(history: list[Task]) -> bool:
-    return all(task.node_id is None for task in history)
+def _is_moving(scene: Scene, slot: Slot) -> bool:
+    """Whether a task of it goes on only until its successor elsewhere is healthy."""
+    return any(scene.misplacement(old) is not None for old in slot.kept)
 
 
-def _is_given_up(task: Task) -> bool:
-    return task.is_terminal and not task.is_wanted
+def _has_failed_to_move(scene: Scene, slot: Slot, old: Task) -> bool:
+    """Whether successors of the same revision were tried and given up. Those of an earlier move
+    don't count."""
+    after = _successors(slot, old)
+    if not after:
+        return False
+    return scene.now_ns < _move_ends_ns(scene, slot, old) + STALE_NS
 
 
-def _has_failed(scene: Scene, task: Task) -> bool:
-    """Whether a slot was given up for a failure: a task that was to run once and did is none."""
-    is_done = (
-        task.status.state is TaskState.COMPLETE
-        and scene.spec.task.restart.condition is not RestartCondition.ANY
-    )
-    return _is_given_up(task) and not is_done
+def _successors(slot: Slot, old: Task) -> list[Task]:
+    after = slot.tasks[slot.tasks.index(old) + 1 :]
+    return [task for task in after if task.revision == old.revision]
+
+
+def _move_ends_ns(scene: Scene, slot: Slot, old: Task) -> int:
+    """Until when a task that has to leave its node waits for its successor."""
+    health = scene.spec.task.run.health
+    start_period_ns = health.start_period_ns if health is not None else 0
+    since_ns = min((task.created_ns for task in _successors(slot, old)), default=scene.now_ns)
+    return since_ns + start_period_ns + scene.spec.update.healthy_deadline_ns

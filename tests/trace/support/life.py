@@ -62,6 +62,14 @@ class Life:
         if service is not None and not service.is_removing:
             self.stage.update(replace(service.spec, replicas=replicas))
 
+    def roll_back(self, name: str, revision: int | None) -> None:
+        service = self._find(name)
+        if service is not None and not service.is_removing:
+            try:
+                self.stage.roll_back(name, revision)
+            except CallError:
+                return  # There is nothing to go back to, or its port is taken.
+
     def remove(self, name: str) -> None:
         if self._find(name) is not None:
             self.stage.remove(name)
@@ -150,6 +158,13 @@ class Life:
         for _ in range(10):
             stage.run()
             stage.advance(LONG_S)
+        # What is paused waits for a person, who tries again.
+        for service in tuple(stage.store.tables.all(Service)):
+            if not service.is_removing:
+                stage.update(service.spec)
+        for _ in range(10):
+            stage.run()
+            stage.advance(LONG_S)
         stage.run()
         before = stage.store.database.version
         stage.lead()
@@ -165,7 +180,10 @@ class Life:
     def _check_converged(self, service: Service) -> None:
         tables = self.stage.store.tables
         tasks = sorted(tables.tasks_of_service(service.id), key=lambda task: task.created_ns)
+        # After a rollback it may be an older task of a slot that goes on.
         newest = list({task.slot: task for task in tasks}.values())
+        wanted = {task.slot: task for task in tasks if task.is_wanted}
+        newest = [wanted.get(task.slot, task) for task in newest]
         assert len(newest) == service.spec.replicas, newest
         policy = service.spec.task.restart
         given_up = [task for task in newest if task.is_terminal]

@@ -6,7 +6,7 @@ once. Time stands still unless a test moves it. What happens is told line by lin
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, TypeVar, cast
@@ -16,6 +16,7 @@ from skep.domain.base import SECOND_NS, NodeId, Pairs, SessionId, TaskId, pairs,
 from skep.domain.control import (
     CreateServiceRequest,
     RemoveRequest,
+    RollbackServiceRequest,
     UpdateNodeRequest,
     UpdateServiceRequest,
     WatchAction,
@@ -48,6 +49,9 @@ from tests.trace.support.instant import InstantClock, InstantStore
 from tests.trace.support.promises import check, check_move
 
 T = TypeVar("T")
+
+# Where a worker takes a task, given where a healthy one would take it; None leaves it as it is.
+Behaviour = Callable[[Task, TaskState | None], TaskState | None]
 
 # Far above what any state in these tests needs; a pass that never comes to rest runs into it.
 PASSES_LIMIT = 3_000
@@ -182,6 +186,10 @@ class Stage:
         request = UpdateServiceRequest(request_id="r", ref=of.name, spec=of)
         return self.store.commit(lambda tx: services.update_service(tx, request))
 
+    def roll_back(self, ref: str, revision: int | None = None) -> Service:
+        request = RollbackServiceRequest(request_id="r", ref=ref, revision=revision)
+        return self.store.commit(lambda tx: services.rollback_service(tx, request))
+
     def remove(self, ref: str) -> None:
         request = RemoveRequest(request_id="r", ref=ref)
         self.store.commit(lambda tx: services.remove_service(tx, request))
@@ -268,17 +276,20 @@ class Stage:
 
     # -------------------------------------------------------------------------------- workers
 
-    def work(self) -> bool:
-        """Every worker brings its tasks to where they are wanted; whether anything was said."""
+    def work(self, behave: Behaviour | None = None) -> bool:
+        """Every worker brings its tasks to where they are wanted, or to where `behave` says;
+        whether anything was said."""
         is_news = False
         for task in tuple(self.store.tables.all(Task)):
             if task.node_id is not None and self.can_report(task.node_id):
                 state = _wanted_state(self.status(task).state, task.desired_state)
+                if behave is not None:
+                    state = behave(task, state)
                 if state is not None:
-                    self.report(task, state)
+                    self.report(task, state, "" if state not in _BAD_ENDS else "exit 1")
                     is_news = True
                 elif self.status(task).counter > task.status.counter:
-                    is_news |= self._send(
+                    is_news |= self.send(
                         task.node_id, TaskReport(task_id=task.id, status=self.status(task))
                     )
         return is_news
@@ -301,15 +312,15 @@ class Stage:
         report = TaskReport(task_id=task.id, status=status)
         worker.sent.append(report)
         if not is_lost:
-            self._send(task.node_id, report)
+            self.send(task.node_id, report)
 
     def resend(self, node: str, place: int) -> None:
         """An old report arrives once more, or late."""
         sent = self.workers[NodeId(node)].sent
         if sent:
-            self._send(NodeId(node), sent[place % len(sent)])
+            self.send(NodeId(node), sent[place % len(sent)])
 
-    def _send(self, node_id: NodeId, report: TaskReport) -> bool:
+    def send(self, node_id: NodeId, report: TaskReport) -> bool:
         session = SessionId(f"session-{node_id}")
         writer, self._writer = self._writer, Writer.WORKER
         try:
@@ -358,6 +369,13 @@ class Stage:
                 self._tell(change.action, row, cast("Task | None", old))
             elif isinstance(row, Service) and change.action is WatchAction.REMOVE:
                 self._say(f"{row.name} is gone")
+            elif isinstance(row, Service) and row.update is not None:
+                before = old.update if isinstance(old, Service) else None
+                if before is None or before.state is not row.update.state:
+                    text = row.update.message
+                    for task_id, name in self._names.items():
+                        text = text.replace(f"{name[:-1]} ({task_id[:12]})", name)
+                    self._say(f"{row.name} {row.update.state.value}: {text}")
         check(self.store)
 
     def _tell(self, action: WatchAction, task: Task, old: Task | None) -> None:
@@ -385,6 +403,8 @@ class Stage:
         if said:
             self._say(f"{name} {' '.join(said)}")
 
+
+_BAD_ENDS = (TaskState.FAILED, TaskState.REJECTED)
 
 _WANTED = {
     DesiredState.READY: "be ready",

@@ -24,12 +24,15 @@ from hypothesis.stateful import (
 from skep.domain.base import SECOND_NS, replace
 from skep.domain.objects import Availability
 from skep.domain.spec import (
+    FailureAction,
     Placement,
     Port,
     Resources,
     RestartCondition,
     RestartPolicy,
     ServiceSpec,
+    UpdateOrder,
+    UpdatePolicy,
 )
 from skep.domain.states import TaskState
 from tests.trace.support.life import GIB, NAMES, NODES, REPORTS, Life
@@ -45,6 +48,23 @@ PORTS: tuple[tuple[Port, ...], ...] = (
     (Port(target=80),),
     (Port(target=80, published=30000),),
     (Port(target=81), Port(target=82, published=30001)),
+)
+POLICIES = tuple(
+    UpdatePolicy(
+        parallelism=parallelism,
+        delay_ns=delay_s * SECOND_NS,
+        monitor_ns=monitor_s * SECOND_NS,
+        max_failure_ratio=ratio,
+        failure_action=action,
+        order=order,
+    )
+    for order in UpdateOrder
+    for action, parallelism, delay_s, monitor_s, ratio in (
+        (FailureAction.PAUSE, 1, 0, 5, 0.0),
+        (FailureAction.ROLLBACK, 2, 1, 10, 0.0),
+        (FailureAction.ROLLBACK, 0, 0, 0, 0.5),
+        (FailureAction.CONTINUE, 1, 0, 5, 0.0),
+    )
 )
 LIMITS = (1, 3, 400)
 DISKS = ("ssd", "spinning")
@@ -71,6 +91,8 @@ SPECS = st.builds(
         window_ns=st.sampled_from(WINDOWS_NS),
     ),
     ports=st.sampled_from(PORTS),
+    update=st.sampled_from(POLICIES),
+    rollback=st.sampled_from(POLICIES),
 )
 
 
@@ -93,6 +115,10 @@ class Reconcilers(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES), replicas=st.integers(0, 4))
     def scale(self, name: str, replicas: int) -> None:
         self.alive.scale(name, replicas)
+
+    @rule(name=st.sampled_from(NAMES), revision=st.one_of(st.none(), st.integers(1, 8)))
+    def roll_back(self, name: str, revision: int | None) -> None:
+        self.alive.roll_back(name, revision)
 
     @rule(name=st.sampled_from(NAMES))
     def remove(self, name: str) -> None:
@@ -195,6 +221,8 @@ def any_spec(dice: Random) -> ServiceSpec:
         reservations=Resources(memory_bytes=dice.choice(MEMORY)),
         restart=restart,
         ports=dice.choice(PORTS),
+        update=dice.choice(POLICIES),
+        rollback=dice.choice(POLICIES),
     )
 
 
@@ -211,6 +239,7 @@ def act(life: Life, dice: Random) -> None:
         (3, lambda: life.advance(dice.choice(SECONDS))),
         (2, lambda: life.deploy(any_spec(dice))),
         (2, lambda: life.scale(name, dice.randrange(5))),
+        (1, lambda: life.roll_back(name, dice.choice((None, None, 1, 2, 3)))),
         (1, lambda: life.remove(name)),
         (2, lambda: life.remove_task(pick)),
         (2, lambda: life.set_availability(node, dice.choice(list(Availability)))),

@@ -251,7 +251,17 @@ def test_news_is_taken_under_its_session() -> None:
     assert new == replace(
         HELD,
         status=TaskStatus(state=TaskState.RUNNING, counter=6, pid=77, session_id=SESSION),
+        healthy_ns=1,
     )
+
+
+def test_the_first_good_status_and_the_end_are_stamped_once() -> None:
+    sick = stored(HELD, report(TaskState.RUNNING, 6, is_healthy=False))
+    assert (sick.healthy_ns, sick.ended_ns) == (None, None)
+    known = replace(HELD, healthy_ns=7)
+    assert stored(known, report(TaskState.RUNNING, 6)).healthy_ns == 7
+    dead = stored(known, report(TaskState.FAILED, 6))
+    assert (dead.healthy_ns, dead.ended_ns) == (7, 1)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,304 @@
+"""Updates and rollbacks: bringing slots to another task revision, a few at a time.
+
+A pass judges each slot as it is, and from that alone says which slots change next, whether too
+many have failed, and whether the change is complete. What must outlive the rows it is read from
+(who failed) is kept in the service's update status.
+
+While a change is under way, or paused, slots that it has not reached keep the revision they have,
+also when their task is replaced for another reason: what is not proven yet spreads no faster than
+the policy says.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from skep.domain.base import replace
+from skep.domain.objects import Task, UpdateState, UpdateStatus
+from skep.domain.spec import (
+    FailureAction,
+    PortMode,
+    RestartCondition,
+    UpdateOrder,
+    UpdatePolicy,
+)
+from skep.domain.states import DesiredState, TaskState
+from skep.manager.orchestrator.core.plan import Decision, Plan
+from skep.manager.orchestrator.core.slots import Scene, Slot, is_done, is_given_up, is_running
+
+ACTIVE = frozenset({UpdateState.UPDATING, UpdateState.ROLLBACK_STARTED})
+PAUSED = frozenset({UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED})
+
+# Slots that a message names; the status has them all.
+NAMED_LIMIT = 5
+
+
+class Verdict(enum.Enum):
+    """How far one slot is."""
+
+    OUTDATED = "outdated"  # Its lead is of another revision.
+    RETURNABLE = "returnable"  # The same, but a task of the right one still runs.
+    IN_FLIGHT = "in flight"  # It is on its way to be healthy.
+    UNPLACED = "unplaced"  # It never had a node, and had none before either.
+    DONE = "done"  # It is healthy, or was to run once and did.
+    FAILED = "failed"  # Under this change; it is not waited for.
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One slot as this pass judges it. `until_ns`: when time alone changes that. `is_busy`: it
+    takes up one of the places that the policy's parallelism gives."""
+
+    slot: Slot
+    verdict: Verdict
+    is_busy: bool = False
+    until_ns: int | None = None
+    why: str = ""
+
+
+def walk(scene: Scene, slots: Mapping[int, Slot], plan: Plan) -> set[int]:
+    """Take the service's change of revision one step further. Returns the slots that were
+    changed by it: nobody else should touch them in this pass."""
+    status = scene.service.update
+    if status is None or status.state not in ACTIVE:
+        return set()
+    sights = [_judge(scene, slot, status) for slot in slots.values()]
+    status = _with_failures(status, sights)
+    if _is_tripped(scene, status):
+        plan.update, plan.rollback_why = _tripped(scene, status, sights)
+        return set()
+    changed = _change_next(scene, status, sights, plan)
+    for sight in sights:
+        if sight.until_ns is not None and sight.until_ns > scene.now_ns:
+            plan.wake(sight.until_ns)
+    if not changed and _is_complete(scene, sights):
+        status = _completed(scene, status)
+    if status != scene.service.update:
+        plan.update = status
+    return changed
+
+
+def effective_order(scene: Scene, policy: UpdatePolicy) -> UpdateOrder:
+    """Start first can't be where the old task holds a port of its node: it stops first then."""
+    if any(port.mode is PortMode.HOST for port in scene.spec.ports):
+        return UpdateOrder.STOP_FIRST
+    return policy.order
+
+
+# ------------------------------------------------------------------------------- one slot
+
+
+def _judge(scene: Scene, slot: Slot, status: UpdateStatus) -> Sight:
+    target, lead = scene.service.task_revision, slot.lead
+    if lead.revision != target:
+        if any(task.revision == target and _is_live(task) for task in slot.kept):
+            return Sight(slot, Verdict.RETURNABLE)
+        # A slot that has failed keeps what still serves in it, or what it came to.
+        verdict = Verdict.FAILED if slot.number in status.failed_slots else Verdict.OUTDATED
+        return Sight(slot, verdict)
+    failure = _failure(scene, slot, status)
+    if slot.number in status.failed_slots or failure:
+        return Sight(slot, Verdict.FAILED, why=failure)
+    if is_done(scene, lead):
+        return Sight(slot, Verdict.DONE)
+    if is_running(lead):
+        return _judge_running(scene, slot, status)
+    if not slot.was_ever_placed:
+        return Sight(slot, Verdict.UNPLACED)
+    ends_ns = _deadline_ns(scene, slot, status.policy)
+    if scene.now_ns >= ends_ns:
+        limit_s = status.policy.healthy_deadline_ns / 1e9
+        seen = lead.status.error or lead.status.message or lead.status.state.value
+        why = f"{_called(lead)} did not become healthy within {limit_s:g} s ({seen})"
+        return Sight(slot, Verdict.FAILED, why=why)
+    return Sight(slot, Verdict.IN_FLIGHT, is_busy=True, until_ns=ends_ns)
+
+
+def _judge_running(scene: Scene, slot: Slot, status: UpdateStatus) -> Sight:
+    lead = slot.lead
+    if lead.created_ns < status.started_ns:
+        # It was right before this change began.
+        return Sight(slot, Verdict.DONE)
+    healthy_ns = lead.healthy_ns if lead.healthy_ns is not None else scene.now_ns
+    cool_ns = healthy_ns + status.policy.delay_ns
+    if scene.now_ns < cool_ns:
+        return Sight(slot, Verdict.DONE, is_busy=True, until_ns=cool_ns)
+    stable_ns = healthy_ns + status.policy.monitor_ns
+    return Sight(slot, Verdict.DONE, until_ns=stable_ns if stable_ns > scene.now_ns else None)
+
+
+def _failure(scene: Scene, slot: Slot, status: UpdateStatus) -> str:
+    """What went wrong with the slot under this change; empty if nothing did."""
+    for task in slot.tasks:
+        is_new = task.revision == scene.service.task_revision
+        if is_new and task.created_ns >= status.started_ns and _ended_early(scene, task, status):
+            return f"{_called(task)}: {task.status.error or task.status.state.value}"
+    lead = slot.lead
+    if is_given_up(lead) and lead.status.state in (TaskState.FAILED, TaskState.REJECTED):
+        return f"{_called(lead)}: {lead.status.error or lead.status.state.value}"
+    return ""
+
+
+def _ended_early(scene: Scene, task: Task, status: UpdateStatus) -> bool:
+    """Whether it ended by itself before it was healthy, or too soon after."""
+    has_failed = task.status.state in (TaskState.FAILED, TaskState.REJECTED) or (
+        task.status.state is TaskState.COMPLETE
+        and scene.spec.task.restart.condition is RestartCondition.ANY
+    )
+    if not has_failed:
+        return False
+    if task.healthy_ns is None or task.ended_ns is None:
+        return True
+    return task.ended_ns - task.healthy_ns < status.policy.monitor_ns
+
+
+def _deadline_ns(scene: Scene, slot: Slot, policy: UpdatePolicy) -> int:
+    """When a slot that isn't healthy has failed: counted from the first of the tasks that have not
+    been healthy since."""
+    since_ns, stop_ns = slot.lead.created_ns, 0
+    for task in reversed(slot.chain):
+        if task.healthy_ns is not None:
+            break
+        since_ns = task.created_ns
+    for task in slot.tasks:
+        if scene.is_stopping(task):
+            stop_ns = max(stop_ns, scene.stop_bound_ns(task))
+    health = scene.spec.task.run.health
+    start_ns = health.start_period_ns if health is not None else 0
+    return since_ns + stop_ns + start_ns + policy.healthy_deadline_ns
+
+
+def _is_live(task: Task) -> bool:
+    return task.is_wanted and not task.is_terminal
+
+
+def _called(task: Task) -> str:
+    return f"task {task.name} ({task.id[:12]})"
+
+
+# ---------------------------------------------------------------------------- all of them
+
+
+def _with_failures(status: UpdateStatus, sights: list[Sight]) -> UpdateStatus:
+    here = {sight.slot.number for sight in sights}
+    failed = {sight.slot.number for sight in sights if sight.verdict is Verdict.FAILED}
+    kept = tuple(sorted(failed | (set(status.failed_slots) & here)))
+    return status if kept == status.failed_slots else replace(status, failed_slots=kept)
+
+
+def _is_tripped(scene: Scene, status: UpdateStatus) -> bool:
+    if status.policy.failure_action is FailureAction.CONTINUE:
+        return False
+    share = len(status.failed_slots) / max(scene.spec.replicas, 1)
+    return share > status.policy.max_failure_ratio
+
+
+def _tripped(
+    scene: Scene, status: UpdateStatus, sights: list[Sight]
+) -> tuple[UpdateStatus, str | None]:
+    """The status of a change that has failed, and why to roll back, if that is to be done."""
+    reasons = [sight.why for sight in sights if sight.why]
+    whom = "; ".join(reasons[:NAMED_LIMIT]) or f"slots {_numbers(status)}"
+    why = f"due to failure or early termination of {whom}"
+    if status.state is UpdateState.ROLLBACK_STARTED:
+        paused, message = UpdateState.ROLLBACK_PAUSED, f"rollback paused {why}"
+    else:
+        paused, message = UpdateState.PAUSED, f"update paused {why}"
+        if status.policy.failure_action is FailureAction.ROLLBACK:
+            return status, f"update rolled back {why}"
+    return replace(status, state=paused, message=message, ended_ns=scene.now_ns), None
+
+
+def _is_complete(scene: Scene, sights: list[Sight]) -> bool:
+    waiting = (Verdict.OUTDATED, Verdict.RETURNABLE, Verdict.IN_FLIGHT)
+    return (
+        all(
+            sight.verdict not in waiting and (sight.until_ns or 0) <= scene.now_ns
+            for sight in sights
+        )
+        and len(sights) >= scene.spec.replicas
+    )
+
+
+def _completed(scene: Scene, status: UpdateStatus) -> UpdateStatus:
+    if status.state is UpdateState.ROLLBACK_STARTED:
+        state, message = UpdateState.ROLLBACK_COMPLETED, "rollback completed"
+        if status.message:
+            message = f"{message} ({status.message})"
+    else:
+        state, message = UpdateState.COMPLETED, "update completed"
+    if status.failed_slots:
+        message = f"{message}; slots that failed: {_numbers(status)}"
+    return replace(status, state=state, message=message, ended_ns=scene.now_ns)
+
+
+def _numbers(status: UpdateStatus) -> str:
+    more = ", ..." if len(status.failed_slots) > NAMED_LIMIT else ""
+    return ", ".join(str(number) for number in status.failed_slots[:NAMED_LIMIT]) + more
+
+
+# ----------------------------------------------------------------------------- next steps
+
+
+def _change_next(scene: Scene, status: UpdateStatus, sights: list[Sight], plan: Plan) -> set[int]:
+    changed: set[int] = set()
+    for sight in sights:
+        if sight.verdict is Verdict.RETURNABLE:
+            _return(scene, sight.slot, plan)
+            changed.add(sight.slot.number)
+    outdated = [sight.slot for sight in sights if sight.verdict is Verdict.OUTDATED]
+    for slot in outdated:
+        if not slot.was_ever_placed:
+            # It loses nothing, and waiting for it could be waiting for the room that only the
+            # change itself makes.
+            _change(scene, slot, status.policy, plan)
+            changed.add(slot.number)
+    rest = [slot for slot in outdated if slot.number not in changed]
+    room = _room(status.policy, sights)
+    # What doesn't serve anyway goes first.
+    for slot in sorted(rest, key=lambda slot: (slot.is_serving, slot.number))[:room]:
+        _change(scene, slot, status.policy, plan)
+        changed.add(slot.number)
+    return changed
+
+
+def _room(policy: UpdatePolicy, sights: Collection[Sight]) -> int | None:
+    """How many more slots may change now; None for any number."""
+    if policy.parallelism == 0:
+        return None
+    return max(policy.parallelism - sum(1 for sight in sights if sight.is_busy), 0)
+
+
+def _return(scene: Scene, slot: Slot, plan: Plan) -> None:
+    """A task of the right revision still runs: give up what should have replaced it."""
+    target = scene.service.task_revision
+    decision = plan.decide()
+    for task in slot.tasks:
+        if task.is_wanted and task.revision != target:
+            decision.want(task, DesiredState.SHUTDOWN, f"back to revision {target}")
+
+
+def _change(scene: Scene, slot: Slot, policy: UpdatePolicy, plan: Plan) -> None:
+    """Replace a slot's task by one of the right revision."""
+    target = scene.service.task_revision
+    decision = plan.decide()
+    keeps = effective_order(scene, policy) is UpdateOrder.START_FIRST
+    for task in reversed(slot.tasks):
+        if not task.is_wanted:
+            continue
+        if keeps and is_running(task) and scene.loss(task) is None:
+            # The newest one that serves goes on until its successor does.
+            keeps = False
+            continue
+        decision.want(task, DesiredState.SHUTDOWN, f"revision {task.revision} is outdated")
+    decision.create(_successor(scene, slot, decision, target), "replaces another revision")
+
+
+def _successor(scene: Scene, slot: Slot, decision: Decision, revision: int) -> Task:
+    is_waiting = any(scene.is_stopping(decision.updated.get(task.id, task)) for task in slot.tasks)
+    return replace(
+        scene.new_task(slot.number, revision),
+        desired_state=DesiredState.READY if is_waiting else DesiredState.RUNNING,
+    )

@@ -1,0 +1,207 @@
+"""A service's specs, one after the other: changing them, and going back.
+
+What makes running tasks outdated is decided here, and where a change begins and ends: the API
+writes new specs by these rules, and the orchestrator goes back by them when an update has failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from skep.domain.base import replace
+from skep.domain.objects import Revision, Service, UpdateState, UpdateStatus, revision_id
+from skep.domain.spec import (
+    Placement,
+    Port,
+    PortMode,
+    Protocol,
+    RestartPolicy,
+    ServiceSpec,
+    TaskSpec,
+    UpdatePolicy,
+)
+from skep.manager.store.core.transaction import Transaction
+
+_UNFINISHED = frozenset({UpdateState.UPDATING, UpdateState.PAUSED})
+_PAUSED = frozenset({UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED})
+
+
+@dataclass(frozen=True)
+class Clash:
+    """A port that another service publishes."""
+
+    place: int
+    port: Port
+    owner: str
+
+
+def first(tx: Transaction, service: Service) -> None:
+    """Write a new service with its first revision."""
+    tx.create(service)
+    _add_revision(tx, service, "created")
+
+
+def change(tx: Transaction, service: Service, spec: ServiceSpec) -> Service:
+    """Give a service a new spec. One that says the same changes nothing, but for a paused change
+    of its tasks: that goes on."""
+    status = service.update
+    if spec == service.spec:
+        if status is None or status.state not in _PAUSED:
+            return service
+        resumed = replace(service, update=_begun(tx, service, spec.update))
+        tx.update(resumed)
+        return resumed
+    number = service.revision + 1
+    # The ports stay as they are until the allocator has filled in the new ones: dynamic numbers
+    # are kept, and nobody is turned away meanwhile.
+    changed = replace(
+        service,
+        spec=spec,
+        revision=number,
+        task_revision=_task_revision(tx, service, spec, number),
+        previous_revision=service.revision,
+    )
+    changed = replace(changed, update=_status_after(tx, service, changed))
+    tx.update(changed)
+    _add_revision(tx, changed, _note(service, changed))
+    return changed
+
+
+def roll_back(
+    tx: Transaction, service: Service, to: Revision, why: str, *, is_automatic: bool
+) -> Service:
+    """Give a service the spec of an earlier revision, under the rollback policy of the spec that
+    is given up. What an automatic rollback has left is not where one by hand goes."""
+    number = service.revision + 1
+    status = UpdateStatus(
+        state=UpdateState.ROLLBACK_STARTED,
+        revision=service.revision,
+        base_revision=to.number,
+        policy=service.spec.rollback,
+        started_ns=tx.now_ns,
+        message=why,
+    )
+    back = replace(
+        service,
+        spec=to.spec,
+        revision=number,
+        task_revision=_task_revision(tx, service, to.spec, number),
+        previous_revision=None if is_automatic else service.revision,
+        update=status,
+    )
+    tx.update(back)
+    _add_revision(tx, back, f"{'automatic ' if is_automatic else ''}rollback to {to.number}")
+    return back
+
+
+def base_of(tx: Transaction, service: Service) -> Revision | None:
+    """Where an automatic rollback of the present update goes; None where there is nothing to go
+    back to, because the spec before it is forgotten or its tasks are the same."""
+    status = service.update
+    if status is None:
+        return None
+    row = tx.get(Revision, revision_id(service.id, status.base_revision))
+    is_same = row is None or _identity(row.spec) == _identity(service.spec)
+    return None if is_same else row
+
+
+def published_clash(
+    tx: Transaction, spec: ServiceSpec, besides: Iterable[str] = ()
+) -> Clash | None:
+    """A port of the spec that a service other than itself, and `besides`, publishes. Host ports
+    may be shared: the scheduler keeps their tasks on different nodes."""
+    named = {spec.name, *besides}
+    taken: dict[tuple[int, Protocol], tuple[str, PortMode]] = {}
+    for other in tx.all(Service):
+        if other.name in named:
+            continue
+        for port in (*(other.ports or ()), *other.spec.ports):
+            if port.published is not None:
+                key = (port.published, port.protocol)
+                if key not in taken or port.mode is PortMode.INGRESS:
+                    taken[key] = (other.name, port.mode)
+    for place, port in enumerate(spec.ports):
+        owner, mode = taken.get((port.published or 0, port.protocol), ("", PortMode.HOST))
+        if owner and PortMode.INGRESS in (mode, port.mode):
+            return Clash(place, port, owner)
+    return None
+
+
+# ------------------------------------------------------------------------- what a spec says
+
+
+def _identity(spec: ServiceSpec) -> tuple[TaskSpec, tuple[Port, ...]]:
+    """What makes a running task outdated when it changes. Which nodes may run it and when it is
+    restarted is judged anew at each event, and needs no new task; what tasks are spread over and
+    the ports of their nodes do."""
+    placement = Placement(
+        preferences=spec.task.placement.preferences, platforms=spec.task.placement.platforms
+    )
+    task = replace(spec.task, placement=placement, restart=RestartPolicy())
+    return task, tuple(port for port in spec.ports if port.mode is PortMode.HOST)
+
+
+def _task_revision(tx: Transaction, service: Service, spec: ServiceSpec, number: int) -> int:
+    """The revision whose tasks are right under a spec: the present one if nothing of the tasks
+    changes, else an earlier one that said the same of them, else the new one."""
+    identity = _identity(spec)
+    if identity == _identity(service.spec):
+        return service.task_revision
+    earlier = [row for row in tx.all(Revision) if row.service_id == service.id]
+    for row in sorted(earlier, key=lambda row: row.number, reverse=True):
+        is_kept = tx.get(Revision, revision_id(service.id, row.task_revision)) is not None
+        if is_kept and _identity(row.spec) == identity:
+            return row.task_revision
+    return number
+
+
+def _status_after(tx: Transaction, old: Service, new: Service) -> UpdateStatus | None:
+    """The update status that goes with a new spec."""
+    status = old.update
+    if new.task_revision != old.task_revision:
+        return _begun(tx, new, new.spec.update, before=old)
+    if status is None or status.state not in (*_UNFINISHED, *_PAUSED):
+        return status
+    if status.state in _PAUSED and replace(old.spec, replicas=new.spec.replicas) != new.spec:
+        return _begun(tx, new, new.spec.update, before=old)
+    if status.state in _UNFINISHED:
+        # The same tasks, and perhaps more of them: what is under way goes on.
+        return replace(status, revision=new.revision, policy=new.spec.update)
+    return status
+
+
+def _begun(
+    tx: Transaction, service: Service, policy: UpdatePolicy, before: Service | None = None
+) -> UpdateStatus:
+    """An update from now on. It goes back to the last spec that was not itself on trial."""
+    before = before or service
+    status = before.update
+    on_trial = status is not None and status.state in _UNFINISHED
+    return UpdateStatus(
+        state=UpdateState.UPDATING,
+        revision=service.revision,
+        base_revision=status.base_revision if status and on_trial else before.revision,
+        policy=policy,
+        started_ns=tx.now_ns,
+        message="update in progress",
+    )
+
+
+def _note(old: Service, new: Service) -> str:
+    if replace(old.spec, replicas=new.spec.replicas) == new.spec:
+        return f"scaled from {old.spec.replicas} to {new.spec.replicas}"
+    return "updated"
+
+
+def _add_revision(tx: Transaction, service: Service, note: str) -> None:
+    tx.create(
+        Revision(
+            id=revision_id(service.id, service.revision),
+            service_id=service.id,
+            number=service.revision,
+            spec=service.spec,
+            task_revision=service.task_revision,
+            note=note,
+        )
+    )
