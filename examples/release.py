@@ -20,11 +20,20 @@ POLICY = UpdatePolicy(
 )
 
 
-def tell(views: tuple[ServiceView, ...]) -> None:
-    """One line for each new sight of the service."""
-    for view in views:
-        state = view.service.update.state.value if view.service.update else "at rest"
-        print(f"  {view.running}/{view.desired} {state} {'; '.join(view.problems)}".rstrip())
+class Teller:
+    """Prints a line when there is something new to see of the service."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self, views: tuple[ServiceView, ...]) -> None:
+        for view in views:
+            state = view.service.update.state.value if view.service.update else "at rest"
+            problems = "; ".join(view.problems)
+            line = f"  {view.running}/{view.desired} {state} {problems}".rstrip()
+            if line != self._last:
+                print(line)
+            self._last = line
 
 
 def release(cluster: sync.Cluster, name: str, image: str, timeout_s: float = 120) -> bool:
@@ -39,7 +48,7 @@ def release(cluster: sync.Cluster, name: str, image: str, timeout_s: float = 120
     revisions = {service.id: service.revision}
     try:
         cluster.wait_converged(
-            [service.id], timeout_s=timeout_s, revisions=revisions, progress=tell
+            [service.id], timeout_s=timeout_s, revisions=revisions, progress=Teller()
         )
     except (client.RolledBack, client.UpdatePaused, client.NotConverged) as error:
         print(error)

@@ -66,7 +66,7 @@ def test_the_blocking_example_when_the_release_is_bad(capsys: pytest.CaptureFixt
                 control.roll_back("web", 1, "update failed: web.1: exit 1")
                 control.converge()
 
-        example.tell = tell
+        example.Teller = lambda: tell
         assert not example.release(cluster, "web", "web:2")
     out = capsys.readouterr().out
     assert out.startswith("web: revision 2 is web:2\nweb: revision 2 was rolled back; ")
