@@ -7,7 +7,8 @@
             ...
 
 Every call has a deadline, goes to another manager when one doesn't answer, and raises a
-`ClientError` whose type says what to do: see `skep.client.errors`.
+`ClientError` whose type says what to do: see `skep.client.errors`. Programs without an event
+loop take `skep.client.sync`. docs/client.md tells more.
 """
 
 from skep.client.cluster import Cluster, connect

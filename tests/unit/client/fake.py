@@ -78,6 +78,7 @@ class FakeStream:
 
     peer = "fake"
     hides_cancel = False
+    is_closed = False
 
     def __init__(self, first: list[bytes]) -> None:
         self.frames: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
@@ -98,6 +99,7 @@ class FakeStream:
         return frame
 
     async def close(self) -> None:
+        self.is_closed = True
         self.frames.put_nowait(None)
 
 
