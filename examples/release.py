@@ -45,10 +45,9 @@ def release(cluster: sync.Cluster, name: str, image: str, timeout_s: float = 120
 
     service = cluster.services.change(name, edit)
     print(f"{name}: revision {service.revision} is {image}")
-    revisions = {service.id: service.revision}
     try:
         cluster.wait_converged(
-            [service.id], timeout_s=timeout_s, revisions=revisions, progress=Teller()
+            {service.id: service.revision}, timeout_s=timeout_s, progress=Teller()
         )
     except (client.RolledBack, client.UpdatePaused, client.NotConverged) as error:
         print(error)

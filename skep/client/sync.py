@@ -22,7 +22,7 @@ from types import TracebackType
 from skep.client import cluster as a
 from skep.client import objects as o
 from skep.client.adapter_thread import LoopThread
-from skep.client.cluster import DEADLINE_S, Progress, Revisions
+from skep.client.cluster import DEADLINE_S, Refs
 from skep.client.errors import Conflict
 from skep.client.objects import CHANGE_ATTEMPTS
 from skep.client.outcome import is_paused
@@ -41,6 +41,8 @@ from skep.domain.control import (
 )
 from skep.domain.objects import Availability, Node, Revision, Service, Stack, Task
 from skep.domain.spec import ServiceSpec, StackSpec
+
+Progress = Callable[[tuple[ServiceView, ...]], None]
 
 
 def connect(
@@ -311,19 +313,20 @@ class Cluster:
 
     def wait_converged(
         self,
-        refs: Sequence[str] | None = None,
+        refs: Refs | None = None,
         *,
         timeout_s: float,
         stack: str | None = None,
-        revisions: Revisions | None = None,
+        stable_s: float = 0.0,
         progress: Progress | None = None,
     ) -> tuple[ServiceView, ...]:
         """Wait until these services (all of `stack`, all of the cluster) are as their specs say,
-        or have completed, where the restart policy lets them.
+        or have completed, where the restart policy lets them; and stay so for `stable_s`.
 
-        `revisions` are the specs to wait for, by the service's id or name: `Service.revision` of
-        what a write returned. Without it, what the service has when it is first seen is meant. An
-        update is waited for to its end, with its monitor. `progress` is called with each new sight.
+        `refs` may map each to the revision to wait for, `Service.revision` of what a write
+        returned: `{service.id: service.revision}`. Without one, what the service has when it is
+        first seen is meant. An update is waited for to its end, with its monitor. `progress` is
+        called with each new sight.
 
         Raises, each with the services as last seen: RolledBack when a rollback of such a spec is
         over; UpdatePaused; GivenUp when tasks failed and the restart policy tries no more;
@@ -332,7 +335,7 @@ class Cluster:
         """
         return self._loop.run_telling(
             lambda tell: self._inner.wait_converged(
-                refs, timeout_s=timeout_s, stack=stack, revisions=revisions, progress=tell
+                refs, timeout_s=timeout_s, stack=stack, stable_s=stable_s, progress=tell
             ),
             progress,
         )

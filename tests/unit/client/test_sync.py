@@ -94,6 +94,9 @@ def loop() -> Iterator[LoopThread]:
 
 # What is of use to coroutines alone.
 ONLY_THERE = {"clock"}
+# What is called back may be a coroutine function there.
+CALLED_BACK = {cluster.Progress | None: sync.Progress | None}
+ONLY_THERE_SAID = ", and awaited where it is a coroutine"
 
 
 def public(kind: type) -> dict[str, Callable[..., object]]:
@@ -110,6 +113,12 @@ def results(function: Callable[..., object]) -> tuple[object, ...]:
     return ("one", hint)
 
 
+def _said(function: Callable[..., object]) -> str:
+    """A docstring, however its lines are broken."""
+    text = " ".join((inspect.getdoc(function) or "").split())
+    return text.replace(ONLY_THERE_SAID, "")
+
+
 def differences(there: type, here: type) -> list[str]:
     """What the blocking class lacks, has too much or has otherwise."""
     theirs, ours = public(there), public(here)
@@ -121,13 +130,17 @@ def differences(there: type, here: type) -> list[str]:
             found.append(f"{where} doesn't block")
         if inspect.signature(one).parameters != inspect.signature(other).parameters:
             found.append(f"{where}: parameters")
-        elif parameter_hints(one) != parameter_hints(other):
+        elif _blocking(parameter_hints(one)) != parameter_hints(other):
             found.append(f"{where}: parameter types")
         if results(one) != results(other):
             found.append(f"{where}: result")
-        if inspect.getdoc(one) != inspect.getdoc(other):
+        if _said(one) != _said(other):
             found.append(f"{where}: docstring")
     return found
+
+
+def _blocking(hints: dict[str, object]) -> dict[str, object]:
+    return {name: CALLED_BACK.get(hint, hint) for name, hint in hints.items()}
 
 
 def parameter_hints(function: Callable[..., object]) -> dict[str, object]:
