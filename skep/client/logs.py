@@ -70,15 +70,13 @@ async def logs(caller: Caller, request: LogsRequest) -> AsyncGenerator[LogEvent,
                         yield event
             finally:
                 await stream.close()
-            if not request.is_follow:
-                return
-            why: Exception = StreamBroken(f"{stream.peer}: the stream ended")
+            return
         except StreamBroken as error:
             # Cancelling a reader may cut the stream under it; that must not pass for a failure.
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise asyncio.CancelledError from error
-            why = error
+            why: Exception = error
         except CallError as error:
             if error.code not in _WORTH_ANOTHER_TRY:
                 raise from_call(error) from None

@@ -81,6 +81,11 @@ class LogChunk(Struct, frozen=True, kw_only=True):
 class LogReader(Protocol):
     """One task's output, being read. Lines come in the order of their times, as far as known."""
 
+    @property
+    def position(self) -> str:
+        """After the last line that was read, or where the first one will be."""
+        ...
+
     async def read(self) -> LogChunk:
         """The next lines, some dozen kilobytes of them; none when there are no more as yet."""
         ...

@@ -170,6 +170,7 @@ class TaskReader:
         self._task: TaskFiles
         self._streams: tuple[StreamReader, ...] = ()
         self._changed = asyncio.Event()
+        self._position = ""
 
     async def open(self, place: Place) -> None:
         """Find where to begin."""
@@ -180,16 +181,24 @@ class TaskReader:
             scan = self._scan()
             while not await self._keeper.run(next, scan, True):
                 pass
+            self._position = self._stands()
         except BaseException:
             self.close()
             raise
+
+    @property
+    def position(self) -> str:
+        """See `LogReader.position`."""
+        return self._position
 
     async def read(self) -> LogChunk:
         """See `LogReader.read`."""
         self._changed.clear()
         # In this order: what a running task writes after the look is for the next time.
         is_over = not self._keeper.is_running(self._task_id)
-        return await self._keeper.run(self._page, is_over)
+        chunk = await self._keeper.run(self._page, is_over)
+        self._position = chunk.position
+        return chunk
 
     async def more(self) -> None:
         """See `LogReader.more`."""
@@ -278,13 +287,16 @@ class TaskReader:
         for stream in self._streams:
             stream.lost_bytes = 0
             stream.timeline.forget_before(stream.place)
-        out, err = (stream.place for stream in self._streams)
         return LogChunk(
             lines=tuple(lines),
-            position=write_position((out, err)),
+            position=self._stands(),
             lost_bytes=lost_bytes,
             is_end=is_final and not any(stream.ready for stream in self._streams) and not lines,
         )
+
+    def _stands(self) -> str:
+        out, err = (stream.place for stream in self._streams)
+        return write_position((out, err))
 
 
 def _line_begin(files: StreamFiles, offset: int) -> int:
