@@ -44,7 +44,7 @@ READERS_LIMIT = 64
 ORDERS_OF_NODE_LIMIT = 200
 # How late a reader hears of a node that has gone, or that a leader is none any more.
 TICK_S = 0.5
-# A busy cluster commits hundreds of changes a second; all tasks of a service are looked at each time.
+# A busy cluster commits hundreds of changes a second; each look goes over a service's tasks.
 LOOK_PAUSE_S = 0.1
 READ_DEADLINE_S = 5.0
 CONNECT_DEADLINE_S = 5.0
@@ -197,7 +197,7 @@ class LogReaders:
                 self._cancel(sessions, order)
 
     async def _run(self, stream: Stream, reading: _Reading, sessions: Sessions) -> None:
-        look_at = self._env.now()
+        look_at: float = self._env.now()
         while True:
             reading.wake.clear()
             now = self._env.now()

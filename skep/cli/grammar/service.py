@@ -25,6 +25,18 @@ def add(commands: Subparsers) -> None:
     ps.add_argument("refs", nargs="+", metavar="SERVICE")
     may_be_stale(ps)
 
+    logs = reaches(command(service, "logs", "logs.logs", "print what services' tasks have written"))
+    logs.add_argument("refs", nargs="+", metavar="SERVICE|TASK")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on with what comes")
+    logs.add_argument("--since", metavar="10s|TIME", help="nothing older; TIME as RFC 3339 has it")
+    logs.add_argument(
+        "-n", "--tail", default="all", metavar="N|all", help="of each task the newest"
+    )
+    logs.add_argument("-t", "--timestamps", action="store_true", help="when each line was written")
+    logs.add_argument("--raw", action="store_true", help="nothing before the lines")
+    logs.add_argument("--no-trunc", action="store_true", help="whole ids")
+    logs.add_argument("--no-resolve", action="store_true", help="ids instead of names")
+
     create = command(service, "create", "service.create", "create a service")
     waits(reaches(create))
     create.add_argument("--name", required=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -161,10 +161,14 @@ class StreamReader:
 
 
 class TaskReader:
-    """See `skep.worker.engine.protocol.LogReader`."""
+    """See `skep.worker.engine.protocol.LogReader`. `has_ended` says whether the task has: one that
+    waits to be started has not."""
 
-    def __init__(self, keeper: LogKeeper, task_id: TaskId, query: LogQuery) -> None:
+    def __init__(
+        self, keeper: LogKeeper, task_id: TaskId, query: LogQuery, has_ended: Callable[[], bool]
+    ) -> None:
         self._keeper = keeper
+        self._has_ended = has_ended
         self._task_id = task_id
         self._query = query
         self._task: TaskFiles
@@ -195,7 +199,7 @@ class TaskReader:
         """See `LogReader.read`."""
         self._changed.clear()
         # In this order: what a running task writes after the look is for the next time.
-        is_over = not self._keeper.is_running(self._task_id)
+        is_over = self._task.is_gone or self._has_ended()
         chunk = await self._keeper.run(self._page, is_over)
         self._position = chunk.position
         return chunk

@@ -190,7 +190,11 @@ class ProcessEngine:
     async def logs(self, task_id: TaskId, query: LogQuery) -> LogReader:
         """See `Engine.logs`."""
         task = await self._get(task_id)
-        reader = TaskReader(self._logs, task_id, query)
+
+        def has_ended() -> bool:
+            return task.started is not None and not self._logs.is_running(task_id)
+
+        reader = TaskReader(self._logs, task_id, query, has_ended)
         await reader.open(Place(task.folder, task.record.log))
         return reader
 
