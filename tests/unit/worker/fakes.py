@@ -32,7 +32,17 @@ from skep.domain.session import (
 )
 from skep.domain.spec import HealthCheck, Port, RunSpec, ServiceSpec, TaskSpec
 from skep.domain.states import DesiredState, TaskState, desired_order
-from skep.env import CallError, Code, Env, Listener, Rejected, Service, Stream, StreamBroken
+from skep.env import (
+    CallError,
+    Code,
+    Env,
+    Listener,
+    Rejected,
+    Service,
+    Stream,
+    StreamBroken,
+    StreamHandler,
+)
 from skep.worker.agent import Agent, AgentConfig
 from skep.worker.core.agent import AgentCore
 from skep.worker.engine.protocol import (
@@ -261,19 +271,29 @@ class FakeLeader:
     seen: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     batches: int = 0
+    extra_streams: dict[str, StreamHandler] = field(default_factory=dict)
     _sequence: int = 0
     _stream: Stream | None = None
     _listener: Listener | None = None
     _sending: asyncio.Lock = field(default_factory=asyncio.Lock)
     _registered: bool = False
+    _serving: asyncio.Event | None = None
     history: dict[tuple[TaskId, int], TaskStatus] = field(default_factory=dict)
 
     async def serve(self) -> Listener:
         """Listen for workers."""
-        self._listener = await self.env.transport.listen(
-            self.address, Service(streams={"skep.v1.Workers/Session": self._session})
-        )
+
+        async def publish(stream: Stream) -> None:
+            await self.extra_streams["skep.v1.Workers/PublishLogs"](stream)
+
+        streams = {"skep.v1.Workers/Session": self._session, "skep.v1.Workers/PublishLogs": publish}
+        self._listener = await self.env.transport.listen(self.address, Service(streams=streams))
         return self._listener
+
+    async def hang_up(self) -> None:
+        """End the session, telling the worker that nobody leads here."""
+        if self._serving is not None:
+            self._serving.set()
 
     @property
     def has_session(self) -> bool:
@@ -346,13 +366,24 @@ class FakeLeader:
         try:
             await self._welcome(session_id)
             self._registered = True
-            while (frame := await stream.receive()) is not None:
-                await self._take(session_id, codec.decode(WorkerMessage, frame))
+            self._serving = asyncio.Event()
+            reading = self.env.spawn("session", self._read(session_id, stream, self._serving))
+            await self._serving.wait()
+            reading.cancel()
         except StreamBroken:
             pass
         finally:
             if self._stream is stream:
                 self._stream, self._registered = None, False
+
+    async def _read(self, session_id: SessionId, stream: Stream, ended: asyncio.Event) -> None:
+        try:
+            while (frame := await stream.receive()) is not None:
+                await self._take(session_id, codec.decode(WorkerMessage, frame))
+        except StreamBroken:
+            pass
+        finally:
+            ended.set()
 
     async def _welcome(self, session_id: SessionId) -> None:
         welcome = SessionWelcome(

@@ -4,9 +4,9 @@ All that is done with these files is done in one thread of its own, one thing af
 nothing reads a file while it is rotated, and whoever reads logs holds up neither the loop nor the
 engine's other work.
 
-A running task's files are looked at ten times a second, all of them in one go (two stat calls a
-task: 0.4 % of a core for a handful of tasks, 2 % for two hundred). inotify would save that, at the price of
-the kernel's limits on watches, which are shared with everything else of that user.
+A running task's files are looked at ten times a second, all of them in one go: two stat calls a
+task, 0.4 % of a core for a handful of tasks and 2 % for two hundred. inotify would save that, at
+the price of the kernel's limits on watches, which are shared with everything else of that user.
 """
 
 from __future__ import annotations
