@@ -40,11 +40,12 @@ class Failures:
         """A stream that was opened then has failed: wait for the next one's turn. Raises
         Unavailable once the caller's deadline is over."""
         clock = self._caller.clock
-        if clock.now() - opened_at > ATTEMPT_LIMIT_S:
+        now = clock.now()
+        if now - opened_at > ATTEMPT_LIMIT_S:
             self.ended()
         if self._since is None:
-            self._since = opened_at
-        elif clock.now() - self._since > self._caller.deadline_s:
+            self._since = now
+        elif now - self._since > self._caller.deadline_s:
             where = ", ".join(self._caller.addresses)
             raise Unavailable(f"no manager at {where} could read the logs (last: {why})") from None
         self._caller.turn_away()
@@ -70,15 +71,13 @@ async def logs(caller: Caller, request: LogsRequest) -> AsyncGenerator[LogEvent,
                         yield event
             finally:
                 await stream.close()
-            if not request.is_follow:
-                return
-            why: Exception = StreamBroken(f"{stream.peer}: the stream ended")
+            return
         except StreamBroken as error:
             # Cancelling a reader may cut the stream under it; that must not pass for a failure.
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise asyncio.CancelledError from error
-            why = error
+            why: Exception = error
         except CallError as error:
             if error.code not in _WORTH_ANOTHER_TRY:
                 raise from_call(error) from None

@@ -176,3 +176,7 @@ class LogMessage(Struct, frozen=True, kw_only=True):
 
     hello: LogHello | None = None
     page: LogPage | None = None
+
+
+class LogAnswer(Struct, frozen=True, kw_only=True):
+    """Never sent: the leader ends the stream when it has all, or when nobody reads any more."""

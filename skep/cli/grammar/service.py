@@ -34,6 +34,7 @@ def add(commands: Subparsers) -> None:
     why = reaches(command(service, "why", "why.why", "explain why services aren't as asked"))
     why.add_argument("refs", nargs="+", metavar="SERVICE")
     why.add_argument("--format", choices=("table", "json", "yaml"), default="table")
+    _logs(service)
     _create(service)
     scale = waits(reaches(command(service, "scale", "service.scale", "set replicas")))
     scale.add_argument("targets", nargs="+", metavar="SERVICE=REPLICAS")
@@ -55,6 +56,20 @@ def _inspect(service: Subparsers) -> None:
         metavar="FORMAT",
         help="json, yaml, or fields such as '{{.Spec.Name}}'",
     )
+
+
+def _logs(service: Subparsers) -> None:
+    logs = reaches(command(service, "logs", "logs.logs", "print what services' tasks have written"))
+    logs.add_argument("refs", nargs="+", metavar="SERVICE|TASK")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on with what comes")
+    logs.add_argument("--since", metavar="10s|TIME", help="nothing older; TIME as RFC 3339 has it")
+    logs.add_argument(
+        "-n", "--tail", default="all", metavar="N|all", help="of each task the newest"
+    )
+    logs.add_argument("-t", "--timestamps", action="store_true", help="when each line was written")
+    logs.add_argument("--raw", action="store_true", help="nothing before the lines")
+    logs.add_argument("--no-trunc", action="store_true", help="whole ids")
+    logs.add_argument("--no-resolve", action="store_true", help="ids instead of names")
 
 
 def _create(service: Subparsers) -> None:

@@ -95,7 +95,7 @@ def loop() -> Iterator[LoopThread]:
 # What is of use to coroutines alone.
 ONLY_THERE = {"clock"}
 # What is called back may be a coroutine function there.
-CALLED_BACK = {cluster.Progress | None: sync.Progress | None}
+CALLED_BACK: dict[object, object] = {cluster.Progress | None: sync.Progress | None}
 ONLY_THERE_SAID = ", and awaited where it is a coroutine"
 
 
