@@ -69,8 +69,9 @@ def ending(state: TaskState, stop: Stop | None, exit_: Exit | None, lost: str = 
 
 
 def describe(exit_: Exit) -> str:
-    """An exit for a person."""
-    text = f"exit code {exit_.exit_code}"
-    if not exit_.reason or exit_.reason == text:
+    """An exit for a person, in the words that users of Docker look for."""
+    code = f"exit code {exit_.exit_code}"
+    text = f"task: non-zero exit ({exit_.exit_code})" if exit_.exit_code else code
+    if not exit_.reason or exit_.reason == code:
         return text
     return f"{text}: {exit_.reason}"[:ERROR_LIMIT]

@@ -20,7 +20,13 @@ from skep.worker.engine.adapters import logkeeper
 from skep.worker.engine.core import timeline
 from skep.worker.engine.core.lines import PIECE_BYTES
 from skep.worker.engine.protocol import LogChunk, LogQuery, LogReader
-from tests.unit.worker.engine.adapters.workbench import NODE, Bench, assignment, on_bench
+from tests.unit.worker.engine.adapters.workbench import (
+    NODE,
+    Bench,
+    assignment,
+    eventually,
+    on_bench,
+)
 
 pytestmark = pytest.mark.process
 
@@ -243,7 +249,9 @@ def test_no_file_outside_the_folder_is_read_or_written(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
 
     async def body(bench: Bench) -> None:
-        await bench.run("t1", "sleep", "1000")
+        await bench.run("t1", "sh", "-c", "echo up; exec sleep 1000")
+        # By then it has opened its files, and makes none anew.
+        await eventually(lambda: bench.output("t1") == "up\n")
         folder = bench.root / "t1"
         kept = secret.read_bytes()
         for name in ("stdout", "stderr", "stdout.1", "stdout.times", "stderr.times"):
