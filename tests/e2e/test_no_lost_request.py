@@ -1,0 +1,161 @@
+"""No request is lost to an update, a drained node or a leader's end: one connection per request,
+no retries, through the published port of every node.
+
+`SKEP_LONG=1` (or `make load-long`) sends at least 10,000 requests in each case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from skep import client
+from skep.client import Cluster
+from skep.domain.base import SECOND_NS, pairs, replace
+from skep.domain.objects import Availability, UpdateState
+from skep.domain.spec import (
+    HealthCheck,
+    Port,
+    RunSpec,
+    ServiceSpec,
+    TaskSpec,
+    UpdateOrder,
+    UpdatePolicy,
+)
+from tests.support.load import Load, Report
+from tests.support.local_cluster import ROOT, LocalCluster
+
+pytestmark = pytest.mark.process
+
+IS_LONG = os.environ.get("SKEP_LONG") == "1"
+AT_LEAST = 10_000 if IS_LONG else 2_000
+PER_S = 200.0
+VERSIONS = 10
+
+PORT = 8090
+TARGET = 8080
+REPLICAS = 3
+MS_NS = SECOND_NS // 1000
+
+# Ten times what one version takes on a quiet machine.
+UPDATED_S = 60.0
+LIMIT_S = 600.0
+
+
+def play(work: Coroutine[Any, Any, None]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(LIMIT_S):
+            await work
+
+    asyncio.run(bounded())
+
+
+def web(order: UpdateOrder, version: int = 0) -> ServiceSpec:
+    """The example's server, with a health check where the order calls for one."""
+    program = ("python3", "-S", "web.py")
+    return ServiceSpec(
+        name="steady",
+        replicas=REPLICAS,
+        ports=(Port(target=TARGET, published=PORT),),
+        task=TaskSpec(
+            run=RunSpec(
+                command=program,
+                args=(f"{{{{.Task.Address}}}}:{TARGET}",),
+                env=(("VERSION", str(version)),),
+                working_dir=str(ROOT / "examples"),
+                stop_grace_ns=30 * SECOND_NS,
+                health=HealthCheck(
+                    test=("CMD", *program, "--probe", f"{{{{.Task.Address}}}}:{TARGET}"),
+                    interval_ns=5 * SECOND_NS,
+                    start_period_ns=10 * SECOND_NS,
+                    start_interval_ns=100 * MS_NS,
+                ),
+            )
+        ),
+        update=UpdatePolicy(order=order, monitor_ns=200 * MS_NS),
+    )
+
+
+def released(spec: ServiceSpec, version: int) -> ServiceSpec:
+    env = pairs({**dict(spec.task.run.env), "VERSION": str(version)})
+    return replace(spec, task=replace(spec.task, run=replace(spec.task.run, env=env)))
+
+
+@asynccontextmanager
+async def steady(local: LocalCluster, spec: ServiceSpec) -> AsyncIterator[Cluster]:
+    """A client of the cluster, in which the service runs."""
+    control = [str(row["address"]) for row in local.processes() if row["name"][0] == "m"]
+    async with client.connect(control) as cluster:
+        await cluster.services.create(spec)
+        try:
+            await cluster.wait_converged([spec.name], timeout_s=UPDATED_S)
+            yield cluster
+        finally:
+            await cluster.services.remove(spec.name)
+            await cluster.wait_removed([spec.name], timeout_s=UPDATED_S)
+
+
+def every_node(local: LocalCluster) -> list[str]:
+    return [f"{node['address']}:{PORT}" for node in local.workers()]
+
+
+async def release(cluster: Cluster, version: int) -> None:
+    """Update to a version, and see it through."""
+    await cluster.services.change("steady", lambda spec: released(spec, version))
+    (view,) = await cluster.wait_converged(["steady"], timeout_s=UPDATED_S)
+    assert view.service.update is not None
+    assert view.service.update.state is UpdateState.COMPLETED
+    assert view.running == REPLICAS
+
+
+def check(report: Report, addresses: list[str]) -> None:
+    """Nothing was lost, and there was something to lose."""
+    print(report)
+    assert report.failures == [], str(report)
+    assert report.total >= AT_LEAST
+    assert report.answered_by.total() == report.total
+    assert set(report.asked) == set(addresses)
+
+
+@pytest.mark.parametrize("order", [UpdateOrder.START_FIRST, UpdateOrder.STOP_FIRST])
+def test_a_rolling_update_through_ten_versions(cluster: LocalCluster, order: UpdateOrder) -> None:
+    async def scene() -> None:
+        addresses = every_node(cluster)
+        async with steady(cluster, web(order)) as skep:
+            async with Load(addresses, per_s=PER_S, at_least=AT_LEAST) as load:
+                for version in range(1, VERSIONS + 1):
+                    await release(skep, version)
+            check(load.report, addresses)
+            told = load.report.versions()
+            assert told == {str(version) for version in range(VERSIONS + 1)}
+
+    play(scene())
+
+
+def test_each_node_drained_and_taken_back(cluster: LocalCluster) -> None:
+    async def scene() -> None:
+        addresses = every_node(cluster)
+        names = [str(node["name"]) for node in cluster.workers()]
+        async with steady(cluster, web(UpdateOrder.START_FIRST)) as skep:
+            async with Load(addresses, per_s=PER_S, at_least=AT_LEAST) as load:
+                for name in names:
+                    await emptied(skep, name)
+                    await skep.nodes.update(name, availability=Availability.ACTIVE)
+            check(load.report, addresses)
+            assert load.report.nodes() == set(names)
+
+    play(scene())
+
+
+async def emptied(skep: Cluster, name: str) -> None:
+    """Drain a node, until nothing is on it and all runs elsewhere."""
+    await skep.nodes.update(name, availability=Availability.DRAIN)
+    async with asyncio.timeout(UPDATED_S):
+        while await skep.tasks.list(node=name):
+            await asyncio.sleep(0.1)
+    await skep.wait_converged(["steady"], timeout_s=UPDATED_S)
