@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Hashable
 
+from skep.domain.base import ServiceId
 from skep.domain.objects import Node, Revision, Service, Task, revision_id
-from skep.domain.spec import TaskSpec
+from skep.domain.spec import PortMode, Protocol, ServiceSpec, TaskSpec
 from skep.manager.passes import PASS_CHANGES, Pass
-from skep.manager.scheduler.core.filters import loads_by_node
+from skep.manager.scheduler.core.filters import Demand, HostPort, loads_by_node
 from skep.manager.scheduler.core.place import (
     Placement,
     applied,
@@ -36,7 +38,8 @@ class Scheduler(Pass):
         """A task that waits, one that made room, or a node."""
         match change.row:
             case Task() as task:
-                return _EVERYTHING if is_placeable(task) or task.is_terminal else ()
+                makes_room = task.is_terminal or not task.is_wanted
+                return _EVERYTHING if is_placeable(task) or makes_room else ()
             case Node() | Service():
                 return _EVERYTHING
         return ()
@@ -45,7 +48,7 @@ class Scheduler(Pass):
         """Place what can be placed."""
         if not any(is_placeable(task) for task in self.store.tables.all(Task)):
             return
-        written = await self.store.update(self._place, term=self.term)
+        written = await self.store.update(place_pending, term=self.term)
         if len(written) >= PASS_CHANGES:
             self.mailbox.tell(key)
         for placement in written:
@@ -57,32 +60,74 @@ class Scheduler(Pass):
                 placement.explanation or "spread",
             )
 
-    def _place(self, tx: Transaction) -> list[Placement]:
-        """Decide about one after the other until there is as much to write as fits: those that
-        can't be placed stand in nobody's way."""
-        pending = [task for task in tx.all(Task) if is_placeable(task)]
-        loads = loads_by_node({node.id: node for node in tx.all(Node)})
 
-        def spec_of(task: Task) -> TaskSpec | None:
-            return task_spec(tx, task)
+def place_pending(tx: Transaction) -> list[Placement]:
+    """Decide about one after the other until there is as much to write as fits: those that
+    can't be placed stand in nobody's way."""
+    pending = [task for task in tx.all(Task) if is_placeable(task)]
+    loads = loads_by_node({node.id: node for node in tx.all(Node)})
+    demands = Demands(tx)
+    count_loads(loads, tx.all(Task), demands.of, tx.now_ns)
+    written = []
+    for placement in place(pending, loads, demands.of):
+        task = applied(placement, tx.now_ns)
+        if task is not None:
+            tx.update(task)
+            written.append(placement)
+        if len(written) == PASS_CHANGES:
+            break
+    return written
 
-        count_loads(loads, tx.all(Task), spec_of)
-        written = []
-        for placement in place(pending, loads, spec_of):
-            task = applied(placement, tx.now_ns)
-            if task is not None:
-                tx.update(task)
-                written.append(placement)
-            if len(written) == PASS_CHANGES:
-                break
-        return written
+
+class Demands:
+    """What tasks ask of a node. Tasks of one revision ask for the same, so that each is looked up
+    once; good for one pass."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._known: dict[tuple[ServiceId, int], Demand | None] = {}
+
+    def of(self, task: Task) -> Demand | None:
+        """What one task asks; None when its revision is gone."""
+        kind = (task.service_id, task.revision)
+        if kind not in self._known:
+            self._known[kind] = self._look_up(task)
+        known = self._known[kind]
+        return None if known is None else dataclasses.replace(known, task=task)
+
+    def _look_up(self, task: Task) -> Demand | None:
+        spec = service_spec(self._view, task)
+        if spec is None:
+            return None
+        service = self._view.get(Service, task.service_id)
+        filled: dict[tuple[int, Protocol, str], set[int]] = {}
+        for port in (service.ports if service is not None else None) or ():
+            if port.mode is PortMode.HOST and port.published is not None:
+                numbers = filled.setdefault((port.target, port.protocol, port.name), set())
+                numbers.add(port.published)
+        host_ports: list[HostPort] = []
+        lacks_port = False
+        for port in spec.ports:
+            if port.mode is PortMode.HOST and port.published is not None:
+                host_ports.append((port.published, port.protocol))
+            elif port.mode is PortMode.HOST:
+                numbers = filled.get((port.target, port.protocol, port.name), set())
+                host_ports += [(number, port.protocol) for number in sorted(numbers)]
+                lacks_port |= not numbers
+        return Demand(task, spec.task, tuple(host_ports), lacks_port)
+
+
+def service_spec(view: View, task: Task) -> ServiceSpec | None:
+    """The spec that a task goes by. Placement, restart policy and ports may be changed without a
+    new task revision; a task of the present one goes by the service's present spec."""
+    service = view.get(Service, task.service_id)
+    if service is not None and service.task_revision == task.revision:
+        return service.spec
+    revision = view.get(Revision, revision_id(task.service_id, task.revision))
+    return None if revision is None else revision.spec
 
 
 def task_spec(view: View, task: Task) -> TaskSpec | None:
-    """What a task is to run. Placement and restart policy may be changed without a new task
-    revision; a task of the present one goes by the service's present spec."""
-    service = view.get(Service, task.service_id)
-    if service is not None and service.task_revision == task.revision:
-        return service.spec.task
-    revision = view.get(Revision, revision_id(task.service_id, task.revision))
-    return None if revision is None else revision.spec.task
+    """What a task is to run: see `service_spec`."""
+    spec = service_spec(view, task)
+    return None if spec is None else spec.task

@@ -2,6 +2,8 @@
 
 A task on this node is reached directly. A task on another node is only ever reached by way of that
 node's mesh address: `Candidate.mesh_address` being set is the one thing that decides this.
+
+A port in host mode is there only on nodes with a task behind it, and leads to none but these.
 """
 
 from __future__ import annotations
@@ -10,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from skep.domain.address import parse_address, parse_host
 from skep.domain.base import NodeId, ServiceId, Struct, TaskId
-from skep.domain.endpoints import MeshNode, ServiceEndpoints
-from skep.domain.spec import Balance
+from skep.domain.endpoints import Endpoint, MeshNode, ServiceEndpoints
+from skep.domain.spec import Balance, PortMode
 from skep.env import Rejected
 
 
@@ -24,7 +26,7 @@ class Candidate(Struct, frozen=True, kw_only=True):
 
 
 class Route(Struct, frozen=True, kw_only=True):
-    """One published port and the tasks behind it, by task id."""
+    """One published port that this node listens on, and the tasks behind it, by task id."""
 
     service_id: ServiceId
     service_name: str
@@ -51,6 +53,7 @@ class Routing:
         self._node_id = node_id
         self._nodes: Mapping[NodeId, MeshNode] = {}
         self._known: dict[ServiceId, _Known] = {}
+        self._holders: dict[int, ServiceId] = {}
 
     def build(
         self,
@@ -62,7 +65,7 @@ class Routing:
         before = self._known if nodes == self._nodes else {}
         self._nodes = nodes
         self._known = {}
-        routes: dict[int, Route] = {}
+        claims: dict[int, list[Route]] = {}
         problems: dict[str, None] = {}
         for service in sorted(services, key=lambda s: s.service_id):
             known = before.get(service.service_id)
@@ -71,12 +74,24 @@ class Routing:
             self._known[service.service_id] = known
             problems.update(dict.fromkeys(known.problems))
             for route in known.routes:
-                if (holder := routes.setdefault(route.published, route)) is not route:
-                    problems[
-                        f"{service.name}: port {route.published}: {holder.service_name} has it"
-                    ] = None
-        ordered = tuple(routes[published] for published in sorted(routes))
+                claims.setdefault(route.published, []).append(route)
+        ordered = tuple(self._settle(claims[published], problems) for published in sorted(claims))
+        self._holders = {route.published: route.service_id for route in ordered}
         return Desired(version=version, routes=ordered, problems=tuple(problems))
+
+    def _settle(self, claims: list[Route], problems: dict[str, None]) -> Route:
+        """Who of those that want one port has it. That is one service but for moments, such as
+        between a change of a service's host port and the end of its old tasks: then whoever has
+        the port keeps it, and no client is led to a stranger."""
+        holder = claims[0]
+        if len(claims) > 1:
+            before = self._holders.get(holder.published)
+            holder = next((each for each in claims if each.service_id == before), holder)
+            for each in claims:
+                if each is not holder:
+                    text = f"{each.service_name}: port {each.published}: {holder.service_name}"
+                    problems[f"{text} has it"] = None
+        return holder
 
 
 class _Known(Struct, frozen=True, kw_only=True):
@@ -101,29 +116,36 @@ def _understand(
     node_id: NodeId, service: ServiceEndpoints, nodes: Mapping[NodeId, MeshNode]
 ) -> _Known:
     problems: dict[str, None] = {}
-    candidates = tuple(_candidates(node_id, service, nodes, problems))
-    routes = tuple(
-        Route(
-            service_id=service.service_id,
-            service_name=service.name,
-            published=port.published,
-            target=port.target,
-            balance=port.balance,
-            candidates=candidates,
-        )
-        for port in service.ports
-        if port.published is not None  # else the allocator has not picked one yet
-    )
-    return _Known(service=service, routes=routes, problems=tuple(problems))
+    here = tuple(each for each in service.endpoints if each.node_id == node_id)
+    is_ingress = any(port.mode is PortMode.INGRESS for port in service.ports)
+    endpoints = service.endpoints if is_ingress else here
+    candidates = tuple(_candidates(node_id, service, endpoints, nodes, problems))
+    local = tuple(each for each in candidates if each.mesh_address is None)
+    routes = []
+    for port in service.ports:
+        behind = candidates if port.mode is PortMode.INGRESS else local
+        # Without a number, the allocator has not picked one yet.
+        if port.published is not None and (local or port.mode is PortMode.INGRESS):
+            route = Route(
+                service_id=service.service_id,
+                service_name=service.name,
+                published=port.published,
+                target=port.target,
+                balance=port.balance,
+                candidates=behind,
+            )
+            routes.append(route)
+    return _Known(service=service, routes=tuple(routes), problems=tuple(problems))
 
 
 def _candidates(
     node_id: NodeId,
     service: ServiceEndpoints,
+    endpoints: Iterable[Endpoint],
     nodes: Mapping[NodeId, MeshNode],
     problems: dict[str, None],
 ) -> Iterator[Candidate]:
-    for endpoint in sorted(service.endpoints, key=lambda e: e.task_id):
+    for endpoint in sorted(endpoints, key=lambda e: e.task_id):
         mesh_address = None
         try:
             address = parse_host(endpoint.address)

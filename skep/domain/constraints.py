@@ -1,4 +1,5 @@
-"""Placement constraints: "node.labels.disk == ssd".
+"""What a service asks of a node's nature: constraints such as "node.labels.disk == ssd", platforms,
+and the labels that it is spread over.
 
 The grammar and the keys are Docker Swarm's: `key OP value` with == or !=, whole values compared
 without regard to case and without patterns; all constraints of a service must hold.
@@ -11,11 +12,16 @@ import ipaddress
 import re
 
 from skep.domain.base import Pairs, Struct, lookup
-from skep.domain.objects import Node
+from skep.domain.objects import Node, NodeDescription
+from skep.domain.spec import Platform
 from skep.env import Rejected
 
 _KEY = re.compile(r"[a-z_][a-z0-9\-_.]+", re.IGNORECASE | re.ASCII)
 _VALUE = re.compile(r"[a-z0-9:\-_\s.*()?+\[\]\\^$|/]+", re.IGNORECASE | re.ASCII)
+
+_LABELS = "node.labels."
+# Two names of one architecture: the kernel's, and the one that is used for images.
+_ARCHES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 KEYS = (
     "node.id",
@@ -54,7 +60,7 @@ def parse_constraint(text: str) -> Constraint:
         raise Rejected(f"constraint {text!r}: {key!r} is not a valid key")
     if not _VALUE.fullmatch(value):
         raise Rejected(f"constraint {text!r}: {value!r} is not a valid value")
-    is_label = key.lower().startswith("node.labels.") and len(key) > len("node.labels.")
+    is_label = key.lower().startswith(_LABELS) and len(key) > len(_LABELS)
     if not is_label and key.lower() not in KEYS[:-1]:
         raise Rejected(f"constraint {text!r}: unknown key {key!r}; known are {', '.join(KEYS)}")
     if key.lower() == "node.ip":
@@ -81,6 +87,27 @@ def are_met(constraints: tuple[str, ...], node: Node) -> bool:
     return all(is_met(parse_constraint(text), node) for text in constraints)
 
 
+def is_supported(platforms: tuple[Platform, ...], node: NodeDescription) -> bool:
+    """Whether a node is one of these platforms. One that says nothing of itself is none."""
+    if not node.os and not node.arch:
+        return False
+    return any(
+        (not wanted.os or wanted.os.lower() == node.os.lower())
+        and (not wanted.arch or _arch(wanted.arch) == _arch(node.arch))
+        for wanted in platforms
+    )
+
+
+def _arch(name: str) -> str:
+    return _ARCHES.get(name.lower(), name.lower())
+
+
+def branch_of(preference: str, node: Node) -> str:
+    """The value of the label that "node.labels.NAME" names. Nodes without it are as one with those
+    where it is empty, as in Swarm."""
+    return lookup(node.labels, preference[len(_LABELS) :]) or ""
+
+
 def _is_within(address: str, network: str) -> bool:
     try:
         return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
@@ -97,8 +124,7 @@ def _value_on(key: str, node: Node) -> str:
         ("node.platform.os", node.description.os),
         ("node.role", node.role.value),
     )
-    prefix = "node.labels."
-    if key.lower().startswith(prefix):
+    if key.lower().startswith(_LABELS):
         # The label's own name is compared exactly, as everywhere else.
-        return lookup(node.labels, key[len(prefix) :]) or ""
+        return branch_of(key, node)
     return lookup(values, key.lower()) or ""

@@ -127,7 +127,7 @@ def test_a_task_removed_by_hand_is_followed_by_another_once_it_has_stopped(stage
         """
         5.0 web.1b to stop
         5.0 web.1c created, to be ready
-        5.0 web.1c assigned to n2
+        5.0 web.1c assigned to n1
         5.0 web.1b shutdown
         5.0 web.1c ready
         5.0 web.1c to run

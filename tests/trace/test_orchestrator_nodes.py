@@ -224,7 +224,7 @@ def test_a_task_that_does_not_stop_does_not_hold_the_slot_up_for_good(stage: Sta
         0.0 web updating: update in progress
         0.0 web.1a to stop
         0.0 web.1b created, to be ready
-        0.0 web.1b assigned to n2
+        0.0 web.1b assigned to n1
         0.0 web.1b ready
         """,
     )
@@ -312,6 +312,7 @@ def test_a_new_task_waits_for_the_one_before_the_lost_one(stage: Stage) -> None:
     """Its direct predecessor's node is lost, but the one before that still stops elsewhere."""
     stage.create(spec())
     stage.run()
+    stage.set_availability("n1", Availability.PAUSE)
     stage.update(spec(image="v2"))
     stage.settle()
     stage.register("n3")

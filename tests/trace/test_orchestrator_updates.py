@@ -24,21 +24,21 @@ def test_a_changed_spec_is_rolled_out_one_at_a_time_stop_first(stage: Stage) -> 
         0.0 web updating: update in progress
         0.0 web.1a to stop
         0.0 web.1b created, to be ready
-        0.0 web.1b assigned to n2
+        0.0 web.1b assigned to n1
         0.0 web.1a shutdown
         0.0 web.1b ready
         0.0 web.1b to run
         0.0 web.1b running
         0.0 web.2a to stop
         0.0 web.2b created, to be ready
-        0.0 web.2b assigned to n1
+        0.0 web.2b assigned to n2
         0.0 web.2a shutdown
         0.0 web.2b ready
         0.0 web.2b to run
         0.0 web.2b running
         0.0 web.3a to stop
         0.0 web.3b created, to be ready
-        0.0 web.3b assigned to n2
+        0.0 web.3b assigned to n1
         0.0 web.3a shutdown
         0.0 web.3b ready
         0.0 web.3b to run
@@ -75,7 +75,7 @@ def test_a_newer_spec_takes_over_one_that_is_stuck(stage: Stage) -> None:
         0.0 web.1c running
         0.0 web.2a to stop
         0.0 web.2b created, to be ready
-        0.0 web.2b assigned to n1
+        0.0 web.2b assigned to n2
         0.0 web.2a shutdown
         0.0 web.2b ready
         0.0 web.2b to run

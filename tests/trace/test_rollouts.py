@@ -110,7 +110,7 @@ def test_as_many_slots_change_at_a_time_as_the_policy_says_with_a_pause_between(
         """
         3.0 web.3a to stop
         3.0 web.3b created, to be ready
-        3.0 web.3b assigned to n2
+        3.0 web.3b assigned to n1
         3.0 web.3a shutdown
         3.0 web.3b ready
         3.0 web.3b to run
@@ -250,7 +250,7 @@ def test_a_rollback_keeps_the_tasks_that_still_run(stage: Stage) -> None:
         """
         0.0 web updating: update in progress
         0.0 web.1b created, to be running
-        0.0 web.1b assigned to n2
+        0.0 web.1b assigned to n1
         0.0 web.1b failed (exit 1)
         0.0 web rollback_started: update rolled back due to failure or early termination of task web.1b: exit 1
         0.0 web.1b to stop

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from skep.domain.base import replace
 from skep.domain.objects import Service, Task
-from skep.domain.spec import Port, Protocol
+from skep.domain.spec import Port, PortMode, Protocol
 from skep.domain.states import TaskState, Writer, check_move
 
 # Of 127.B.x.y, x below 16 is for nodes; y 0 and 255 look like networks to some programs.
@@ -83,9 +83,12 @@ def allocated(task: Task, address: str | None, now_ns: int) -> Task | None:
 
 
 def ports_for(service: Service, services: Iterable[Service]) -> tuple[Port, ...]:
-    """The service's ports with the published ones filled in.
+    """The service's ports with the published ones filled in, those in host mode included.
 
-    A port that was dynamic before keeps its number. Raises LookupError when none is free.
+    A number that was asked for is taken as it is: who may have it was judged when the spec came in,
+    and services may share one in host mode, since the scheduler keeps their tasks apart. A number
+    that is given out is nobody else's, in either mode. A port that was dynamic before keeps its
+    number. Raises LookupError when none is free.
     """
     taken: set[tuple[int, Protocol]] = set()
     for other in services:
@@ -94,19 +97,24 @@ def ports_for(service: Service, services: Iterable[Service]) -> tuple[Port, ...]
                 if port.published is not None:
                     taken.add((port.published, port.protocol))
     taken |= {(p.published, p.protocol) for p in service.spec.ports if p.published is not None}
-    before = {
-        (port.target, port.protocol, port.name): port.published for port in service.ports or ()
-    }
+    # Several ports may be alike but for their numbers.
+    before: dict[tuple[int, Protocol, str, PortMode], list[int]] = {}
+    for port in service.ports or ():
+        if port.published is not None:
+            before.setdefault(_kind(port), []).append(port.published)
     filled = []
     for port in service.spec.ports:
         number = port.published
         if number is None:
-            number = before.get((port.target, port.protocol, port.name))
-            if number is None or (number, port.protocol) in taken:
-                number = _free_port(port.protocol, taken)
+            kept = (n for n in before.get(_kind(port), ()) if (n, port.protocol) not in taken)
+            number = next(kept, None) or _free_port(port.protocol, taken)
             taken.add((number, port.protocol))
         filled.append(replace(port, published=number))
     return tuple(filled)
+
+
+def _kind(port: Port) -> tuple[int, Protocol, str, PortMode]:
+    return port.target, port.protocol, port.name, port.mode
 
 
 def _free_port(protocol: Protocol, taken: set[tuple[int, Protocol]]) -> int:

@@ -9,27 +9,74 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from skep.domain.base import NodeId, ServiceId
-from skep.domain.constraints import are_met
-from skep.domain.objects import Availability, Node, NodeState
-from skep.domain.spec import TaskSpec
+from skep.domain.constraints import are_met, is_supported
+from skep.domain.objects import Availability, Node, NodeState, Task
+from skep.domain.spec import Protocol, TaskSpec
+
+HostPort = tuple[int, Protocol]
+"""A port in host mode, as its node sees it: the published number."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """A task, and what it asks of a node. `lacks_port`: one of its host ports has no number yet."""
+
+    task: Task
+    spec: TaskSpec
+    host_ports: tuple[HostPort, ...] = ()
+    lacks_port: bool = False
 
 
 @dataclass
+class SlotCount:
+    """Active tasks of one service. A task never competes with what is in its own slot already:
+    that one is going away, at the latest once its successor is healthy."""
+
+    total: int = 0
+    by_slot: dict[int, int] = field(default_factory=dict)
+
+    def add(self, slot: int, count: int = 1) -> None:
+        """More tasks in one slot."""
+        self.total += count
+        self.by_slot[slot] = self.by_slot.get(slot, 0) + count
+
+    def others(self, slot: int) -> int:
+        """Those of all other slots."""
+        return self.total - self.by_slot.get(slot, 0)
+
+
+_NONE = SlotCount()
+
+
+@dataclass(eq=False)
 class NodeLoad:
-    """A node and what is on it: counted from every task there that has not ended."""
+    """A node and what is on it.
+
+    Resources and host ports are held by every task that has not ended. `tasks` and `by_service`
+    count the active ones, which are those that are wanted; `failures` those that failed on it a
+    short while ago, by service and task revision.
+    """
 
     node: Node
     free_cpu_nano: int
     free_memory_bytes: int
     tasks: int = 0
-    by_service: dict[ServiceId, int] = field(default_factory=dict)
+    by_service: dict[ServiceId, SlotCount] = field(default_factory=dict)
+    host_ports: set[HostPort] = field(default_factory=set)
+    failures: dict[tuple[ServiceId, int], int] = field(default_factory=dict)
 
-    def add(self, service_id: ServiceId, spec: TaskSpec) -> None:
+    def add(self, demand: Demand) -> None:
         """Put a task on it."""
-        self.tasks += 1
-        self.by_service[service_id] = self.by_service.get(service_id, 0) + 1
-        self.free_cpu_nano -= spec.reservations.cpu_nano or 0
-        self.free_memory_bytes -= spec.reservations.memory_bytes or 0
+        self.free_cpu_nano -= demand.spec.reservations.cpu_nano or 0
+        self.free_memory_bytes -= demand.spec.reservations.memory_bytes or 0
+        self.host_ports.update(demand.host_ports)
+        if demand.task.is_wanted:
+            self.tasks += 1
+            self.by_service.setdefault(demand.task.service_id, SlotCount()).add(demand.task.slot)
+
+    def active(self, service_id: ServiceId) -> SlotCount:
+        """The active tasks of a service; not to be changed."""
+        return self.by_service.get(service_id, _NONE)
 
 
 @dataclass(frozen=True)
@@ -37,7 +84,7 @@ class Filter:
     """One reason for refusing a node. `explain` words the count of refused nodes."""
 
     name: str
-    passes: Callable[[NodeLoad, TaskSpec], bool]
+    passes: Callable[[NodeLoad, Demand], bool]
     explain: Callable[[int], str]
 
 
@@ -45,23 +92,37 @@ def _nodes(count: int) -> str:
     return "1 node" if count == 1 else f"{count} nodes"
 
 
-def _is_ready(load: NodeLoad, spec: TaskSpec) -> bool:
+def _is_ready(load: NodeLoad, demand: Demand) -> bool:
     node = load.node
     return node.state is NodeState.READY and node.availability is Availability.ACTIVE
 
 
-def _has_room(load: NodeLoad, spec: TaskSpec) -> bool:
-    cpu_nano = spec.reservations.cpu_nano or 0
-    memory_bytes = spec.reservations.memory_bytes or 0
-    return cpu_nano <= max(load.free_cpu_nano, 0) and memory_bytes <= max(load.free_memory_bytes, 0)
+def _has_room(load: NodeLoad, demand: Demand) -> bool:
+    wanted = demand.spec.reservations
+    has_cpu = (wanted.cpu_nano or 0) <= max(load.free_cpu_nano, 0)
+    return has_cpu and (wanted.memory_bytes or 0) <= max(load.free_memory_bytes, 0)
 
 
-def _has_engine(load: NodeLoad, spec: TaskSpec) -> bool:
-    return spec.engine in load.node.description.engines
+def _has_engine(load: NodeLoad, demand: Demand) -> bool:
+    return demand.spec.engine in load.node.description.engines
 
 
-def _meets_constraints(load: NodeLoad, spec: TaskSpec) -> bool:
-    return are_met(spec.placement.constraints, load.node)
+def _meets_constraints(load: NodeLoad, demand: Demand) -> bool:
+    return are_met(demand.spec.placement.constraints, load.node)
+
+
+def _has_platform(load: NodeLoad, demand: Demand) -> bool:
+    platforms = demand.spec.placement.platforms
+    return not platforms or is_supported(platforms, load.node.description)
+
+
+def _has_host_ports(load: NodeLoad, demand: Demand) -> bool:
+    return load.host_ports.isdisjoint(demand.host_ports)
+
+
+def _is_below_most(load: NodeLoad, demand: Demand) -> bool:
+    most = demand.spec.placement.max_replicas_per_node
+    return most is None or load.active(demand.task.service_id).others(demand.task.slot) < most
 
 
 FILTERS: tuple[Filter, ...] = (
@@ -77,12 +138,23 @@ FILTERS: tuple[Filter, ...] = (
         _meets_constraints,
         lambda count: f"scheduling constraints not satisfied on {_nodes(count)}",
     ),
+    Filter("platform", _has_platform, lambda count: f"unsupported platform on {_nodes(count)}"),
+    Filter(
+        "host port",
+        _has_host_ports,
+        lambda count: f"host-mode port already in use on {_nodes(count)}",
+    ),
+    # The only one that looks at the task's slot, and last: what it refuses, no other one does.
+    Filter("max replicas", _is_below_most, lambda count: "max replicas per node limit exceed"),
 )
 
 
-def first_refusal(load: NodeLoad, spec: TaskSpec) -> Filter | None:
+def first_refusal(load: NodeLoad, demand: Demand) -> Filter | None:
     """The first filter that refuses the node, or None when it passes all."""
-    return next((each for each in FILTERS if not each.passes(load, spec)), None)
+    for each in FILTERS:
+        if not each.passes(load, demand):
+            return each
+    return None
 
 
 def explain(refused: Mapping[str, int]) -> str:

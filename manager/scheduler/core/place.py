@@ -1,7 +1,9 @@
 """Placing pending tasks: filter, then spread.
 
-Of the nodes that pass every filter, the one with the fewest tasks of the service wins, then the
-one with the fewest tasks at all, then the lowest name, so that the outcome is the same on replay.
+Of the nodes that pass every filter, and lie in the least used branch where the service names labels
+to spread over, one on which tasks of this kind don't keep failing wins, then the one with the
+fewest tasks of the service, then the one with the fewest tasks at all, then the lowest name, so
+that the outcome is the same on replay.
 """
 
 from __future__ import annotations
@@ -9,14 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from skep.domain.base import NodeId, ServiceId, replace
+from skep.domain.base import SECOND_NS, NodeId, ServiceId, replace
 from skep.domain.objects import Task
-from skep.domain.spec import TaskSpec
 from skep.domain.states import TaskState, Writer, check_move
-from skep.manager.scheduler.core.filters import NodeLoad, explain, first_refusal
+from skep.manager.scheduler.core.filters import Demand, NodeLoad, explain, first_refusal
+from skep.manager.scheduler.core.spread import Branch, Division
 
-SpecOf = Callable[[Task], TaskSpec | None]
-"""A task's spec by its revision; None when the revision is gone."""
+# How long a failure speaks against its node. Swarm's number.
+FAILURE_WINDOW_NS = 300 * SECOND_NS
+
+DemandOf = Callable[[Task], Demand | None]
+"""What a task asks of a node, by its revision; None when the revision is gone."""
+
+NO_PORT_YET = "waiting for the number of a host-mode port"
 
 
 @dataclass(frozen=True)
@@ -28,55 +35,80 @@ class Placement:
     explanation: str = ""
 
 
-def count_loads(loads: dict[NodeId, NodeLoad], tasks: Iterable[Task], spec_of: SpecOf) -> None:
-    """Put every placed task that has not ended on its node."""
+def count_loads(
+    loads: dict[NodeId, NodeLoad], tasks: Iterable[Task], demand_of: DemandOf, now_ns: int
+) -> None:
+    """Put every placed task that has not ended on its node, and tell the node of its failures.
+
+    Failures are read from the rows of ended tasks, of which each slot keeps the newest few (five
+    unless the operator or the restart policy says otherwise). So a service of one slot avoids a
+    node only while its newest five attempts all failed there, and tries it again after one attempt
+    elsewhere; with a shorter history it never avoids one. The slots of a bigger service make up
+    for each other.
+    """
     for task in tasks:
-        if task.node_id in loads and not task.is_terminal:
-            spec = spec_of(task)
-            if spec is not None:
-                loads[task.node_id].add(task.service_id, spec)
+        if task.node_id not in loads:
+            continue
+        load = loads[task.node_id]
+        if task.is_terminal:
+            if _is_recent_failure(task, now_ns):
+                kind = (task.service_id, task.revision)
+                load.failures[kind] = load.failures.get(kind, 0) + 1
+            continue
+        demand = demand_of(task)
+        if demand is not None:
+            load.add(demand)
+
+
+def _is_recent_failure(task: Task, now_ns: int) -> bool:
+    return (
+        task.status.state in (TaskState.FAILED, TaskState.REJECTED)
+        and task.ended_ns is not None
+        and now_ns - task.ended_ns < FAILURE_WINDOW_NS
+    )
 
 
 def place(
-    pending: Sequence[Task], loads: dict[NodeId, NodeLoad], spec_of: SpecOf
+    pending: Sequence[Task], loads: dict[NodeId, NodeLoad], demand_of: DemandOf
 ) -> Iterator[Placement]:
     """Decide about pending tasks one by one, oldest first; each decision counts for the next."""
-    # Nodes only fill up during a pass: what one task was refused, its like are refused too.
+    divisions: dict[tuple[str, ...], Division] = {}
+    branches: dict[ServiceId, dict[int, Branch]] = {}
+    # Nodes only fill up during a pass: why one task was refused, its like are refused too.
     hopeless: dict[tuple[ServiceId, int], str] = {}
     for task in sorted(pending, key=lambda task: (task.created_ns, task.slot, task.id)):
-        like = (task.service_id, task.revision)
-        spec = spec_of(task)
-        if spec is None:
+        demand = demand_of(task)
+        if demand is None:
             continue
-        best = None
-        if like not in hopeless:
-            best, refused = _best(task, loads, spec)
-            if best is None:
-                hopeless[like] = explain(refused)
-        if best is None:
-            yield Placement(task, None, hopeless[like])
-        else:
-            best.add(task.service_id, spec)
+        if demand.lacks_port:
+            yield Placement(task, None, NO_PORT_YET)
+            continue
+        of_service = branches.setdefault(task.service_id, {})
+        if task.revision not in of_service:
+            labels = demand.spec.placement.preferences
+            if labels not in divisions:
+                divisions[labels] = Division(tuple(loads.values()), labels)
+            of_service[task.revision] = Branch(divisions[labels], task.service_id, task.revision)
+        best = of_service[task.revision].best(demand)
+        if best is not None:
+            best.add(demand)
+            for branch in of_service.values():
+                branch.count(demand, best)
             yield Placement(task, best.node.id)
+            continue
+        like = (task.service_id, task.revision)
+        if like not in hopeless:
+            hopeless[like] = _why_none(demand, loads)
+        yield Placement(task, None, hopeless[like])
 
 
-def _best(
-    task: Task, loads: dict[NodeId, NodeLoad], spec: TaskSpec
-) -> tuple[NodeLoad | None, dict[str, int]]:
-    """The node to put it on, and how many nodes each filter has refused."""
+def _why_none(demand: Demand, loads: dict[NodeId, NodeLoad]) -> str:
     refused: dict[str, int] = {}
-    best: NodeLoad | None = None
     for load in loads.values():
-        refusal = first_refusal(load, spec)
-        if refusal is not None:
-            refused[refusal.name] = refused.get(refusal.name, 0) + 1
-        elif best is None or _rank(load, task.service_id) < _rank(best, task.service_id):
-            best = load
-    return best, refused
-
-
-def _rank(load: NodeLoad, service_id: ServiceId) -> tuple[int, int, str, str]:
-    return (load.by_service.get(service_id, 0), load.tasks, load.node.name, load.node.id)
+        refusal = first_refusal(load, demand)
+        assert refusal is not None, f"task={demand.task.id} fits on node={load.node.id}"
+        refused[refusal.name] = refused.get(refusal.name, 0) + 1
+    return explain(refused)
 
 
 def applied(placement: Placement, now_ns: int) -> Task | None:

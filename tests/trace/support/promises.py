@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from skep.domain.base import ServiceId, TaskId
 from skep.domain.objects import Node, Service, Task
+from skep.domain.spec import PortMode
 from skep.domain.states import LEGAL_MOVES, TERMINAL, TaskState, Writer, order
 from skep.manager.scheduler.actor import task_spec
 from tests.trace.support.instant import InstantStore
@@ -53,7 +54,8 @@ def _check_ports(store: InstantStore) -> None:
         for port in service.ports or ():
             assert port.published is not None, service
             key = (port.published, port.protocol.value)
-            assert owners.setdefault(key, service.name) == service.name, key
+            if port.mode is PortMode.INGRESS:
+                assert owners.setdefault(key, service.name) == service.name, key
 
 
 def _check_reservations(store: InstantStore) -> None:

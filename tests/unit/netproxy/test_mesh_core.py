@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skep.domain.address import parse_address, refuse_open_listener, show_address
-from skep.domain.base import ClusterId, NodeId, ServiceId, TaskId
+from skep.domain.base import ClusterId, NodeId, ServiceId, TaskId, replace
 from skep.domain.endpoints import Endpoint, MeshNode, ServiceEndpoints
-from skep.domain.spec import Balance, Port
+from skep.domain.spec import Balance, Port, PortMode
 from skep.env import Rejected
 from skep.netproxy.core.mesh import (
     HEADER_LIMIT_BYTES,
@@ -161,6 +161,83 @@ def test_a_port_not_yet_allocated_has_no_route_and_one_taken_twice_is_a_problem(
         routes=(route("a", t2="here"),),
         problems=("b: port 80: a has it",),
     )
+
+
+HOST = Port(target=8080, published=80, mode=PortMode.HOST)
+
+
+def test_a_host_port_leads_to_tasks_of_this_node_alone() -> None:
+    service = replace(web(t1="here", t2="there", t3="here"), ports=(HOST,))
+    assert build(NodeId("here"), 5, (service,), MESH) == Desired(
+        version=5, routes=(route(t1="here", t3="here"),)
+    )
+
+
+def test_a_host_port_is_not_there_without_a_task_and_other_nodes_are_no_concern() -> None:
+    service = replace(web(t1="nowhere", t2="there"), ports=(HOST,))
+    assert build(NodeId("here"), 5, (service,), MESH) == Desired(version=5)
+
+
+def test_a_host_port_without_a_number_is_not_there() -> None:
+    service = replace(web(t1="here"), ports=(replace(HOST, published=None),))
+    assert build(NodeId("here"), 5, (service,), MESH) == Desired(version=5)
+
+
+def test_a_task_that_can_not_be_reached_opens_no_host_port() -> None:
+    [endpoint] = web(t1="here").endpoints
+    nameless = replace(web(), ports=(HOST,), endpoints=(replace(endpoint, address="somewhere"),))
+    desired = build(NodeId("here"), 5, (nameless,), MESH)
+    assert desired.routes == ()
+    assert len(desired.problems) == 1
+    assert desired.problems[0].startswith("web: task t1 can't be reached")
+
+
+def test_an_ingress_port_beside_a_host_port_leads_everywhere() -> None:
+    ports = (HOST, Port(target=8080, published=81))
+    service = replace(web(t1="here", t2="there"), ports=ports)
+    assert build(NodeId("here"), 5, (service,), MESH) == Desired(
+        version=5, routes=(route(t1="here"), route(published=81, t1="here", t2="there"))
+    )
+    alone = replace(service, endpoints=service.endpoints[1:])
+    assert build(NodeId("here"), 5, (alone,), MESH) == Desired(
+        version=5, routes=(route(published=81, t2="there"),)
+    )
+
+
+def test_two_services_may_have_one_host_port_on_nodes_of_their_own() -> None:
+    services = (
+        replace(web("a", t1="here"), ports=(HOST,)),
+        replace(web("b", t2="there"), ports=(HOST,)),
+    )
+    assert build(NodeId("here"), 5, services, MESH) == Desired(
+        version=5, routes=(route("a", t1="here"),)
+    )
+    assert [each.service_name for each in build(NodeId("there"), 5, services, MESH).routes] == ["b"]
+
+
+def test_two_services_with_one_host_port_on_one_node_are_a_problem_until_one_leaves() -> None:
+    routing = Routing(NodeId("here"))
+    leaves = replace(web("a", ta="here"), ports=(HOST,))
+    comes = replace(web("b", tb="here"), ports=(HOST,))
+    both = routing.build(5, (leaves, comes), MESH)
+    assert both.problems == ("b: port 80: a has it",)
+    left = replace(leaves, endpoints=())
+    assert routing.build(6, (left, comes), MESH) == Desired(
+        version=6, routes=(route("b", tb="here"),)
+    )
+
+
+def test_whoever_has_a_port_keeps_it_from_a_service_that_comes() -> None:
+    routing = Routing(NodeId("here"))
+    holder = replace(web("b", tb="here"), ports=(HOST,))
+    comes = replace(web("a", ta="here"), ports=(HOST,))
+    routing.build(5, (holder,), MESH)
+    for version in (6, 7):
+        both = routing.build(version, (holder, comes), MESH)
+        assert both == Desired(
+            version=version, routes=(route("b", tb="here"),), problems=("a: port 80: b has it",)
+        )
+    assert routing.build(8, (comes,), MESH).routes == (route("a", ta="here"),)
 
 
 def test_what_is_built_step_by_step_is_what_would_be_built_at_once() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from skep.domain.base import replace
 from skep.domain.objects import Service
-from skep.domain.spec import Port
+from skep.domain.spec import Port, PortMode
 from skep.domain.states import IllegalMove, TaskState
 from skep.manager.allocator.core.pools import (
     DYNAMIC_PORT_FIRST,
@@ -152,3 +152,34 @@ def test_what_is_filled_in_once_is_stable() -> None:
     first = web(Port(target=80), Port(target=81, name="admin"))
     filled = replace(first, ports=ports_for(first, [first]))
     assert ports_for(filled, [filled]) == filled.ports
+
+
+@pytest.mark.parametrize("fixed", [(), (Port(target=80, published=30_005),)])
+def test_ports_that_are_alike_keep_their_numbers_each(fixed: tuple[Port, ...]) -> None:
+    alike = web(*fixed, Port(target=80), Port(target=80))
+    filled = replace(alike, ports=ports_for(alike, [alike]))
+    assert numbers(filled)[len(fixed) :] == [30_000, 30_001]
+    assert ports_for(filled, [filled]) == filled.ports
+
+
+def host(published: int | None = None) -> Port:
+    return Port(target=80, published=published, mode=PortMode.HOST)
+
+
+def test_services_may_share_a_host_port_that_both_ask_for() -> None:
+    first, second = web(host(8080)), web(host(8080), id_="s2")
+    assert numbers(first, second) == numbers(second, first) == [8080]
+
+
+def test_a_dynamic_host_port_gets_a_number_that_nobody_else_has() -> None:
+    fixed = web(host(30_000), id_="s2")
+    given = web(host(), has=(host(30_001),), id_="s3")
+    assert numbers(web(host()), fixed, given) == [30_002]
+    assert numbers(web(Port(target=80)), fixed, given) == [30_002]
+
+
+def test_a_dynamic_host_port_keeps_its_number_beside_an_ingress_port_of_the_same_target() -> None:
+    both = web(host(), Port(target=80))
+    filled = replace(both, ports=ports_for(both, [both]))
+    assert numbers(filled) == [30_000, 30_001]
+    assert numbers(replace(filled, spec=web(Port(target=80), host()).spec)) == [30_001, 30_000]

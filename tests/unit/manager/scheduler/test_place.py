@@ -1,4 +1,4 @@
-"""Filters and spread, on SwarmKit's own scenarios where they apply."""
+"""Filters, ranks and what a decision makes of a task; Swarm's own scenarios are in `test_swarm`."""
 
 from __future__ import annotations
 
@@ -6,71 +6,43 @@ from typing import Any
 
 import pytest
 
-from skep.domain.base import NodeId, ServiceId, replace
+from skep.domain.base import NodeId, replace
 from skep.domain.objects import Availability, Node, NodeDescription, NodeState, Task
-from skep.domain.spec import Placement, Resources, RunSpec, TaskSpec
+from skep.domain.spec import Placement, Platform, Protocol, Resources, TaskSpec
 from skep.domain.states import DesiredState, IllegalMove, TaskState
-from skep.manager.scheduler.core.filters import NodeLoad, explain, first_refusal, loads_by_node
+from skep.manager.scheduler.core.filters import (
+    Demand,
+    NodeLoad,
+    explain,
+    first_refusal,
+    loads_by_node,
+)
+from skep.manager.scheduler.core.place import (
+    FAILURE_WINDOW_NS,
+    NO_PORT_YET,
+    applied,
+    is_placeable,
+    place,
+)
 from skep.manager.scheduler.core.place import (
     Placement as Placed,
 )
-from skep.manager.scheduler.core.place import applied, count_loads, is_placeable, place
 from tests.unit.manager.build import GIB, node, task
-
-PLAIN = TaskSpec(run=RunSpec(command=("serve",)))
-
-
-def wants(**reservations: Any) -> TaskSpec:
-    return replace(PLAIN, reservations=Resources(**reservations))
-
-
-def waiting(*ids: str, of: str = "s1", **changes: Any) -> list[Task]:
-    return [
-        task(id_, TaskState.PENDING, **{"service_id": ServiceId(of), "slot": n, **changes})
-        for n, id_ in enumerate(ids, start=1)
-    ]
-
-
-def on(node_id: str, count: int, of: str = "s1", **changes: Any) -> list[Task]:
-    return [
-        task(
-            f"{of}-{node_id}-{n}",
-            TaskState.RUNNING,
-            **{"service_id": ServiceId(of), "node_id": NodeId(node_id), **changes},
-        )
-        for n in range(count)
-    ]
-
-
-def scheduled(
-    pending: list[Task], nodes: list[Node], there: list[Task], spec: TaskSpec = PLAIN
-) -> dict[str, str]:
-    """Task to node, or to the explanation."""
-    loads = loads_by_node({row.id: row for row in nodes})
-    count_loads(loads, there, lambda _: spec)
-    return {
-        placed.task.id: placed.node_id or placed.explanation
-        for placed in place(pending, loads, lambda _: spec)
-    }
-
-
-def counts(placements: dict[str, str]) -> dict[str, int]:
-    return {name: list(placements.values()).count(name) for name in set(placements.values())}
-
+from tests.unit.manager.scheduler.support import (
+    NOW_NS,
+    PLAIN,
+    counts,
+    fails,
+    in_slot,
+    limited,
+    on,
+    placed_under,
+    scheduled,
+    waiting,
+    wants,
+)
 
 NODES = [node(f"n{n}") for n in range(1, 6)]
-
-
-def test_tasks_spread_over_all_nodes_first_by_service_then_by_load() -> None:
-    """SwarmKit's S01, in its four steps."""
-    first = counts(scheduled(waiting(*(f"a{n}" for n in range(18))), NODES, []))
-    assert first == {"n1": 4, "n2": 4, "n3": 4, "n4": 3, "n5": 3}
-    there = [row for name, count in first.items() for row in on(name, count)]
-    second = scheduled(waiting("b1", "b2", of="s2"), NODES, there)
-    assert set(second.values()) == {"n4", "n5"}
-    there += on("n4", 1, "s2") + on("n5", 1, "s2")
-    third = counts(scheduled(waiting("c1", "c2", "c3"), NODES, there))
-    assert third == {"n1": 1, "n4": 1, "n5": 1}
 
 
 def test_an_emptied_node_is_filled_first() -> None:
@@ -88,15 +60,6 @@ def test_what_has_ended_makes_room_and_what_is_stopping_does_not() -> None:
     assert scheduled(waiting("a"), NODES[:1], over, big) == {"a": "n1"}
 
 
-def test_resources_beat_spreading_and_are_never_overdrawn() -> None:
-    """SwarmKit's S10."""
-    spec = wants(memory_bytes=GIB)
-    small = replace(NODES[0], description=replace(NODES[0].description, memory_bytes=2 * GIB))
-    big = replace(NODES[1], description=replace(NODES[1].description, memory_bytes=99 * GIB))
-    there = on("n1", 1) + on("n2", 3)
-    assert counts(scheduled(waiting("a", "b"), [small, big], there, spec)) == {"n1": 1, "n2": 1}
-
-
 @pytest.mark.parametrize(
     ("spec", "fits"),
     [
@@ -108,9 +71,9 @@ def test_resources_beat_spreading_and_are_never_overdrawn() -> None:
     ],
 )
 def test_reservations_count_and_limits_do_not(spec: TaskSpec, fits: bool) -> None:
-    assert (
-        first_refusal(loads_by_node({NodeId("n1"): node()})[NodeId("n1")], spec) is None
-    ) == fits
+    [load] = loads_by_node({NodeId("n1"): node()}).values()
+    [pending] = waiting("a")
+    assert (first_refusal(load, Demand(pending, spec)) is None) == fits
 
 
 REFUSALS: list[tuple[Node, TaskSpec, str]] = [
@@ -124,6 +87,11 @@ REFUSALS: list[tuple[Node, TaskSpec, str]] = [
         node(),
         replace(PLAIN, placement=Placement(constraints=("node.labels.disk == ssd",))),
         "scheduling constraints not satisfied on 1 node",
+    ),
+    (
+        node(),
+        replace(PLAIN, placement=Placement(platforms=(Platform(os="linux"),))),
+        "unsupported platform on 1 node",
     ),
 ]
 
@@ -217,6 +185,124 @@ def test_a_crowd_that_fits_nowhere_costs_one_look_and_hides_nobody() -> None:
     crowd = waiting(*(f"a{n}" for n in range(1000)), of="big")
     [last] = waiting("z", of="small", created_ns=9)
     specs = {"big": wants(memory_bytes=99 * GIB), "small": PLAIN}
-    placed = list(place([*crowd, last], loads, lambda task: specs[task.service_id]))
+    placed = list(place([*crowd, last], loads, lambda task: Demand(task, specs[task.service_id])))
     assert [each.node_id for each in placed] == [None] * 1000 + ["n1"]
+    # To divide them by labels, which both have alike, and to explain.
     assert len(looked) == 2
+
+
+# ------------------------------------------------------------------------ slots in a handover
+
+
+def test_a_slot_may_be_handed_over_on_its_own_node_though_that_is_full_of_replicas() -> None:
+    there = [in_slot(1, "n1"), in_slot(2, "n2")]
+    spec = limited(1)
+    assert scheduled(waiting("a", slot=2), NODES[:2], there, spec) == {"a": "n2"}
+    refused = scheduled(waiting("a", slot=3), NODES[:2], there, spec)
+    assert refused == {"a": "no suitable node (max replicas per node limit exceed)"}
+
+
+def test_a_slot_that_fits_nowhere_does_not_hide_one_that_fits_where_it_was() -> None:
+    there = [in_slot(1, "n1"), in_slot(2, "n2")]
+    hopeless, handed_over = waiting("a", slot=3), waiting("b", slot=1, created_ns=9)
+    placed = scheduled([*hopeless, *handed_over], NODES[:2], there, limited(1))
+    assert placed["b"] == "n1"
+
+
+def test_what_is_stopping_is_no_replica_any_more() -> None:
+    there = [in_slot(1, "n1", desired_state=DesiredState.SHUTDOWN)]
+    assert scheduled(waiting("a", slot=2), NODES[:1], there, limited(1)) == {"a": "n1"}
+
+
+def test_a_slots_old_task_makes_its_node_no_worse_for_the_new_one() -> None:
+    there = [in_slot(slot, f"n{slot}") for slot in (1, 2, 3)]
+    placed = scheduled(waiting("a", slot=2), NODES[:3], there)
+    assert placed == {"a": "n2"}
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        pytest.param([in_slot(2, "n2"), *on("n1", 1, "s2")], id="of the service"),
+        pytest.param(
+            [in_slot(2, "n1"), *on("n1", 1, "s2"), *on("n2", 1, "s2")], id="at all, and the name"
+        ),
+        pytest.param([in_slot(2, "n2"), *on("n2", 2, "s2"), in_slot(1, "n1")], id="before all"),
+    ],
+)
+def test_what_is_in_the_slot_counts_neither_as_of_the_service_nor_at_all(there: list[Task]) -> None:
+    old = next(row for row in there if row.slot == 2)
+    assert scheduled(waiting("a", slot=2), NODES[:2], there) == {"a": old.node_id}
+
+
+def test_a_slot_that_was_placed_a_moment_ago_is_known_as_well() -> None:
+    pending = [*waiting("a", slot=1), *waiting("b", slot=2), *waiting("c", slot=1, created_ns=1)]
+    full = "no suitable node (max replicas per node limit exceed)"
+    assert scheduled(pending, NODES[:1], [], limited(1)) == {"a": "n1", "b": full, "c": "n1"}
+
+
+def test_several_slots_handed_over_at_once_keep_the_balance() -> None:
+    there = [in_slot(slot, f"n{slot}") for slot in (1, 2, 3)]
+    placed = scheduled(waiting("a", "b", "c"), NODES[:3], there)
+    assert placed == {"a": "n1", "b": "n2", "c": "n3"}
+
+
+# -------------------------------------------------------------------------------- host ports
+
+WEB = (8080, Protocol.TCP)
+
+
+def test_a_host_port_is_held_until_its_task_has_ended() -> None:
+    stopping = in_slot(1, "n1", desired_state=DesiredState.SHUTDOWN)
+    refused = "no suitable node (host-mode port already in use on 1 node)"
+    assert scheduled(waiting("a", slot=1), NODES[:1], [stopping], ports=(WEB,)) == {"a": refused}
+    ended = replace(stopping, status=replace(stopping.status, state=TaskState.SHUTDOWN))
+    assert scheduled(waiting("a", slot=1), NODES[:1], [ended], ports=(WEB,)) == {"a": "n1"}
+
+
+def test_a_host_port_keeps_services_apart_and_another_number_does_not() -> None:
+    placed = placed_under(
+        [*waiting("a", of="s1"), *waiting("b", of="s2"), *waiting("c", of="s3")],
+        NODES[:1],
+        {"s1": (WEB,), "s2": (WEB,), "s3": ((8081, Protocol.TCP),)},
+    )
+    assert placed["a"] == placed["c"] == "n1"
+    assert placed["b"].endswith("(host-mode port already in use on 1 node)")
+
+
+def test_a_task_whose_port_has_no_number_yet_says_so_and_waits() -> None:
+    loads = loads_by_node({NodeId("n1"): node()})
+    [pending] = waiting("a")
+    decided = place([pending], loads, lambda task: Demand(task, PLAIN, lacks_port=True))
+    assert list(decided) == [Placed(pending, None, NO_PORT_YET)]
+
+
+# ------------------------------------------------------------------------------ failing nodes
+
+
+def test_a_node_where_tasks_keep_failing_comes_last_but_is_not_refused() -> None:
+    there = [*fails(5, "n1"), *on("n2", 3)]
+    assert scheduled(waiting("a"), NODES[:2], there) == {"a": "n2"}
+    assert scheduled(waiting("a"), NODES[:1], there) == {"a": "n1"}
+
+
+@pytest.mark.parametrize(
+    "speaks_not",
+    [
+        fails(4, "n1"),
+        fails(5, "n1", revision=2),
+        fails(5, "n1", of="s2"),
+        fails(5, "n1", ended_ns=NOW_NS - FAILURE_WINDOW_NS),
+        fails(5, "n1", ended_ns=None),
+        fails(5, "n1", state=TaskState.ORPHANED),
+        fails(5, "n1", state=TaskState.SHUTDOWN),
+    ],
+    ids=("four", "other revision", "other service", "long ago", "unstamped", "lost", "stopped"),
+)
+def test_what_does_not_speak_against_a_node(speaks_not: list[Task]) -> None:
+    assert scheduled(waiting("a"), NODES[:2], [*speaks_not, *on("n2", 1)]) == {"a": "n1"}
+
+
+def test_of_two_failing_nodes_the_one_with_fewer_failures_is_taken() -> None:
+    there = [*fails(6, "n1"), *fails(5, "n2", state=TaskState.REJECTED), *on("n2", 3)]
+    assert scheduled(waiting("a"), NODES[:2], there) == {"a": "n2"}
