@@ -42,14 +42,18 @@ def reconcile(scene: Scene) -> Plan:
     slots = slots_of(scene.tasks, scene.service.task_revision)
     kept = {number: slots[number] for number in _shrink(scene, slots, plan)}
     _fill(scene, slots, len(kept), plan)
-    changed = walk(scene, kept, plan)
+    step = walk(scene, kept, plan)
     if plan.rollback_why is not None:
         # The next pass has another spec to keep true: nothing is worth beginning for this one.
         return Plan(rollback_why=plan.rollback_why)
     moving = sum(1 for slot in kept.values() if _is_moving(scene, slot))
     for slot in kept.values():
-        if slot.number not in changed:
+        if slot.number not in step.changed:
             moving += _tend(scene, slot, plan, moving)
+    if step.completed is not None and not plan.decisions:
+        # Not before: what doesn't fit into this pass could be a slot that is to go, and comes
+        # back with an old task once the change is over.
+        plan.update = step.completed
     return plan
 
 

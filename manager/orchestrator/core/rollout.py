@@ -58,26 +58,33 @@ class Sight:
     why: str = ""
 
 
-def walk(scene: Scene, slots: Mapping[int, Slot], plan: Plan) -> set[int]:
-    """Take the service's change of revision one step further. Returns the slots that were
-    changed by it: nobody else should touch them in this pass."""
+@dataclass(frozen=True)
+class Step:
+    """What one pass did for a change. `changed` are slots that nobody else should touch in this
+    pass; `completed` is the status of a change that is over, if nothing else is left to write."""
+
+    changed: frozenset[int] = frozenset()
+    completed: UpdateStatus | None = None
+
+
+def walk(scene: Scene, slots: Mapping[int, Slot], plan: Plan) -> Step:
+    """Take the service's change of revision one step further."""
     status = scene.service.update
     if status is None or status.state not in ACTIVE:
-        return set()
+        return Step()
     sights = [_judge(scene, slot, status) for slot in slots.values()]
     status = _with_failures(status, sights)
     if _is_tripped(scene, status):
         plan.update, plan.rollback_why = _tripped(scene, status, sights)
-        return set()
+        return Step()
     changed = _change_next(scene, status, sights, plan)
     for sight in sights:
         if sight.until_ns is not None and sight.until_ns > scene.now_ns:
             plan.wake(sight.until_ns)
-    if not changed and _is_complete(scene, sights):
-        status = _completed(scene, status)
     if status != scene.service.update:
         plan.update = status
-    return changed
+    is_complete = not changed and _is_complete(scene, sights)
+    return Step(frozenset(changed), _completed(scene, status) if is_complete else None)
 
 
 def effective_order(scene: Scene, policy: UpdatePolicy) -> UpdateOrder:
