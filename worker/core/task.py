@@ -273,8 +273,9 @@ class TaskMachine:
         verdict = self._health.probed(at.now, complaint)
         if verdict is Verdict.UNHEALTHY:
             said = (complaint or "").strip()[:ERROR_LIMIT]
-            self._set_status(replace(self.status, is_healthy=False))
-            self._stop = Stop(StopCause.UNHEALTHY, f"unhealthy: {said}")
+            error = f"unhealthy: {said}"
+            self._set_status(replace(self.status, is_healthy=False, message=error))
+            self._stop = Stop(StopCause.UNHEALTHY, error)
             self._call(Call.STOP)
             return
         if verdict is Verdict.HEALTHY:
