@@ -17,7 +17,7 @@ import pytest
 from skep import client
 from skep.client import Cluster
 from skep.domain.base import SECOND_NS, pairs, replace
-from skep.domain.objects import Availability, UpdateState
+from skep.domain.objects import Availability, Service, UpdateState
 from skep.domain.spec import (
     HealthCheck,
     Port,
@@ -107,6 +107,11 @@ def every_node(local: LocalCluster) -> list[str]:
 async def release(cluster: Cluster, version: int) -> None:
     """Update to a version, and see it through."""
     await cluster.services.change("steady", lambda spec: released(spec, version))
+    await completed(cluster)
+
+
+async def completed(cluster: Cluster) -> None:
+    """See an update through."""
     (view,) = await cluster.wait_converged(["steady"], timeout_s=UPDATED_S)
     assert view.service.update is not None
     assert view.service.update.state is UpdateState.COMPLETED
@@ -152,10 +157,61 @@ def test_each_node_drained_and_taken_back(cluster: LocalCluster) -> None:
     play(scene())
 
 
+def test_the_leader_killed_in_the_middle_of_an_update(cluster: LocalCluster) -> None:
+    async def scene() -> None:
+        addresses = every_node(cluster)
+        async with steady(cluster, web(UpdateOrder.START_FIRST)) as skep:
+            leader = cluster.leader()
+            async with Load(addresses, per_s=PER_S, at_least=AT_LEAST) as load:
+                service = await skep.services.change("steady", lambda spec: released(spec, 1))
+                await is_under_way(skep, service)
+                await asyncio.to_thread(cluster.kill, leader)
+                await completed(skep)
+            assert cluster.leader() != leader
+            cluster.start(leader)
+            check(load.report, addresses)
+            assert load.report.versions() == {"0", "1"}
+
+    play(scene())
+
+
+def test_a_netproxy_restarted_in_the_middle_of_an_update(cluster: LocalCluster) -> None:
+    """Its own port is closed meanwhile. The others' are not, and the tasks on its node are not
+    missed there."""
+
+    async def scene() -> None:
+        name, *_ = (str(node["name"]) for node in cluster.workers())
+        _, *addresses = every_node(cluster)
+        async with steady(cluster, web(UpdateOrder.START_FIRST)) as skep:
+            async with Load(addresses, per_s=PER_S, at_least=AT_LEAST) as load:
+                service = await skep.services.change("steady", lambda spec: released(spec, 1))
+                await is_under_way(skep, service)
+                for step in ("stop", "start"):
+                    words = ("local", step, f"{name}.netproxy")
+                    await asyncio.to_thread(cluster.skep, *words)
+                await completed(skep)
+            check(load.report, addresses)
+            assert load.report.versions() == {"0", "1"}
+
+    play(scene())
+
+
+async def is_under_way(skep: Cluster, service: Service) -> None:
+    """Wait for the first task of the present release to serve."""
+    async with asyncio.timeout(UPDATED_S):
+        async for event in skep.watch(from_version=service.version, kinds=["task"]):
+            task = event.task
+            if task is None or task.healthy_ns is None:
+                continue
+            if (task.service_id, task.revision) == (service.id, service.task_revision):
+                return
+
+
 async def emptied(skep: Cluster, name: str) -> None:
     """Drain a node, until nothing is on it and all runs elsewhere."""
-    await skep.nodes.update(name, availability=Availability.DRAIN)
+    node = await skep.nodes.update(name, availability=Availability.DRAIN)
     async with asyncio.timeout(UPDATED_S):
-        while await skep.tasks.list(node=name):
-            await asyncio.sleep(0.1)
+        async for _ in skep.watch(from_version=node.version, kinds=["node", "task"]):
+            if not await skep.tasks.list(node=name):
+                break
     await skep.wait_converged(["steady"], timeout_s=UPDATED_S)
