@@ -116,7 +116,7 @@ def test_a_stop_is_a_shutdown_with_its_exit_code() -> None:
 
 @pytest.mark.parametrize(
     ("code", "state", "error"),
-    [(0, TaskState.COMPLETE, ""), (3, TaskState.FAILED, "exit code 3: it broke")],
+    [(0, TaskState.COMPLETE, ""), (3, TaskState.FAILED, "task: non-zero exit (3): it broke")],
 )
 def test_an_end_by_itself(code: int, state: TaskState, error: str) -> None:
     async def body(stage: Stage) -> None:

@@ -241,8 +241,9 @@ def test_a_stop_is_tried_until_it_works() -> None:
     ("code", "reason", "state", "error"),
     [
         (0, "", S.COMPLETE, ""),
-        (3, "", S.FAILED, "exit code 3"),
-        (137, "out of memory", S.FAILED, "exit code 137: out of memory"),
+        (3, "", S.FAILED, "task: non-zero exit (3)"),
+        (137, "out of memory", S.FAILED, "task: non-zero exit (137): out of memory"),
+        (127, "exit code 127: no go", S.FAILED, "task: non-zero exit (127): no go"),
     ],
 )
 def test_an_end_by_itself(code: int, reason: str, state: TaskState, error: str) -> None:
