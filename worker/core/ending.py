@@ -69,7 +69,7 @@ def ending(state: TaskState, stop: Stop | None, exit_: Exit | None, lost: str = 
 
 
 def describe(exit_: Exit) -> str:
-    """An exit for a person, in the words that Docker Swarm has for it, and what is known besides."""
+    """An exit in the words that Docker Swarm has for it, and what is known besides."""
     code = exit_.exit_code
     text = f"task: non-zero exit ({code})" if code else "exit code 0"
     more = exit_.reason.removeprefix(f"exit code {code}").removeprefix(": ")
