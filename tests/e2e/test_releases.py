@@ -137,7 +137,7 @@ RELEASES = (
         ("--constraint-add", "node.labels.disk == quantum", *to(SERVES_AGAIN)),
         ROLLED_BACK,
         Exit.ROLLED_BACK,
-        r"update rolled back .*did not become healthy within 3 s .*node\.labels\.disk == quantum",
+        r"update rolled back .*did not become healthy within 3 s \(no suitable node .*constraints",
         "",
         REPLICAS,
     ),
