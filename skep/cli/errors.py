@@ -22,11 +22,15 @@ class Exit(enum.IntEnum):
 
 
 class Failure(Exception):
-    """The command can't go on. The text is one line for a person."""
+    """The command can't go on. The text is one line for a person; `others` are more of them, for
+    whoever wants to mend all at once."""
 
-    def __init__(self, message: str, code: Exit = Exit.ERROR) -> None:
+    def __init__(
+        self, message: str, code: Exit = Exit.ERROR, *, others: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(message)
         self.code = code
+        self.others = others
 
 
 def as_failure(error: BaseException) -> Failure | None:

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"a fault of skep's own: {type(error).__name__}: {error}; set SKEP_DEBUG=1 to see "
                 "where, and report it"
             )
-        return _end(str(failure), failure.code)
+        return _end(str(failure), failure.code, failure.others)
     return Exit.OK
 
 
@@ -50,9 +50,10 @@ def _write_anything() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _end(text: str, code: Exit) -> int:
-    line = " ".join(text.split())
-    print(f"skep: error: {line}", file=sys.stderr)
+def _end(text: str, code: Exit, others: tuple[str, ...] = ()) -> int:
+    for each in (text, *others):
+        line = " ".join(each.split())
+        print(f"skep: error: {line}", file=sys.stderr)
     return code
 
 

@@ -48,13 +48,15 @@ def group(parent: Subparsers, name: str, text: str) -> Subparsers:
 
 def reaches(command: Parser) -> Parser:
     """Options of commands that speak to a cluster."""
+    command.add_argument("--cluster", metavar="NAME", help="a local cluster (default: default)")
     command.add_argument(
-        "--cluster", default="default", metavar="NAME", help="a local cluster (default: default)"
+        "--context", metavar="CONTEXT", help="a cluster by its context: see 'skep context ls'"
     )
     command.add_argument(
         "--managers-address",
         metavar="HOST:PORT,...",
-        help="managers of any cluster; without it $SKEP_ADDRESS, then the local cluster",
+        help="managers of any cluster; without all of these $SKEP_ADDRESS, $SKEP_CONTEXT, the "
+        "context in use, then the local cluster",
     )
     return command
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from skep.cli.errors import Exit
-from skep.cli.grammar import local, node, service, stack
+from skep.cli.grammar import context, local, look, node, service, stack
 from skep.cli.options import Parser, command, loader
 
 
@@ -53,6 +53,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of one call. What follows "--" is a command for a service, word by word, and
     never read as options of ours. Exits with 2 for what can't be understood."""
     words = list(arguments)
+    if words[:1] == ["__complete"]:
+        # Asked by completion scripts at each key, and nothing for people to see.
+        return argparse.Namespace(run=loader("completion.names"), words=words[1:])
     cut = words.index("--") if "--" in words else len(words)
     parser = build()
     options = parser.parse_args(words[:cut])
@@ -73,7 +76,7 @@ def build() -> Parser:
     top = _Parser(prog="skep", description="Run services across machines, and keep them running.")
     top.add_argument("--version", action=_Version, nargs=0, help="say which release this is")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for part in (local, node, service, stack):
+    for part in (local, node, service, stack, look, context):
         part.add(commands)
     command(commands, "version", "version.show", "say which release this is")
     return top

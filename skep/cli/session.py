@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from skep import client
+from skep.cli import contextfile
 from skep.cli.errors import Exit, Failure
 from skep.cli.local import cluster as local
 from skep.cli.local import core
@@ -23,15 +23,12 @@ Script = Callable[[Cluster], Coroutine[Any, Any, None]]
 
 
 def addresses(options: argparse.Namespace) -> tuple[str, ...]:
-    """The managers' control addresses: by option, by SKEP_ADDRESS, or of a local cluster."""
-    given = options.managers_address or os.environ.get("SKEP_ADDRESS")
-    if given:
-        found = tuple(part.strip() for part in given.split(",") if part.strip())
-        for address in found:
-            if not address.rpartition(":")[0] or not address.rpartition(":")[2].isdigit():
-                raise Failure(f"'{address}' is not an address; write HOST:PORT", Exit.USAGE)
-        return found
-    of, plan = local.find(options.cluster)
+    """The control addresses of the managers that the options mean. Raises Failure."""
+    target = contextfile.target(options)
+    options.origin = f"context '{target.context}'" if target.context else ""
+    if target.managers is not None:
+        return target.managers
+    of, plan = local.find(target.cluster)
     managers = [s for s in local.states(of, plan) if s.process.kind is core.Kind.MANAGER]
     if not any(state.found for state in managers):
         # Known at once, so that nobody has to wait for the calls to give up.
@@ -55,7 +52,10 @@ def run(options: argparse.Namespace, script: Script) -> None:
         asyncio.run(go())
     except client.Unavailable as error:
         if not error.answered or getattr(options, "stale", True):
-            raise
+            if not options.origin:
+                raise
+            hint = "'skep context show' says where that is"
+            raise Failure(f"{options.origin}: {error}; {hint}", Exit.UNREACHABLE) from None
         hint = "--stale shows what it has"
         raise Failure(f"{error}; {hint}", Exit.UNREACHABLE) from None
     if getattr(options, "stale", False):

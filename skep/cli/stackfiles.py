@@ -1,52 +1,104 @@
-"""Reading a stack file from disk or stdin."""
+"""Reading stack files, and the variables in them, from disk or stdin."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from skep import stackfile
 from skep.cli.errors import Exit, Failure
 from skep.cli.output import note
 from skep.domain.control import STACK_FILE_LIMIT_BYTES
-from skep.domain.spec import StackSpec
+from skep.stackfile import Reading, ReadStack, StackFileError, StackText
+
+STDIN = "-"
 
 
-def read_stack(path: str, name: str) -> StackSpec:
-    """The stack in a file ("-" is stdin). Without `name` it is the file's own, or the file's name
-    without its ending. Raises Rejected, Failure."""
-    if path == "-":
-        shown, folder, fallback = "stdin", os.getcwd(), ""
-        data = sys.stdin.buffer.read(STACK_FILE_LIMIT_BYTES + 1)
-    else:
-        whole = Path(path).absolute()
-        shown, folder, fallback = path, str(whole.parent), whole.stem
-        try:
-            with open(path, "rb") as file:
-                # One byte more than allowed is enough for the parser to say that it is too large.
-                data = file.read(STACK_FILE_LIMIT_BYTES + 1)
-        except OSError as error:
-            raise Failure(f"{path}: {error.strerror or error}", Exit.USAGE) from None
-    text = stackfile.decode(data, file=shown)
-    return stackfile.parse(
-        text,
-        file=shown,
+def read_stack(paths: Sequence[str], name: str, env_files: Sequence[str] = ()) -> ReadStack:
+    """The stack in files ("-" is stdin), later ones merged over earlier ones. Without `name` it is
+    the files' own, or the first file's name without its ending. Raises Failure."""
+    try:
+        files, reading = _loaded(paths, name, env_files)
+        return stackfile.read(files, reading)
+    except StackFileError as error:
+        raise _failure(error) from None
+
+
+def raw_stack(paths: Sequence[str], name: str) -> dict[str, Any]:
+    """The merged files as plain values, with their variables as they stand. Raises Failure."""
+    try:
+        files, reading = _loaded(paths, name, (), is_interpolated=False)
+        values = stackfile.raw_values(files, reading)
+    except StackFileError as error:
+        raise _failure(error) from None
+    return values
+
+
+def _failure(error: StackFileError) -> Failure:
+    return Failure(str(error), Exit.USAGE, others=error.others)
+
+
+def _warn(line: str) -> None:
+    note(f"skep: warning: {line}")
+
+
+def _loaded(
+    paths: Sequence[str], name: str, env_files: Sequence[str], *, is_interpolated: bool = True
+) -> tuple[list[StackText], Reading]:
+    """The texts of the files, and how they are to be read."""
+    if paths.count(STDIN) > 1:
+        raise Failure("'-', which is stdin, can be read only once; name a file", Exit.USAGE)
+    first = paths[0]
+    folder = Path.cwd() if first == STDIN else Path(first).absolute().parent
+    files = []
+    for path in paths:
+        shown = "stdin" if path == STDIN else path
+        files.append(StackText(shown, stackfile.decode(_bytes(path), file=shown)))
+    reading = Reading(
+        environ=_variables(folder, env_files) if is_interpolated else {},
         name=name,
-        fallback_name=fallback,
-        environ=os.environ,
-        folder=folder,
-        warn=lambda line: note(f"skep: warning: {line}"),
+        fallback_name="" if first == STDIN else Path(first).stem,
+        folder=str(folder),
+        warn=_warn,
     )
+    return files, reading
 
 
-def placed(message: str, spec: StackSpec, path: str) -> str:
-    """A manager's word on a stack, with the file and the service instead of a path in the request:
-    that is what its reader wrote, and the number of the service is not."""
+def _bytes(path: str) -> bytes:
+    # One byte more than allowed is enough for the parser to say that it is too large.
+    if path == STDIN:
+        return sys.stdin.buffer.read(STACK_FILE_LIMIT_BYTES + 1)
+    try:
+        with open(path, "rb") as file:
+            return file.read(STACK_FILE_LIMIT_BYTES + 1)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise Failure(f"{path}: {why}", Exit.USAGE) from None
+
+
+def _variables(folder: Path, env_files: Sequence[str]) -> Mapping[str, str]:
+    """The shell's variables, before those of the files that were named, the last first; where none
+    was, before those of `.env` beside the stack file."""
+    found: dict[str, str] = {}
+    beside = folder / ".env"
+    for path in env_files or ([os.path.relpath(beside)] if beside.is_file() else []):
+        text = stackfile.decode(_bytes(path), file=path)
+        known = {**found, **os.environ}
+        found |= stackfile.read_dotenv(text, file=path, environ=known, warn=_warn)
+    return {**found, **os.environ}
+
+
+def placed(message: str, stack: ReadStack) -> str:
+    """A manager's word on a stack, with the place and the name of the service instead of a path in
+    the request: those are what its reader wrote."""
     found = re.match(r"spec\.services\[([0-9]+)\](?:\.name|\.ports\[[0-9]+\]\.published)?", message)
-    if found is None or int(found.group(1)) >= len(spec.services):
+    services = stack.spec.services
+    if found is None or int(found.group(1)) >= len(services):
         return message
-    name = spec.services[int(found.group(1))].name
+    name = services[int(found.group(1))].name
     rest = message[found.end() :].lstrip(".: ")
-    return f"{'stdin' if path == '-' else path}: service '{name}': {rest}"
+    return f"{stack.places[name]}: service '{name}': {rest}"

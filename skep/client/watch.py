@@ -38,6 +38,9 @@ class Cursor:
 
     def advance(self, event: WatchEvent) -> bool:
         """Take one event in; False if it has been seen before."""
+        if event.action is None and not event.is_resync and event.version < self._version:
+            # A new stream says where it begins: before the commit of which a part has been seen.
+            return False
         if event.action is None:
             # A resync, or the word that all up to this version has been sent.
             self._version, self._seen = event.version, 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ def _later(text: str) -> dict[str, str]:
 
 TOP = Section(
     "the file",
-    supported=_set("version name services"),
-    container=_set("networks volumes"),
+    supported=_set("version name services networks"),
+    container=_set("volumes"),
     later=_later("configs secrets include models"),
 )
 
@@ -47,15 +47,15 @@ SERVICE = Section(
     "a service",
     supported=_set(
         "image command entrypoint environment working_dir user stop_signal stop_grace_period "
-        "healthcheck ports deploy logging"
+        "healthcheck ports deploy logging labels networks platform"
     ),
     container=_set(
         "annotations attach blkio_config build cap_add cap_drop cgroup cgroup_parent "
         "cgroupns_mode container_name cpu_period cpu_quota cpu_rt_period cpu_rt_runtime "
         "cpu_shares cpuset credential_spec device_cgroup_rules devices dns dns_opt dns_search "
         "domainname external_links extra_hosts gpus group_add hostname init ipc isolation "
-        "label_file labels links mac_address mem_swappiness memswap_limit network_mode networks "
-        "oom_kill_disable oom_score_adj pid platform privileged pull_policy pull_refresh_after "
+        "label_file links mac_address mem_swappiness memswap_limit network_mode "
+        "oom_kill_disable oom_score_adj pid privileged pull_policy pull_refresh_after "
         "read_only runtime security_opt shm_size stdin_open storage_opt sysctls tmpfs tty ulimits "
         "use_api_socket userns_mode uts volumes volumes_from"
     ),
@@ -76,9 +76,17 @@ SERVICE = Section(
 
 DEPLOY = Section(
     "deploy",
-    supported=_set("mode replicas labels resources restart_policy placement"),
-    later=_later("endpoint_mode rollback_config update_config"),
+    supported=_set(
+        "mode replicas labels resources restart_policy placement endpoint_mode update_config "
+        "rollback_config"
+    ),
 )
+UPDATE_CONFIG = Section(
+    "update_config",
+    supported=_set("parallelism delay monitor failure_action max_failure_ratio order"),
+    extensions=_set("x-healthy-deadline"),
+)
+ROLLBACK_CONFIG = replace(UPDATE_CONFIG, name="rollback_config")
 RESOURCES = Section("resources", supported=_set("limits reservations"))
 LIMITS = Section("limits", supported=_set("cpus memory pids"))
 RESERVATIONS = Section(
@@ -90,8 +98,24 @@ RESERVATIONS = Section(
 RESTART_POLICY = Section("restart_policy", supported=_set("condition delay max_attempts window"))
 PLACEMENT = Section(
     "placement",
-    supported=_set("constraints"),
-    later=_later("preferences max_replicas_per_node"),
+    supported=_set("constraints preferences max_replicas_per_node"),
+)
+PREFERENCE = Section("a preference", supported=_set("spread"))
+NETWORK = Section(
+    "a network",
+    supported=_set("name"),
+    container=_set(
+        "attachable driver driver_opts enable_ipv4 enable_ipv6 external internal labels"
+    ),
+    later=_later("ipam"),
+)
+NETWORK_USE = Section(
+    "a service's network",
+    supported=frozenset(),
+    container=_set(
+        "aliases driver_opts gw_priority interface_name ipv4_address ipv6_address link_local_ips "
+        "mac_address priority"
+    ),
 )
 HEALTHCHECK = Section(
     "healthcheck",
@@ -100,11 +124,13 @@ HEALTHCHECK = Section(
 PORT = Section(
     "a port",
     supported=_set("target published protocol mode name"),
-    later=_later("app_protocol") | {"host_ip": "a port is published on every node"},
+    later=_later("app_protocol") | {"host_ip": "a port listens on all addresses of a node"},
     extensions=_set("x-balance"),
 )
 LOGGING = Section("logging", supported=_set("driver options"))
 LOG_OPTIONS = Section("options", supported=_set("max-size max-file"))
+
+EXTENSIONS = SERVICE.extensions | UPDATE_CONFIG.extensions | PORT.extensions
 
 
 def did_you_mean(word: str, known: frozenset[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skep.domain.spec import Balance, Port, Protocol
+from skep.domain.spec import Balance, Port, PortMode, Protocol
 from skep.stackfile import keys, values
 from skep.stackfile.reader import Place
 
@@ -10,6 +10,7 @@ from skep.stackfile.reader import Place
 # node, so that "1-65535" can only be a mistake.
 PORT_LIMIT = 1000
 
+_MODES = {mode.value: mode for mode in PortMode}
 _BALANCES = {balance.value: balance for balance in Balance}
 
 PlacedPort = tuple[Port, Place]
@@ -19,13 +20,18 @@ def read_ports(place: Place) -> list[PlacedPort]:
     """The published ports, each with where it stands."""
     found: list[PlacedPort] = []
     for item in place.items():
-        if item.is_scalar:
-            found += [(port, item) for port in item.parsed(short_ports)]
-        else:
-            found.append((_long(item), item))
+        none: list[Port] = []
+        found += [(port, item) for port in item.attempt(_read, none)]
         if len(found) > PORT_LIMIT:
             raise item.error(f"more than {PORT_LIMIT} ports in one service; publish fewer")
     return found
+
+
+def _read(item: Place) -> list[Port]:
+    if item.is_scalar:
+        return item.parsed(short_ports)
+    port = _long(item)
+    return [port] if port else []
 
 
 def short_ports(text: str) -> list[Port]:
@@ -58,22 +64,32 @@ def short_ports(text: str) -> list[Port]:
     ]
 
 
-def _long(item: Place) -> Port:
+def _long(item: Place) -> Port | None:
+    before = item.source.problems.count
     fields = item.fields(keys.PORT)
     if "target" not in fields:
+        if item.source.problems.count > before:
+            return None
         raise item.error("a port needs 'target', the port that the service listens on")
-    mode = fields.get("mode")
-    if mode and mode.choice({"ingress": True, "host": False}) is False:
-        raise mode.error("mode 'host' is not supported yet; use 'ingress'")
-    balance = fields.get("x-balance")
-    protocol = fields.get("protocol")
-    published = fields.get("published")
+    target = fields.read("target", lambda at: at.parsed(values.port), None)
+    mode = fields.read("mode", lambda at: at.choice(_MODES), PortMode.INGRESS)
+    if mode is PortMode.HOST and "x-balance" in fields:
+        raise fields["x-balance"].error(
+            "a port of mode 'host' has one task behind it and nothing to balance; remove x-balance"
+        )
+    published = fields.read("published", lambda at: at.parsed(values.port), None)
+    protocol = fields.read("protocol", lambda at: at.parsed(_protocol), Protocol.TCP)
+    balance = fields.read("x-balance", lambda at: at.choice(_BALANCES), Balance.ROUND_ROBIN)
+    name = fields.read("name", Place.text, "")
+    if target is None:
+        return None
     return Port(
-        target=fields["target"].parsed(values.port),
-        published=published.parsed(values.port) if published else None,
-        protocol=protocol.parsed(_protocol) if protocol else Protocol.TCP,
-        balance=balance.choice(_BALANCES) if balance else Balance.ROUND_ROBIN,
-        name=fields["name"].text() if "name" in fields else "",
+        target=target,
+        published=published,
+        protocol=protocol,
+        balance=balance,
+        name=name,
+        mode=mode,
     )
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 from skep.domain.base import Pairs, pairs
+from skep.domain.validate import LONGEST_NS
 from skep.stackfile import keys, nodes, values
-from skep.stackfile.errors import Mark, StackFileError, at, error_at
-from skep.stackfile.interpolate import BadVariable, interpolate
+from skep.stackfile.errors import Mark, Problems, StackFileError, at, error_at
 
 T = TypeVar("T")
 
-_NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+# What no program can take as an argument: NUL, and bytes of the environment that are not UTF-8.
+_UNUSABLE = re.compile("[\0\ud800-\udfff]")
 _TRUTHS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -21,10 +24,10 @@ _TRUTHS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "
 class Source:
     """What one parse reads from, and where it says what is odd but no error."""
 
-    file: str
     folder: str
     environ: Mapping[str, str]
     warn: Callable[[str], None]
+    problems: Problems
 
 
 @dataclass(frozen=True)
@@ -40,20 +43,26 @@ class Place:
 
     def error(self, text: str, mark: Mark | None = None) -> StackFileError:
         """An error at this place, or at `mark`."""
-        return error_at(self.source.file, mark or self.node.mark, text, field=self.path)
+        return error_at(mark or self.node.mark, text, field=self.path)
 
-    def where(self) -> str:
-        """This place as file:line:column."""
-        return at(self.source.file, self.node.mark)
+    def warn(self, text: str) -> None:
+        """Tell what is odd here, but no error."""
+        self.source.warn(f"{self.where()}: {text}")
+
+    def attempt(self, how: Callable[[Place], T], default: T) -> T:
+        """What `how` reads here; `default` where something is wrong, which is remembered."""
+        return self.source.problems.attempt(lambda: how(self), default)
+
+    def where(self, mark: Mark | None = None) -> str:
+        """This place, or that of `mark`, as file:line:column."""
+        return at(mark or self.node.mark)
 
     def needs_container(self, what: str, advice: str, mark: Mark | None = None) -> StackFileError:
         """An error for what this engine can't do."""
         mark = mark or self.node.mark
-        where = at(self.source.file, mark)
         return StackFileError(
-            f"engine '{self.engine}' can't do '{what}' ({where}): it needs a container engine; "
+            f"engine '{self.engine}' can't do '{what}' ({at(mark)}): it needs a container engine; "
             f"{advice}",
-            file=self.source.file,
             mark=mark,
             field=self.path,
         )
@@ -74,7 +83,7 @@ class Place:
     def is_null(self) -> bool:
         """Whether nothing stands here."""
         node = self.node
-        return isinstance(node, nodes.Scalar) and node.is_plain and node.text in _NULLS
+        return isinstance(node, nodes.Scalar) and node.is_null
 
     @property
     def is_scalar(self) -> bool:
@@ -105,16 +114,17 @@ class Place:
             for key, value in self.node.entries
         ]
 
-    def fields(self, section: keys.Section) -> dict[str, Place]:
-        """The fields of a section that say something. Raises for every key it doesn't support."""
+    def fields(self, section: keys.Section, but: frozenset[str] = frozenset()) -> Fields:
+        """The fields of a section that say something. Every key that it doesn't support is a
+        problem, but for those that the caller has looked at."""
         found = {}
         for key, value in self.entries():
             if key.text in section.supported or key.text in section.extensions:
                 if not value.is_null:
                     found[key.text] = value
-            elif not self._is_ignored(key, section):
-                raise value._refused(key, section)
-        return found
+            elif key.text not in but and not self._is_ignored(key, section):
+                self.source.problems.add(value._refused(key, section))
+        return Fields(found)
 
     def _is_ignored(self, key: nodes.Scalar, section: keys.Section) -> bool:
         # Extension fields are for other programs and for anchors; but a near miss of one of ours
@@ -134,22 +144,19 @@ class Place:
     # ----------------------------------------------------------------------------- scalars
 
     def text(self) -> str:
-        """A scalar's text with its variables put in."""
+        """A scalar's text."""
         if not isinstance(self.node, nodes.Scalar) or self.is_null:
             raise self._expected("text")
-        return self.interpolated(self.node.text)
+        if self.node.error:
+            raise self.node.error
+        return self._usable(self.node.text)
 
-    def interpolated(self, text: str) -> str:
-        """Any text with its variables put in, as if it stood here."""
-        try:
-            result, unset = interpolate(text, self.source.environ)
-        except BadVariable as error:
-            raise self.error(str(error)) from None
-        for name in unset:
-            self.source.warn(f"{self.where()}: variable '{name}' is not set; it becomes empty")
-        if "\0" in result:
-            raise self.error("a NUL character came in by a variable; no program can take it")
-        return result
+    def _usable(self, text: str) -> str:
+        found = _UNUSABLE.search(text)
+        if found:
+            what = "a NUL character" if found.group() == "\0" else "bytes that are not UTF-8"
+            raise self.error(f"holds {what}, which no program can take; remove it")
+        return text
 
     def parsed(self, parse: Callable[[str], T]) -> T:
         """A scalar read by one of `skep.stackfile.values`."""
@@ -159,6 +166,16 @@ class Place:
         except values.BadValue as error:
             name = self.path.rpartition(".")[2]
             raise self.error(f"{name}: {error}") from None
+
+    def duration(self, minimum_ns: int = 0) -> int:
+        """Nanoseconds, `minimum_ns` at least."""
+        found = self.parsed(values.duration_ns)
+        name = self.path.rpartition(".")[2]
+        if found < minimum_ns:
+            raise self.error(f"{name} must be {values.duration_text(minimum_ns)} or longer")
+        if found > LONGEST_NS:
+            raise self.error(f"{name} must not be longer than ten years")
+        return found
 
     def integer(self, minimum: int, maximum: int) -> int:
         """A whole number within bounds that belong to it."""
@@ -173,7 +190,7 @@ class Place:
         word = self.text().strip()
         if word.lower() not in of:
             name = self.path.rpartition(".")[2]
-            listed = shown or " or ".join(f"'{choice}'" for choice in of)
+            listed = shown or _listed(tuple(of))
             raise self.error(f"{name} must be {listed}, but this is '{word[:40]}'")
         return of[word.lower()]
 
@@ -187,7 +204,7 @@ class Place:
 
     def texts(self) -> tuple[str, ...]:
         """A list of texts."""
-        return tuple(item.text() for item in self.items())
+        return tuple(item.attempt(Place.text, "") for item in self.items())
 
     def variables(self, fallback: Mapping[str, str]) -> Pairs:
         """Names and values, as a map or as a list of "name=value". A name alone takes its value
@@ -197,7 +214,7 @@ class Place:
             if value is not None:
                 found[name] = value
             elif name in fallback:
-                found[name] = fallback[name]
+                found[name] = self._usable(fallback[name])
         return pairs(found)
 
     def labels(self) -> Pairs:
@@ -205,18 +222,54 @@ class Place:
         return pairs({name: value or "" for name, value in self._named_values()})
 
     def _named_values(self) -> list[tuple[str, str | None]]:
-        rows: list[tuple[str, str | None]] = []
+        rows: list[tuple[str, str | None] | None] = []
         if self.is_list:
-            for item in self.items():
-                name, sign, value = item.text().partition("=")
-                rows.append((item._checked_name(name), value if sign else None))
+            rows += [item.attempt(Place._named_text, None) for item in self.items()]
         else:
             for key, place in self.entries():
-                name = place._checked_name(key.text)
-                rows.append((name, None if place.is_null else place.text()))
-        return rows
+                rows.append(place.attempt(functools.partial(_named_entry, key.text), None))
+        return [row for row in rows if row is not None]
+
+    def _named_text(self) -> tuple[str, str | None]:
+        name, sign, value = self.text().partition("=")
+        return self._checked_name(name), value if sign else None
 
     def _checked_name(self, name: str) -> str:
-        if not name or "=" in name or "\0" in name:
+        if not name or "=" in name:
             raise self.error("a name must stand before '='; write NAME=value")
-        return name
+        return self._usable(name)
+
+
+def _named_entry(name: str, place: Place) -> tuple[str, str | None]:
+    return place._checked_name(name), None if place.is_null else place.text()
+
+
+def _listed(choices: tuple[str, ...]) -> str:
+    return " or ".join(f"'{choice}'" for choice in choices)
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The fields of a section that say something."""
+
+    found: Mapping[str, Place]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.found
+
+    def __getitem__(self, key: str) -> Place:
+        return self.found[key]
+
+    def get(self, key: str) -> Place | None:
+        """The field, if it is there."""
+        return self.found.get(key)
+
+    def read(self, key: str, how: Callable[[Place], T], default: T) -> T:
+        """What the field says; `default` where it is absent or wrong, and then that is a problem
+        of the file."""
+        place = self.found.get(key)
+        return default if place is None else place.attempt(how, default)
+
+    def section(self, key: str, section: keys.Section) -> Fields:
+        """The fields of a section within this one; none where it is absent."""
+        return self.read(key, lambda place: place.fields(section), Fields({}))

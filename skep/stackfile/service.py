@@ -2,44 +2,50 @@
 
 from __future__ import annotations
 
-import posixpath
+import re
 from dataclasses import replace
 from typing import NamedTuple
 
 from skep.domain.base import Pairs
-from skep.domain.constraints import parse_constraint
 from skep.domain.control import LABEL_LIMIT
 from skep.domain.spec import (
-    HealthCheck,
-    LogPolicy,
-    Placement,
-    Resources,
-    RestartCondition,
+    PortMode,
     RestartPolicy,
-    RunSpec,
     ServiceSpec,
     TaskSpec,
+    UpdateOrder,
+    UpdatePolicy,
 )
-from skep.domain.validate import (
-    MIN_CPU_NANO,
-    MIN_HEALTH_TIME_NS,
-    MIN_MEMORY_BYTES,
-    REPLICAS_LIMIT,
-    check_service,
-)
+from skep.domain.validate import REPLICAS_LIMIT, check_service
 from skep.env import Rejected
-from skep.stackfile import keys, values
+from skep.stackfile import deploy, keys, nodes
+from skep.stackfile.errors import StackFileError
+from skep.stackfile.networks import check_used_networks
 from skep.stackfile.ports import PlacedPort, read_ports
-from skep.stackfile.reader import Place
-
-COUNT_LIMIT = 2**31 - 1
+from skep.stackfile.reader import Fields, Place
+from skep.stackfile.run import NO_TEST, read_run
 
 ENGINES = {"process": "process"}
-_CONDITIONS = {
-    "none": RestartCondition.NONE,
-    "on-failure": RestartCondition.ON_FAILURE,
-    "any": RestartCondition.ANY,
-}
+
+# Where the fields of a spec stand in a file, the longer ones first.
+_PLACES = (
+    ("task.run.command", "entrypoint"),
+    ("task.run.args", "command"),
+    ("task.run.env", "environment"),
+    ("task.run.health.test", "healthcheck.test"),
+    ("task.run.health", "healthcheck"),
+    ("task.run.working_dir", "working_dir"),
+    ("task.run.log", "logging"),
+    ("task.limits", "deploy.resources.limits"),
+    ("task.reservations.memory_bytes", "deploy.resources.reservations.memory"),
+    ("task.reservations.cpu_nano", "deploy.resources.reservations.cpus"),
+    ("task.reservations", "deploy.resources.reservations"),
+    ("task.restart", "deploy.restart_policy"),
+    ("task.placement", "deploy.placement"),
+    ("labels", "deploy.labels"),
+    ("update", "deploy.update_config"),
+    ("rollback", "deploy.rollback_config"),
+)
 
 
 class ReadService(NamedTuple):
@@ -50,45 +56,48 @@ class ReadService(NamedTuple):
 
 
 def read_service(place: Place, name: str) -> ReadService:
-    """The service at this place, under its full name."""
-    for key, value in place.entries():
-        if key.text == "x-engine":
-            engine = _engine(value)
-            place = replace(place, engine=engine)
+    """The service at this place, under its full name. What is wrong is added to the problems, and
+    has its default in the answer."""
+    problems = place.source.problems
+    before = problems.count
+    place = _with_engine(place)
     fields = place.fields(keys.SERVICE)
-    deploy = fields["deploy"].fields(keys.DEPLOY) if "deploy" in fields else {}
-    mode = deploy.get("mode")
-    if mode:
-        _check_mode(mode)
-    ports = read_ports(fields["ports"]) if "ports" in fields else []
-    resources = deploy["resources"].fields(keys.RESOURCES) if "resources" in deploy else {}
-    restart = deploy.get("restart_policy")
-    placement = deploy.get("placement")
+    deployed = fields.section("deploy", keys.DEPLOY)
+    deployed.read("mode", deploy.check_mode, None)
+    deployed.read("endpoint_mode", deploy.check_endpoint_mode, None)
+    fields.read("networks", check_used_networks, None)
+    no_ports: list[PlacedPort] = []
+    ports = fields.read("ports", read_ports, no_ports)
+    resources = deployed.section("resources", keys.RESOURCES)
     task = TaskSpec(
-        run=_run(place, fields),
+        run=read_run(place, fields),
         engine=place.engine,
-        limits=_resources(resources.get("limits"), keys.LIMITS),
-        reservations=_resources(resources.get("reservations"), keys.RESERVATIONS),
-        restart=_restart(restart) if restart else RestartPolicy(),
-        placement=_placement(placement) if placement else Placement(),
+        limits=deploy.resources(resources.section("limits", keys.LIMITS)),
+        reservations=deploy.resources(resources.section("reservations", keys.RESERVATIONS)),
+        restart=deployed.read("restart_policy", deploy.restart_policy, RestartPolicy()),
+        placement=deploy.placement(deployed.get("placement"), fields.get("platform")),
     )
     spec = ServiceSpec(
         name=name,
         task=task,
-        labels=_labels(deploy["labels"]) if "labels" in deploy else (),
-        replicas=deploy["replicas"].integer(0, REPLICAS_LIMIT) if "replicas" in deploy else 1,
+        labels=deployed.read("labels", _labels, ()),
+        replicas=deployed.read("replicas", lambda at: at.integer(0, REPLICAS_LIMIT), 1),
         ports=tuple(port for port, _ in ports),
+        update=deployed.read("update_config", deploy.update_policy, UpdatePolicy()),
+        rollback=deployed.read("rollback_config", deploy.rollback_policy, UpdatePolicy()),
     )
-    _check_whole(place, spec)
+    fields.read("labels", _container_labels, None)
+    if problems.count == before:
+        _check_whole(place, spec)
+        _warn(deployed, spec, ports)
     return ReadService(spec, ports)
 
 
-def _check_whole(place: Place, spec: ServiceSpec) -> None:
-    """What only the finished spec shows, by the rules the cluster itself goes by."""
-    try:
-        check_service(spec, spec.name)
-    except Rejected as error:
-        raise place.error(str(error)) from None
+def _with_engine(place: Place) -> Place:
+    for key, value in place.entries():
+        if key.text == "x-engine" and not value.is_null:
+            return replace(place, engine=value.attempt(_engine, place.engine))
+    return place
 
 
 def _engine(place: Place) -> str:
@@ -98,114 +107,6 @@ def _engine(place: Place) -> str:
     return word
 
 
-def _check_mode(place: Place) -> None:
-    word = place.text()
-    if word in ("global", "replicated-job", "global-job"):
-        raise place.error(f"mode '{word}' is not supported yet; use 'replicated'")
-    place.choice({"replicated": True})
-
-
-def _run(place: Place, fields: dict[str, Place]) -> RunSpec:
-    command = fields["entrypoint"].words() if "entrypoint" in fields else ()
-    args = fields["command"].words() if "command" in fields else ()
-    if not command and not args:
-        if "image" in fields:
-            raise fields["image"].needs_container(
-                "image alone", "add a 'command' that runs on the node itself"
-            )
-        raise place.error("nothing to run; add 'command'")
-    program = (command or args)[0]
-    if not program:
-        raise place.error("the first word of a command is the program; it can't be empty")
-    grace = fields.get("stop_grace_period")
-    signal = fields.get("stop_signal")
-    environment = fields.get("environment")
-    health = fields.get("healthcheck")
-    log = fields.get("logging")
-    defaults = RunSpec()
-    return RunSpec(
-        image=fields["image"].text() if "image" in fields else "",
-        command=command,
-        args=args,
-        env=environment.variables(place.source.environ) if environment else (),
-        working_dir=_folder(fields["working_dir"]) if "working_dir" in fields else "",
-        user=fields["user"].text() if "user" in fields else "",
-        stop_signal=signal.parsed(values.signal_name) if signal else defaults.stop_signal,
-        stop_grace_ns=grace.parsed(values.duration_ns) if grace else defaults.stop_grace_ns,
-        health=_health(health) if health else None,
-        log=_log(log) if log else LogPolicy(),
-    )
-
-
-def _folder(place: Place) -> str:
-    """A folder, from the one that the stack file is in."""
-    text = place.text()
-    if not place.source.folder or "{{" in text:
-        return text
-    return posixpath.normpath(posixpath.join(place.source.folder, text))
-
-
-def _health(place: Place) -> HealthCheck:
-    fields = place.fields(keys.HEALTHCHECK)
-    if "disable" in fields and fields["disable"].truth():
-        return HealthCheck(test=("NONE",))
-    if "test" not in fields:
-        raise place.needs_container(
-            "healthcheck without test", "the image would bring the test; add 'test'"
-        )
-    found = HealthCheck(test=_test(fields["test"]))
-    times = {}
-    for key, name, minimum in (
-        ("interval", "interval_ns", MIN_HEALTH_TIME_NS),
-        ("timeout", "timeout_ns", MIN_HEALTH_TIME_NS),
-        ("start_period", "start_period_ns", 0),
-        ("start_interval", "start_interval_ns", MIN_HEALTH_TIME_NS),
-    ):
-        if key in fields:
-            times[name] = fields[key].parsed(values.duration_ns)
-            if times[name] < minimum:
-                raise fields[key].error(f"{key} must be 1ms or longer")
-    retries = fields["retries"].integer(1, COUNT_LIMIT) if "retries" in fields else found.retries
-    return HealthCheck(test=found.test, retries=retries, **times)
-
-
-def _test(place: Place) -> tuple[str, ...]:
-    if place.is_scalar:
-        return ("CMD-SHELL", place.text())
-    test = place.texts()
-    kind = test[0] if test else ""
-    if kind == "NONE" and len(test) == 1:
-        return test
-    if kind == "CMD" and len(test) > 1 and test[1]:
-        return test
-    if kind == "CMD-SHELL" and len(test) == 2:
-        return test
-    raise place.error(
-        "test must be a line for the shell, or a list that begins with 'CMD' (program and "
-        "arguments), 'CMD-SHELL' (one line) or 'NONE' (nothing more)"
-    )
-
-
-def _log(place: Place) -> LogPolicy:
-    fields = place.fields(keys.LOGGING)
-    driver = fields.get("driver")
-    if driver and driver.text() not in ("json-file", "local"):
-        raise driver.error(
-            f"log driver '{driver.text()[:40]}' is not supported; logs stay on the node: leave "
-            "'driver' out"
-        )
-    options = fields["options"].fields(keys.LOG_OPTIONS) if "options" in fields else {}
-    policy = LogPolicy()
-    size = options.get("max-size")
-    max_bytes = size.parsed(values.size_bytes) if size else policy.max_bytes
-    if size and max_bytes == 0:
-        raise size.error("max-size must be more than 0")
-    files = options.get("max-file")
-    return LogPolicy(
-        max_bytes=max_bytes, max_files=files.integer(1, 1000) if files else policy.max_files
-    )
-
-
 def _labels(place: Place) -> Pairs:
     labels = place.labels()
     if len(labels) > LABEL_LIMIT:
@@ -213,47 +114,66 @@ def _labels(place: Place) -> Pairs:
     return labels
 
 
-def _resources(place: Place | None, section: keys.Section) -> Resources:
-    if place is None or place.is_null:
-        return Resources()
-    fields = place.fields(section)
-    cpus, memory, pids = (fields.get(key) for key in ("cpus", "memory", "pids"))
-    # As in Docker, an amount of 0 sets no limit and reserves nothing.
-    cpu_nano = (cpus.parsed(values.cpu_nano) or None) if cpus else None
-    if cpus and cpu_nano is not None and cpu_nano < MIN_CPU_NANO:
-        raise cpus.error("cpus must be 0.001 or more; nothing could start with less")
-    memory_bytes = (memory.parsed(values.size_bytes) or None) if memory else None
-    if memory and memory_bytes is not None and memory_bytes < MIN_MEMORY_BYTES:
-        raise memory.error("memory must be 4M or more; nothing could start with less")
-    return Resources(
-        cpu_nano=cpu_nano,
-        memory_bytes=memory_bytes,
-        pids=(pids.integer(0, COUNT_LIMIT) or None) if pids else None,
+def _container_labels(place: Place) -> None:
+    _labels(place)
+    place.warn(
+        "labels here are a container's, and there is none; use deploy.labels to label the service"
     )
 
 
-def _restart(place: Place) -> RestartPolicy:
-    fields = place.fields(keys.RESTART_POLICY)
-    policy = RestartPolicy()
-    condition, delay, attempts, window = (
-        fields.get(key) for key in ("condition", "delay", "max_attempts", "window")
-    )
-    # As in Swarm, max_attempts 0 never gives up, and window 0 looks at the whole past.
-    return RestartPolicy(
-        condition=condition.choice(_CONDITIONS) if condition else policy.condition,
-        delay_ns=delay.parsed(values.duration_ns) if delay else policy.delay_ns,
-        max_attempts=(attempts.integer(0, COUNT_LIMIT) or None) if attempts else None,
-        window_ns=(window.parsed(values.duration_ns) or None) if window else None,
-    )
+def _warn(deployed: Fields, spec: ServiceSpec, ports: list[PlacedPort]) -> None:
+    """Tell what the service may not expect of its updates."""
+    health = spec.task.run.health
+    has_health = health is not None and health.test != NO_TEST
+    for key in ("update_config", "rollback_config"):
+        deploy.warn_of_unwatched(deployed.section(key, keys.UPDATE_CONFIG), has_health)
+    held = [at for port, at in ports if port.mode is PortMode.HOST and port.published]
+    if held and UpdateOrder.START_FIRST in (spec.update.order, spec.rollback.order):
+        held[0].warn(
+            "start-first, but the old task holds this port of its node: it is stopped first"
+        )
 
 
-def _placement(place: Place) -> Placement:
-    fields = place.fields(keys.PLACEMENT)
-    if "constraints" not in fields:
-        return Placement()
-    for item in fields["constraints"].items():
-        try:
-            parse_constraint(item.text())
-        except Rejected as error:
-            raise item.error(str(error)) from None
-    return Placement(constraints=tuple(text.strip() for text in fields["constraints"].texts()))
+def _check_whole(place: Place, spec: ServiceSpec) -> None:
+    """What only the finished spec shows, by the rules the cluster itself goes by."""
+    try:
+        check_service(spec, spec.name)
+    except Rejected as error:
+        if error.field.startswith(f"{spec.name}.ports"):
+            # Ports that clash are told with both their places, by whoever looks at all services.
+            return
+        text = str(error).removeprefix(f"{error.field}: ")
+        field = error.field.removeprefix(f"{spec.name}.")
+        place.source.problems.add(_blamed(place, field, text))
+
+
+def _blamed(place: Place, field: str, text: str) -> StackFileError:
+    """The error, at the place that the field of a spec was read from."""
+    for prefix, path in _PLACES:
+        rest = field.removeprefix(prefix)
+        if rest == field:
+            continue
+        for name in path.split("."):
+            place = _child(place, name)
+        last = re.match(r"\[([0-9]+)\]|\.([^\[\].]+)", rest)
+        if last:
+            place = _child(place, last[1] or last[2])
+        return place.error(f"{path}: {text}")
+    return place.error(text)
+
+
+def _child(place: Place, name: str) -> Place:
+    """What stands under a name or a number; the place itself if that can't be told."""
+    if place.is_list:
+        items = place.items()
+        if name.isdecimal() and int(name) < len(items):
+            return items[int(name)]
+        for item in items:
+            node = item.node
+            if isinstance(node, nodes.Scalar) and node.text.partition("=")[0] == name:
+                return item
+    elif not place.is_scalar:
+        for key, value in place.entries():
+            if key.text == name:
+                return value
+    return place

@@ -28,6 +28,10 @@ _SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?) ?([kKmMgGtTpP]?)(?:i?[bB])?
 _SIZE_LETTERS = " kmgtp"
 _CPUS = re.compile(r"[0-9]{0,9}(?:\.[0-9]{0,18})?")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_RATIO = re.compile(r"(?:[0-9]{1,18}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][+-]?[0-9]{1,3})?")
+_PLATFORM = re.compile(r"[a-z0-9_.-]{1,32}")
+# As Go names them; anything else alone is an architecture.
+_SYSTEMS = frozenset({"linux", "windows", "darwin", "freebsd", "netbsd", "openbsd"})
 _INT64_MAX = 2**63 - 1
 PORT_MAX = 65535
 
@@ -52,17 +56,27 @@ def duration_ns(text: str) -> int:
     if position == 0 or position != len(text):
         if _INTEGER.fullmatch(text):
             raise BadValue(f"'{text}' has no unit; write '{text}s' if seconds are meant")
-        raise BadValue(f"'{text}' is not a duration; write one like '10s', '1m30s' or '500ms'")
+        raise BadValue(f"'{text[:40]}' is not a duration; write one like '10s', '1m30s' or '500ms'")
     if total > _INT64_MAX:
         raise BadValue(f"'{text}' is too long; the longest duration is 2562047h")
     return int(total)
+
+
+def duration_text(ns: int) -> str:
+    """A duration as it is written, "1m30s" for instance; read again, it is the same."""
+    parts = []
+    for unit in ("h", "m", "s", "ms", "us", "ns"):
+        count, ns = divmod(ns, _UNITS_NS[unit])
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
 
 
 def size_bytes(text: str) -> int:
     """Bytes in a size such as "100M", "1.5GiB" or "512"; K is 1024, as in Docker."""
     found = _SIZE.fullmatch(text)
     if not found:
-        raise BadValue(f"'{text}' is not a size; write one like '100M', '1.5G' or '64k'")
+        raise BadValue(f"'{text[:40]}' is not a size; write one like '100M', '1.5G' or '64k'")
     letter = found.group(2).lower() or " "
     total = int(Fraction(found.group(1)) * 1024 ** _SIZE_LETTERS.index(letter))
     if total > _INT64_MAX:
@@ -70,10 +84,24 @@ def size_bytes(text: str) -> int:
     return total
 
 
+def size_text(size: int) -> str:
+    """A size as it is written, "100M" for instance; read again, it is the same."""
+    power = 0
+    while power < 5 and size and size % 1024 == 0:
+        size //= 1024
+        power += 1
+    return f"{size}{' KMGTP'[power].strip()}"
+
+
+def cpu_text(nano: int) -> str:
+    """A number of cores as it is written; read again, it is the same."""
+    return f"{nano // 10**9}.{nano % 10**9:09}".rstrip("0").rstrip(".")
+
+
 def cpu_nano(text: str) -> int:
     """Billionths of a core in a decimal number of cores."""
     if not _CPUS.fullmatch(text) or not re.search("[0-9]", text):
-        raise BadValue(f"'{text}' is not a number of CPUs; write one like '0.5' or '2'")
+        raise BadValue(f"'{text[:40]}' is not a number of CPUs; write one like '0.5' or '2'")
     whole, _, part = text.partition(".")
     amount = Fraction(f"{whole or 0}.{part or 0}") * 1_000_000_000
     if amount.denominator != 1:
@@ -84,18 +112,47 @@ def cpu_nano(text: str) -> int:
 def integer(text: str, minimum: int, maximum: int) -> int:
     """A decimal integer within the two bounds, which belong to it."""
     if not _INTEGER.fullmatch(text):
-        raise BadValue(f"'{text}' is not a whole number")
-    number = int(text)
+        raise BadValue(f"'{text[:40]}' is not a whole number")
+    number = _decimal(text)
     if not minimum <= number <= maximum:
         raise BadValue(f"{number} is out of range; it must be {minimum} to {maximum}")
     return number
 
 
+def _decimal(text: str) -> int:
+    digits = text.lstrip("+-")
+    if digits != "0" and digits.startswith("0"):
+        # YAML 1.1 reads 010 as 8, YAML 1.2 and most people as 10.
+        raise BadValue(f"'{text}' begins with 0, which some read as octal; write it without")
+    return int(text)
+
+
+def ratio(text: str) -> float:
+    """A share between 0 and 1, both of which belong to it."""
+    if text.endswith("%"):
+        raise BadValue(f"'{text[:40]}' is a percentage; write 0.25 for 25%")
+    if not _RATIO.fullmatch(text) or not 0 <= float(text) <= 1:
+        raise BadValue(f"'{text[:40]}' is not a share between 0 and 1; write one like '0.25'")
+    return float(text)
+
+
+def platform(text: str) -> tuple[str, str, str]:
+    """Operating system, architecture and variant in "linux/arm/v7", "linux/amd64", "linux" or
+    "amd64"; what isn't said is empty."""
+    parts = text.lower().split("/")
+    if len(parts) > 3 or not all(_PLATFORM.fullmatch(part) for part in parts):
+        raise BadValue(f"'{text[:40]}' is not a platform; write one like 'linux/amd64'")
+    if len(parts) == 1 and parts[0] not in _SYSTEMS:
+        return "", parts[0], ""
+    system, arch, variant = (*parts, "", "")[:3]
+    return system, arch, variant
+
+
 def port(text: str) -> int:
     """A port number."""
     if not _INTEGER.fullmatch(text):
-        raise BadValue(f"'{text}' is not a port number")
-    number = int(text)
+        raise BadValue(f"'{text[:40]}' is not a port number")
+    number = _decimal(text)
     if not 1 <= number <= PORT_MAX:
         raise BadValue(f"port {number} is out of range; ports are 1 to {PORT_MAX}")
     return number
@@ -116,7 +173,9 @@ def signal_name(text: str) -> str:
     try:
         return signals.signal_name(signals.parse_signal(text, ""))
     except Rejected:
-        raise BadValue(f"'{text}' is not a signal; write one like 'SIGTERM' or 'SIGINT'") from None
+        raise BadValue(
+            f"'{text[:40]}' is not a signal; write one like 'SIGTERM' or 'SIGINT'"
+        ) from None
 
 
 def words(text: str) -> tuple[str, ...]:

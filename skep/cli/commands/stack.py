@@ -4,37 +4,50 @@ from __future__ import annotations
 
 import argparse
 
-from skep import client
+from skep import client, stackfile
 from skep.cli import output, rows, session
 from skep.cli.commands.tables import show_services, show_tasks
 from skep.cli.errors import Failure, as_failure
-from skep.cli.stackfiles import placed, read_stack
+from skep.cli.stackfiles import placed, raw_stack, read_stack
 from skep.client import Cluster
 from skep.domain.control import DeployStackResponse
-from skep.domain.spec import StackSpec
+from skep.stackfile import ReadStack
 
 
 def deploy(options: argparse.Namespace) -> None:
     """Make the cluster hold a stack, and wait until it does."""
-    spec = read_stack(options.file, options.name)
+    stack = read_stack(options.files, options.name, options.env_files)
 
     async def script(cluster: Cluster) -> None:
-        await deploy_and_wait(cluster, spec, options)
+        await deploy_and_wait(cluster, stack, options)
 
     session.run(options, script)
 
 
+def config(options: argparse.Namespace) -> None:
+    """Show what stack files mean, as one file that means the same."""
+    if options.no_interpolate:
+        values = raw_stack(options.files, options.name)
+    else:
+        values = stackfile.stack_values(
+            read_stack(options.files, options.name, options.env_files).spec
+        )
+    if not options.quiet:
+        output.write(values, shape=options.format)
+
+
 async def deploy_and_wait(
-    cluster: Cluster, spec: StackSpec, options: argparse.Namespace
+    cluster: Cluster, stack: ReadStack, options: argparse.Namespace
 ) -> DeployStackResponse:
     """One deploy, and what it did."""
+    spec = stack.spec
     is_prune = bool(getattr(options, "prune", False))
     try:
         answer = await cluster.stacks.deploy(spec, is_prune=is_prune)
     except client.ClientError as error:
         found = as_failure(error)
         assert found is not None
-        raise Failure(placed(str(found), spec, options.file), found.code) from None
+        raise Failure(placed(str(found), stack), found.code) from None
     for what, names in (
         ("created", answer.created),
         ("updated", answer.updated),

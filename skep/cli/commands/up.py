@@ -14,10 +14,10 @@ from skep.cli.local import cluster as local
 from skep.cli.local import core
 from skep.cli.local.home import Home, root
 from skep.cli.output import Progress
-from skep.domain.spec import StackSpec
 
 if TYPE_CHECKING:
     from skep import client
+    from skep.stackfile import ReadStack
 
 # Looking whether processes live and managers answer costs milliseconds.
 LOOK_PERIOD_S = 0.2
@@ -28,15 +28,15 @@ PORTS_DEADLINE_S = 5.0
 
 def up(options: argparse.Namespace) -> None:
     """Start what is missing, deploy the stack, and say where everything is."""
-    spec = None
+    stack = None
     if options.file is not None:
         # Before anything is started: a wrong file starts nothing.
         from skep.cli.stackfiles import read_stack
 
-        spec = read_stack(options.file, "")
+        stack = read_stack([options.file], "")
     of = Home(options.cluster)
     try:
-        _up(of, spec, options)
+        _up(of, stack, options)
     except KeyboardInterrupt:
         name = "" if of.name == "default" else f" --name {of.name}"
         raise Failure(
@@ -46,7 +46,7 @@ def up(options: argparse.Namespace) -> None:
         ) from None
 
 
-def _up(of: Home, spec: StackSpec | None, options: argparse.Namespace) -> None:
+def _up(of: Home, stack: ReadStack | None, options: argparse.Namespace) -> None:
     ends = time.monotonic() + options.timeout
     with of.locked(), local.opened(of, options.managers, options.workers) as cluster:
         started = local.start(of, cluster, core.processes(cluster))
@@ -54,18 +54,40 @@ def _up(of: Home, spec: StackSpec | None, options: argparse.Namespace) -> None:
             names = ", ".join(process.name for process in started)
             output.note(f"started {names}")
         # The block is held until the managers listen there, which this waits for.
-        _drive(of, cluster, spec, options, ends)
+        _drive(of, cluster, stack, options, ends)
     if len(cluster.managers()) % 2 == 0:
         output.note(
             f"skep: warning: {len(cluster.managers())} managers bear no more failures than "
             f"{len(cluster.managers()) - 1}; use an odd number"
         )
+    if options.watch:
+        # Without the lock: other commands may act on the cluster that is watched.
+        _watch(of, cluster)
+
+
+def _watch(of: Home, plan: core.LocalCluster) -> None:
+    """Stay with the board until its user has had enough."""
+    from skep import client
+    from skep.cli import session
+    from skep.cli.commands import top
+
+    async def go() -> None:
+        where = plan.control_addresses()
+        async with client.connect(where, deadline_s=session.CALL_DEADLINE_S) as cluster:
+            if top.can_be_live():
+                await top.live(cluster, of.name, "q ends this; the cluster goes on running")
+            else:
+                await top.once(cluster, of.name)
+
+    asyncio.run(go())
+    name = "" if of.name == "default" else f" --name {of.name}"
+    output.note(f"cluster '{of.name}' goes on running; 'skep down{name}' stops it")
 
 
 def _drive(
     of: Home,
     plan: core.LocalCluster,
-    spec: StackSpec | None,
+    stack: ReadStack | None,
     options: argparse.Namespace,
     ends: float,
 ) -> None:
@@ -77,9 +99,9 @@ def _drive(
         addresses = plan.control_addresses()
         async with client.connect(addresses, deadline_s=session.CALL_DEADLINE_S) as cluster:
             leader = await _until_ready(of, plan, cluster, ends)
-            if spec is not None:
+            if stack is not None:
                 options.timeout = max(0.0, ends - time.monotonic())
-                await deploy_and_wait(cluster, spec, options)
+                await deploy_and_wait(cluster, stack, options)
             views = await cluster.services.list()
             published = [
                 (view.service.name, port.published)
@@ -160,7 +182,7 @@ def _say_where(
     published: list[tuple[str, int]],
     counts: str,
 ) -> None:
-    name = "" if of.name == "default" else f" --cluster {of.name}"
+    name = "" if _is_meant(of) else f" --cluster {of.name}"
     hosts = [plan.host(node) for node in plan.workers()]
     lines = [
         f"cluster '{of.name}' is up: {core.counted(len(plan.managers()), 'manager')} "
@@ -170,14 +192,27 @@ def _say_where(
     for service, port in published:
         urls = "  ".join(f"http://{host}:{port}/" for host in hosts)
         lines.append(f"open      {urls}  ({service})")
+    down = "" if of.name == "default" else f" --cluster {of.name}"
     lines += [
         f"control   {' '.join(plan.control_addresses())}",
         *_metrics_lines(plan),
         f"logs      {of.logs}",
-        f"look      skep node ls{name}; skep service ls{name}; skep local ls{name}",
-        f"stop      skep down{name}",
+        f"look      skep node ls{name}; skep service ls{name}; skep local ls{down}",
+        f"stop      skep down{down}",
     ]
     print("\n".join(lines))
+
+
+def _is_meant(of: Home) -> bool:
+    """Whether commands mean this cluster without being told so."""
+    from skep.cli import contextfile
+
+    nothing = argparse.Namespace(managers_address=None, context=None, cluster=None)
+    try:
+        target = contextfile.target(nothing)
+    except Failure:
+        return False
+    return target.managers is None and target.cluster == of.name
 
 
 def _metrics_lines(plan: core.LocalCluster) -> list[str]:

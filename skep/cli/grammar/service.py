@@ -24,6 +24,9 @@ def add(commands: Subparsers) -> None:
     ps = reaches(shows(command(service, "ps", "service.ps", "list services' tasks, ended too")))
     ps.add_argument("refs", nargs="+", metavar="SERVICE")
     may_be_stale(ps)
+    why = reaches(command(service, "why", "why.why", "explain why services aren't as asked"))
+    why.add_argument("refs", nargs="+", metavar="SERVICE")
+    why.add_argument("--format", choices=("table", "json", "yaml"), default="table")
 
     create = command(service, "create", "service.create", "create a service")
     waits(reaches(create))

@@ -25,5 +25,7 @@ def shell(
 
     monkeypatch.setattr(client, "connect", connect)
     monkeypatch.setenv("SKEP_ADDRESS", ",".join(fake.ADDRESSES))
+    monkeypatch.setenv("SKEP_CONFIG", str(tmp_path / "config.json"))
+    monkeypatch.delenv("SKEP_CONTEXT", raising=False)
     monkeypatch.setenv("SKEP_HOME", str(tmp_path / "home"))
     return Shell(world, tmp_path, capsys)

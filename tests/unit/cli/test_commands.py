@@ -215,8 +215,8 @@ def test_a_port_of_another_service_is_refused_by_the_names_in_the_file(shell: Sh
     path = shell.file(STACK)
     assert shell.skep(f"stack deploy -c {path}") == 5
     assert shell.err == (
-        f"skep: error: {path}: service 'shop_web': port 8080/tcp is already published by service "
-        "'api'\n"
+        f"skep: error: {path}:2:3: service 'shop_web': port 8080/tcp is already published by "
+        "service 'api'\n"
     )
     assert shell.skep("service create --name api2 -p 8080:80 -- serve") == 5
     assert "is already published by service 'api'" in shell.err

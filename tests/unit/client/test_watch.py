@@ -90,6 +90,28 @@ def test_a_break_within_a_commit_loses_and_repeats_nothing() -> None:
     run(world, script)
 
 
+def test_a_stream_that_says_where_it_begins_repeats_nothing() -> None:
+    """As managers do: the first word is the version that was asked for."""
+    world = seams()
+    control = world.transport.control
+
+    async def script(cluster: Cluster) -> None:
+        got: list[WatchEvent] = []
+        watching = asyncio.create_task(collect(cluster, got, 4))
+        stream = await next_stream(control, 0)
+        for event in (WatchEvent(version=10), change(11, "a"), change(12, "b")):
+            control.tell(stream, event)
+        control.cut(stream)
+        stream = await next_stream(control, 1)
+        assert asked(stream).from_version == 11
+        for event in (WatchEvent(version=11), change(12, "b"), change(12, "c")):
+            control.tell(stream, event)
+        await watching
+        assert names(got) == ["a", "b", "c"]
+
+    run(world, script)
+
+
 def test_after_the_word_that_all_was_sent_it_resumes_there() -> None:
     world = seams()
     control = world.transport.control

@@ -35,7 +35,8 @@ ENVIRON = {"A": "a", "EMPTY": "", "MSG": "say"}
     ],
 )
 def test_variables(text: str, expected: str, unset: tuple[str, ...]) -> None:
-    assert interpolate(text, ENVIRON) == (expected, unset)
+    found = interpolate(text, ENVIRON)
+    assert (found.text, tuple(found.unset)) == (expected, unset)
 
 
 @pytest.mark.parametrize(
@@ -59,3 +60,22 @@ def test_what_is_refused(text: str, part: str) -> None:
     with pytest.raises(BadVariable) as caught:
         interpolate(text, ENVIRON)
     assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "position"),
+    [
+        ("a ${NO:-${A} b", 2),
+        ("a $A ${NO:-${A!}}", 11),
+        ("a $A ${NO:-$}", 11),
+        ("$$ ${A} ${NO:?${A}}", 8),
+    ],
+)
+def test_what_is_refused_is_known_by_its_dollar_sign(text: str, position: int) -> None:
+    with pytest.raises(BadVariable) as caught:
+        interpolate(text, ENVIRON)
+    assert caught.value.position == position
+
+
+def test_an_unset_variable_is_known_by_its_first_dollar_sign() -> None:
+    assert interpolate("$A ${NO:-${B}} $B $$C $C", ENVIRON).unset == {"B": 9, "C": 22}

@@ -171,7 +171,7 @@ def test_going_back_by_hand_swaps_the_present_spec_and_the_one_before() -> None:
 def test_a_rollback_that_can_not_be_is_refused_and_changes_nothing() -> None:
     office = Office()
     office.create(release("v1", ports=(Port(target=80, published=8080),)))
-    refusals = [
+    refusals: list[tuple[int | None, dict[str, Any], Code, str]] = [
         (None, {}, Code.FAILED_PRECONDITION, "no spec before the present one"),
         (7, {}, Code.NOT_FOUND, "no revision 7; kept are 1"),
         (1, {}, Code.FAILED_PRECONDITION, "says what the present one says"),

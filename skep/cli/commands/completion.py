@@ -1,0 +1,110 @@
+"""`skep completion`, and `skep __complete`, which its scripts ask for names."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+
+# A shell that waits longer for a name is worse than one that has none to offer.
+DEADLINE_S = 1.0
+CALL_DEADLINE_S = 0.9
+NAMES_LIMIT = 1000
+
+# What a shell would read as something else is no good as a completion.
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*=?")
+
+
+def script(options: argparse.Namespace) -> None:
+    """Print a completion script."""
+    from skep.cli import completion, parser, shells
+
+    write = {"bash": shells.bash, "zsh": shells.zsh, "fish": shells.fish}[options.shell]
+    print(write(tuple(completion.places(parser.build()))), end="")
+
+
+def names(options: argparse.Namespace) -> None:
+    """Print names of a kind, a line each; nothing where that goes wrong, or takes too long."""
+    with _ending_in_time(), contextlib.suppress(Exception, SystemExit):
+        kind, *reach = options.words
+        parser = argparse.ArgumentParser(add_help=False)
+        for flag in ("--cluster", "--context", "--managers-address"):
+            parser.add_argument(flag)
+        found = _KINDS[kind](parser.parse_args(reach))
+        print(
+            "".join(f"{name}\n" for name in found[:NAMES_LIMIT] if _PLAIN.fullmatch(name)), end=""
+        )
+
+
+@contextlib.contextmanager
+def _ending_in_time() -> Iterator[None]:
+    """End the whole process, whatever it is at, when the deadline has passed."""
+    before = signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+    signal.setitimer(signal.ITIMER_REAL, DEADLINE_S)
+    # Complaints of libraries would end up in the middle of the line that is being typed.
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+
+def _contexts(options: argparse.Namespace) -> list[str]:
+    from skep.cli import contextfile, contexts
+
+    return [contexts.LOCAL, *sorted(contextfile.load().contexts)]
+
+
+def _clusters(options: argparse.Namespace) -> list[str]:
+    from skep.cli.local.home import root
+
+    return sorted(path.parent.name for path in root().glob("*/cluster.json"))
+
+
+def _processes(options: argparse.Namespace) -> list[str]:
+    from skep.cli.local import cluster as local
+    from skep.cli.local import core
+
+    _, plan = local.find(options.cluster or "default")
+    found: dict[str, None] = {}
+    for process in core.processes(plan):
+        found[process.node.name] = found[process.name] = None
+    return list(found)
+
+
+def _objects(kind: str) -> Callable[[argparse.Namespace], list[str]]:
+    def found(options: argparse.Namespace) -> list[str]:
+        return asyncio.run(_ask(options, kind))
+
+    return found
+
+
+async def _ask(options: argparse.Namespace, kind: str) -> list[str]:
+    from skep import client
+    from skep.cli import session
+
+    where = session.addresses(options)
+    async with client.connect(where, deadline_s=CALL_DEADLINE_S) as cluster:
+        match kind:
+            case "nodes":
+                return [node.name for node in await cluster.nodes.list(is_stale=True)]
+            case "stacks":
+                return [stack.name for stack in await cluster.stacks.list(is_stale=True)]
+            case "tasks":
+                return [task.id for task in await cluster.tasks.list(is_stale=True)]
+        end = "=" if kind == "scale" else ""
+        views = await cluster.services.list(is_stale=True)
+        return [f"{view.service.name}{end}" for view in views]
+
+
+_KINDS: dict[str, Callable[[argparse.Namespace], list[str]]] = {
+    "contexts": _contexts,
+    "clusters": _clusters,
+    "processes": _processes,
+    **{kind: _objects(kind) for kind in ("nodes", "services", "stacks", "tasks", "scale")},
+}

@@ -1,0 +1,143 @@
+"""`skep events` and `skep watch`: what happens, in words or as objects.
+
+Both are streams that their user ends, so that Ctrl-C is no failure: the exit code is 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from skep.cli import output, rows, session, text
+from skep.cli.changes import AnyRow, Change, Sight, fits
+from skep.cli.errors import Exit, Failure
+from skep.client import Cluster
+from skep.domain.control import WatchEvent
+
+FILTER_KEYS = ("service", "node", "stack", "kind")
+
+
+def events(options: argparse.Namespace) -> None:
+    """Tell what happens, a line a change."""
+    filters = _filters(options.filter)
+    seen = Seen(options.since)
+
+    async def script(cluster: Cluster) -> None:
+        version, known = await read_all(cluster)
+        sight = Sight(known)
+        seen.version = version if options.since is None else options.since
+        async for event in follow(cluster, seen, (), options):
+            change = sight.take(event)
+            if event.is_resync:
+                sight.read((await read_all(cluster))[1])
+            if change is not None and fits(change, filters):
+                print(line(change) if options.format == "table" else _json(change), flush=True)
+
+    _run(options, script)
+    if options.format == "table" and seen.version is not None:
+        output.note(f"skep: note: so far is version {seen.version}; go on with --since")
+
+
+def watch(options: argparse.Namespace) -> None:
+    """Show each changed object, as a line of JSON with its version.
+
+    A line with a version alone says that all changes up to it have been shown. A line with
+    "resync" says that changes were lost, and which.
+    """
+    seen = Seen(options.since)
+
+    async def script(cluster: Cluster) -> None:
+        if seen.version is None:
+            seen.version = (await cluster.info()).version
+        marked = seen.version
+        async for event in follow(cluster, seen, tuple(options.kind), options):
+            if event.action is None and not event.is_resync and event.version <= marked:
+                continue
+            if event.is_resync:
+                shown: dict[str, object] = {"resync": True, "lost": f"{marked + 1}-{event.version}"}
+            else:
+                shown = _object(event)
+            marked = event.version
+            print(_json({"version": event.version, **shown}), flush=True)
+
+    _run(options, script)
+
+
+def _object(event: WatchEvent) -> dict[str, object]:
+    for kind in ("node", "service", "task", "stack"):
+        row = getattr(event, kind)
+        if row is not None and event.action is not None:
+            return {"action": event.action.value, "kind": kind, "object": rows.plain(row)}
+    return {}
+
+
+class Seen:
+    """The version up to which all has been seen; None before the start of a stream from now."""
+
+    def __init__(self, version: int | None) -> None:
+        self.version = version
+
+
+async def read_all(cluster: Cluster) -> tuple[int, list[AnyRow]]:
+    """Everything that can be watched, and a version that it is at least as new as."""
+    nodes = await cluster.nodes.snapshot()
+    known: list[AnyRow] = [*nodes.nodes, *await cluster.stacks.list()]
+    known += [view.service for view in await cluster.services.list()]
+    known += await cluster.tasks.list(is_all=True)
+    return nodes.version, known
+
+
+async def follow(
+    cluster: Cluster, seen: Seen, kinds: tuple[str, ...], options: argparse.Namespace
+) -> AsyncIterator[WatchEvent]:
+    """Changes after `seen`, which moves along, until the options say that it is enough."""
+    until: int | None = options.until
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(options.span_s):
+            async for event in cluster.watch(from_version=seen.version, kinds=kinds):
+                if until is not None and event.version > until:
+                    seen.version = until
+                    return
+                yield event
+                if event.action is None:
+                    seen.version = event.version
+                elif seen.version is None or event.version - 1 > seen.version:
+                    # One commit may carry several changes: all is seen only of those before.
+                    seen.version = event.version - 1
+                if until is not None and event.action is None and event.version >= until:
+                    return
+
+
+def _run(options: argparse.Namespace, script: session.Script) -> None:
+    try:
+        session.run(options, script)
+    except KeyboardInterrupt:
+        if sys.stdout.isatty():
+            output.note("")
+
+
+def _filters(texts: list[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for given in texts:
+        key, sign, value = given.partition("=")
+        if key not in FILTER_KEYS or not sign or not value:
+            known = ", ".join(f"{key}=" for key in FILTER_KEYS)
+            raise Failure(f"--filter '{given}' is not known; write one of {known}", Exit.USAGE)
+        found.setdefault(key, []).append(value)
+    return found
+
+
+def line(change: Change) -> str:
+    """A change as one line."""
+    when = text.clock(round(change.time * text.NS_PER_S)) if change.time else " " * 19
+    subject = f"{change.subject}: " if change.kind != "resync" else ""
+    return text.plain(f"{when}  {subject}{change.what}")
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()

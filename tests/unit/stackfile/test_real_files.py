@@ -1,0 +1,74 @@
+"""Stack files that people use: each is read, or refused by the names and places of its keys."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from skep.stackfile import Reading, StackFileError, StackText, decode, read
+
+STACKS = Path(__file__).parents[4] / "shared" / "stacks"
+FILES = sorted(STACKS.glob("*/*.y*ml")) if STACKS.is_dir() else []
+# A file and what is laid over it.
+NUMBERS = "diamol/ch14__exercises__numbers__"
+WHOAMI = "diamol/ch20__exercises__whoami__"
+SETS = [
+    ("swarm/dogvscat__stack-elk.yml", "swarm/dogvscat__stack-elk.override.yml"),
+    (
+        f"{NUMBERS}docker-compose.yml",
+        f"{NUMBERS}prod.yml",
+        f"{NUMBERS}prod-healthcheck.yml",
+        f"{NUMBERS}prod-update-config.yml",
+        f"{NUMBERS}prod-rollback-config.yml",
+    ),
+    (f"{WHOAMI}docker-compose.yml", f"{WHOAMI}override-traefik-sticky.yml"),
+]
+pytestmark = pytest.mark.skipif(not FILES, reason=f"there are no real stack files in {STACKS}")
+
+
+def lines_of(*paths: Path) -> dict[str, list[str]]:
+    return {path.name: decode(path.read_bytes(), file=path.name).splitlines() for path in paths}
+
+
+def problems(*paths: Path) -> list[str]:
+    files = [StackText(path.name, decode(path.read_bytes(), file=path.name)) for path in paths]
+    try:
+        read(files, Reading({}, name="s"))
+    except StackFileError as error:
+        return [str(error), *error.others]
+    return []
+
+
+def check(line: str, lines: dict[str, list[str]]) -> None:
+    """What a problem says of a key stands at the place it names."""
+    if re.fullmatch(r"[0-9]+ more; mend these first", line):
+        return
+    found = re.search(r"(?P<file>[\w.-]+):(?P<line>[0-9]+):(?P<column>[0-9]+)", line)
+    assert found, line
+    text = lines[found["file"]][int(found["line"]) - 1]
+    assert 1 <= int(found["column"]) <= len(text) + 1, line
+    rest = text[int(found["column"]) - 1 :]
+    key = re.search(
+        r"can't do '([\w-]+)' \(|: '([\w-]+)' is not supported|unknown key '(.+?)'", line
+    )
+    if key and key[1] != "networks":
+        assert rest.lstrip("\"'").startswith(next(filter(None, key.groups()))), line
+    if "variable '" in line:
+        assert rest.startswith("$"), line
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_real_file(path: Path) -> None:
+    lines = lines_of(path)
+    for line in problems(path):
+        check(line, lines)
+
+
+@pytest.mark.parametrize("names", SETS, ids=lambda names: Path(names[-1]).name)
+def test_real_files_that_are_merged(names: tuple[str, ...]) -> None:
+    paths = [STACKS / name for name in names]
+    lines = lines_of(*paths)
+    for line in problems(*paths):
+        check(line, lines)
