@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -109,8 +109,13 @@ def every_node(local: LocalCluster) -> list[str]:
 
 async def release(cluster: Cluster, version: int) -> None:
     """Update to a version, and see it through."""
-    await cluster.services.change("steady", lambda spec: released(spec, version))
+    await changed(cluster, version)
     await completed(cluster)
+
+
+async def changed(cluster: Cluster, version: int) -> Service:
+    """Begin the update to a version."""
+    return await cluster.services.change("steady", lambda spec: released(spec, version))
 
 
 async def completed(cluster: Cluster) -> None:
@@ -121,13 +126,23 @@ async def completed(cluster: Cluster) -> None:
     assert view.running == REPLICAS
 
 
-def check(report: Report, addresses: list[str]) -> None:
+def rounds(load: Load, least: int = 1) -> Iterator[int]:
+    """1, 2, ... for as long as there were not enough requests yet, and `least` times anyway: all of
+    the load is one while something is changed."""
+    number = 0
+    while number < least or load.report.total < AT_LEAST:
+        number += 1
+        yield number
+
+
+def check(report: Report, addresses: list[str], versions: int) -> None:
     """Nothing was lost, and there was something to lose."""
     print(report)
     assert report.failures == [], str(report)
     assert report.total >= AT_LEAST
     assert report.answered_by.total() == report.total
     assert set(report.asked) == set(addresses)
+    assert report.versions() == {str(version) for version in range(versions + 1)}
 
 
 @pytest.mark.parametrize("order", list(VERSIONS), ids=lambda order: str(order.value))
@@ -135,12 +150,10 @@ def test_a_rolling_update_through_many_versions(cluster: LocalCluster, order: Up
     async def scene() -> None:
         addresses = every_node(cluster)
         async with steady(cluster, web(order)) as skep:
-            async with Load(addresses, per_s=PER_S, at_least=AT_LEAST) as load:
-                for version in range(1, VERSIONS[order] + 1):
+            async with Load(addresses, per_s=PER_S) as load:
+                for version in rounds(load, VERSIONS[order]):
                     await release(skep, version)
-            check(load.report, addresses)
-            told = load.report.versions()
-            assert told == {str(version) for version in range(VERSIONS[order] + 1)}
+            check(load.report, addresses, version)
 
     play(scene())
 
@@ -150,11 +163,12 @@ def test_each_node_drained_and_taken_back(cluster: LocalCluster) -> None:
         addresses = every_node(cluster)
         names = [str(node["name"]) for node in cluster.workers()]
         async with steady(cluster, web(UpdateOrder.START_FIRST)) as skep:
-            async with Load(addresses, per_s=PER_S, at_least=AT_LEAST) as load:
-                for name in names:
+            async with Load(addresses, per_s=PER_S) as load:
+                for number in rounds(load, len(names)):
+                    name = names[number % len(names)]
                     await emptied(skep, name)
                     await skep.nodes.update(name, availability=Availability.ACTIVE)
-            check(load.report, addresses)
+            check(load.report, addresses, 0)
             assert load.report.nodes() == set(names)
 
     play(scene())
@@ -164,16 +178,15 @@ def test_the_leader_killed_in_the_middle_of_an_update(cluster: LocalCluster) -> 
     async def scene() -> None:
         addresses = every_node(cluster)
         async with steady(cluster, web(UpdateOrder.START_FIRST)) as skep:
-            leader = cluster.leader()
-            async with Load(addresses, per_s=PER_S, at_least=AT_LEAST) as load:
-                service = await skep.services.change("steady", lambda spec: released(spec, 1))
-                await is_under_way(skep, service)
-                await asyncio.to_thread(cluster.kill, leader)
-                await completed(skep)
-            assert cluster.leader() != leader
-            cluster.start(leader)
-            check(load.report, addresses)
-            assert load.report.versions() == {"0", "1"}
+            async with Load(addresses, per_s=PER_S) as load:
+                for version in rounds(load):
+                    leader = await asyncio.to_thread(cluster.leader)
+                    await is_under_way(skep, await changed(skep, version))
+                    await asyncio.to_thread(cluster.kill, leader)
+                    await completed(skep)
+                    assert await asyncio.to_thread(cluster.leader) != leader
+                    await asyncio.to_thread(cluster.start, leader)
+            check(load.report, addresses, version)
 
     play(scene())
 
@@ -186,15 +199,14 @@ def test_a_netproxy_restarted_in_the_middle_of_an_update(cluster: LocalCluster) 
         name, *_ = (str(node["name"]) for node in cluster.workers())
         _, *addresses = every_node(cluster)
         async with steady(cluster, web(UpdateOrder.START_FIRST)) as skep:
-            async with Load(addresses, per_s=PER_S, at_least=AT_LEAST) as load:
-                service = await skep.services.change("steady", lambda spec: released(spec, 1))
-                await is_under_way(skep, service)
-                for step in ("stop", "start"):
-                    words = ("local", step, f"{name}.netproxy")
-                    await asyncio.to_thread(cluster.skep, *words)
-                await completed(skep)
-            check(load.report, addresses)
-            assert load.report.versions() == {"0", "1"}
+            async with Load(addresses, per_s=PER_S) as load:
+                for version in rounds(load):
+                    await is_under_way(skep, await changed(skep, version))
+                    for step in ("stop", "start"):
+                        words = ("local", step, f"{name}.netproxy")
+                        await asyncio.to_thread(cluster.skep, *words)
+                    await completed(skep)
+            check(load.report, addresses, version)
 
     play(scene())
 

@@ -373,6 +373,8 @@ def test_a_bad_release_ends_as_its_policy_says(release: Release, ended: dict[str
     assert re.search(release.says, end.message)
     assert end.code == release.code
     assert release.last_output in end.output
+    if end.code in (Exit.PAUSED, Exit.ROLLED_BACK):
+        assert end.message in end.output
     assert end.serving >= release.serving
 
 

@@ -37,18 +37,22 @@ SHOWN_LIMIT = 20
 
 
 @dataclass(frozen=True)
-class Failed:
-    """One request without a whole answer."""
+class Asked:
+    """One request, and `why` there was no whole answer; empty if there was."""
 
     at: datetime
-    asked: str
+    address: str
     local_port: int
+    connected_s: float
     after_s: float
     why: str
 
     def __str__(self) -> str:
         when = self.at.strftime("%H:%M:%S.%f")[:-3]
-        return f"{when} {self.asked} from port {self.local_port}: {self.why} {self.after_s:.3f} s"
+        return (
+            f"{when} {self.address} from port {self.local_port}: {self.why or 'answered'} after "
+            f"{self.after_s:.3f} s (connected after {self.connected_s:.3f} s)"
+        )
 
 
 @dataclass
@@ -57,8 +61,8 @@ class Report:
 
     asked: Counter[str] = field(default_factory=Counter)
     answered_by: Counter[str] = field(default_factory=Counter)
-    failures: list[Failed] = field(default_factory=list)
-    slowest_s: float = 0.0
+    failures: list[Asked] = field(default_factory=list)
+    slowest: Asked | None = None
     lasted_s: float = 0.0
 
     @property
@@ -79,30 +83,32 @@ class Report:
         return {match.group(1) for match in found if match}
 
     def __str__(self) -> str:
-        head = (
-            f"{self.total} requests in {self.lasted_s:.1f} s, {len(self.failures)} failed, "
-            f"slowest {self.slowest_s:.3f} s"
-        )
-        return "\n".join([head, *map(str, self.failures[:SHOWN_LIMIT])])
+        head = f"{self.total} requests in {self.lasted_s:.1f} s, {len(self.failures)} failed"
+        shown = [*map(str, self.failures[:SHOWN_LIMIT]), f"the slowest one: {self.slowest}"]
+        return "\n".join([head, *shown])
+
+    def note(self, asked: Asked) -> None:
+        """One more is over."""
+        if self.slowest is None or asked.after_s > self.slowest.after_s:
+            self.slowest = asked
+        if asked.why:
+            self.failures.append(asked)
 
 
 class Load:
     """Sends `per_s` requests a second, to each of `addresses` in turn, from entry to exit of the
-    `async with`, and on until they are at least `at_least`; the report is complete after that.
-    Never more than `limit_s` in all."""
+    `async with`; the report is complete after that. For no longer than `limit_s`."""
 
     def __init__(
         self,
         addresses: Sequence[str],
         *,
         per_s: float,
-        at_least: int = 0,
         limit_s: float = 300.0,
     ) -> None:
         self.report = Report()
         self._addresses = tuple(addresses)
         self._per_s = per_s
-        self._at_least = at_least
         self._limit_s = limit_s
         self._is_over = False
         self._numbers = itertools.count()
@@ -121,8 +127,6 @@ class Load:
         traceback: TracebackType | None,
     ) -> None:
         self._is_over = True
-        if error is not None:
-            self._at_least = 0
         await asyncio.gather(*self._clients)
         self.report.lasted_s = time.monotonic() - self._began
 
@@ -130,23 +134,24 @@ class Load:
         while True:
             number = next(self._numbers)
             due_s = self._began + number / self._per_s
-            if self._is_over and number >= self._at_least:
-                return
             if due_s > self._began + self._limit_s:
                 return
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+            if self._is_over:
+                return
             await self._ask(number)
 
     async def _ask(self, number: int) -> None:
         address = self._addresses[number % len(self._addresses)]
         host, _, port = address.rpartition(":")
         at, began = datetime.now(UTC), time.monotonic()
-        local_port = 0
+        local_port, connected_s = 0, 0.0
         self.report.asked[address] += 1
         why, writer = "", None
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 reader, writer = await asyncio.open_connection(host, int(port))
+                connected_s = time.monotonic() - began
                 local_port = writer.get_extra_info("sockname")[1]
                 await asyncio.sleep(SLOW_S if number % LATE_EVERY == 0 else 0)
                 writer.write(FIRST_PART)
@@ -162,9 +167,7 @@ class Load:
             if writer is not None:
                 writer.close()
         after_s = time.monotonic() - began
-        self.report.slowest_s = max(self.report.slowest_s, after_s)
-        if why:
-            self.report.failures.append(Failed(at, address, local_port, after_s, why))
+        self.report.note(Asked(at, address, local_port, connected_s, after_s, why))
 
     def _read(self, answer: bytes) -> str:
         """Why this is no whole answer; empty if it is one."""
