@@ -1,7 +1,8 @@
 """The main job in figures: coming up, idling, starting fifty tasks, and what each loss costs.
 
 Seconds are the p90 of the trials, with the median beside them. The cluster is the one that
-`skep up` makes: three managers, three workers, the example stack.
+`skep up` makes: three managers, three workers, the example stack. What a killed task costs is
+measured by `bench.rollout`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from bench.report import Row, against, at_most, percentile, run
+from bench.report import Row, against, at_most, percentile, run, seconds
 from tests.support.local_cluster import (
     ROOT,
     LocalCluster,
@@ -47,17 +48,8 @@ def measure(is_quick: bool) -> Iterable[Row]:
     with tempfile.TemporaryDirectory() as home, local_cluster(Path(home)) as cluster:
         yield from idling(cluster, 10.0 if is_quick else 60.0)
         yield from fifty_tasks(cluster, 1 if is_quick else 5)
-        yield from killed_task(cluster, trials)
         yield from lost_leader(cluster, trials)
         yield from lost_worker(cluster, trials)
-
-
-def seconds(name: str, times: list[float], limit: float | None) -> Iterator[Row]:
-    """The two rows of one figure."""
-    p90 = percentile(times, 0.9)
-    yield Row(f"{name}, median of {len(times)}", "s", percentile(times, 0.5))
-    label = f"{name}, p90"
-    yield Row(label, "s", p90) if limit is None else at_most(label, "s", p90, limit)
 
 
 def coming_up(trials: int) -> Iterator[Row]:
@@ -158,23 +150,6 @@ def _until_all_answer(hosts: list[str]) -> None:
         return not waiting
 
     eventually(all_answer, within_s=120.0, what="all answer")
-
-
-def killed_task(cluster: LocalCluster, trials: int) -> Iterator[Row]:
-    """kill -9 of a replica until its replacement runs (restart delay 0 s)."""
-    times = []
-    for _ in range(trials):
-        victim = cluster.running()[0]
-        began = time.perf_counter()
-        kill_pid(int(victim["pid"]))
-
-        def replaced(old: object = victim["id"]) -> bool:
-            now = cluster.running()
-            return len(now) == 3 and all(task["id"] != old for task in now)
-
-        eventually(replaced, within_s=30.0)
-        times.append(time.perf_counter() - began)
-    yield from seconds("killed task until replaced", times, 3.0)
 
 
 def lost_leader(cluster: LocalCluster, trials: int) -> Iterator[Row]:

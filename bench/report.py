@@ -6,13 +6,24 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+
+RECORDED = "recorded"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A peer's figure from another day, and which: release, machine, date."""
+
+    value: float
+    note: str
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure. `ratio` is skep / peer, of the same run only; `is_ok` None: there is no aim."""
+    """One figure. `is_ok` None: there is no aim. `note` says where a figure is from that was not
+    measured in this run: such a peer has a name of "recorded", and no ratio is claimed of it."""
 
     metric: str
     unit: str
@@ -21,22 +32,38 @@ class Row:
     peer: float | None = None
     aim: str = "-"
     is_ok: bool | None = None
+    note: str = ""
 
     @property
     def ratio(self) -> float | None:
-        """How many times the peer's figure ours is."""
-        return None if not self.peer else self.skep / self.peer
+        """How many times the peer's figure of the same run ours is."""
+        return None if not self.peer or self.peer_name == RECORDED else self.skep / self.peer
 
 
-def at_most(metric: str, unit: str, value: float, limit: float) -> Row:
-    """A figure with an upper bound."""
-    return Row(metric, unit, value, aim=f"<= {limit:g}", is_ok=value <= limit)
+def at_most(
+    metric: str, unit: str, value: float, limit: float, peer: Recorded | None = None
+) -> Row:
+    """A figure with an upper bound, and a peer's of another day to look at."""
+    row = Row(metric, unit, value, aim=f"<= {limit:g}", is_ok=value <= limit)
+    if peer is not None:
+        row = replace(row, peer_name=RECORDED, peer=peer.value, note=peer.note)
+    return row
 
 
 def against(metric: str, unit: str, value: float, peer: tuple[str, float], limit: float) -> Row:
     """A figure beside a peer's (its name, its value) of the same run, with a bound on the ratio."""
     is_ok = value <= limit * peer[1]
     return Row(metric, unit, value, peer[0], peer[1], aim=f"<= {limit:g}x", is_ok=is_ok)
+
+
+def seconds(
+    name: str, times: Sequence[float], limit: float | None, peer: Recorded | None = None
+) -> Iterator[Row]:
+    """A figure in seconds: the median of its trials, and the p90 with its bound."""
+    p90 = percentile(times, 0.9)
+    yield Row(f"{name}, median of {len(times)}", "s", percentile(times, 0.5))
+    label = f"{name}, p90"
+    yield Row(label, "s", p90) if limit is None else at_most(label, "s", p90, limit, peer)
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -58,7 +85,7 @@ def run(name: str, text: str, measure: Callable[[bool], Iterable[Row]]) -> None:
     arguments = parser.parse_args()
     is_missed = False
     if not arguments.json:
-        print(_line("metric", "unit", "skep", "peer_name", "peer", "ratio", "aim", "ok"))
+        print(_line("metric", "unit", "skep", "peer_name", "peer", "ratio", "aim", "ok", "note"))
     for row in measure(arguments.quick):
         is_missed |= row.is_ok is False
         if arguments.json:
@@ -76,6 +103,7 @@ def run(name: str, text: str, measure: Callable[[bool], Iterable[Row]]) -> None:
                     _number(row.ratio),
                     row.aim,
                     "-" if row.is_ok is None else ("yes" if row.is_ok else "NO"),
+                    row.note,
                 ),
                 flush=True,
             )
@@ -83,7 +111,7 @@ def run(name: str, text: str, measure: Callable[[bool], Iterable[Row]]) -> None:
 
 
 def _line(*cells: str) -> str:
-    widths = (44, 8, 10, 14, 10, 7, 10, 3)
+    widths = (52, 8, 10, 14, 10, 7, 10, 3, 0)
     return "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 

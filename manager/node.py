@@ -11,6 +11,8 @@ from skep.manager.control.actor import Control
 from skep.manager.control.watch import Watches
 from skep.manager.endpoints import actor as endpoints
 from skep.manager.endpoints.actor import EndpointServer
+from skep.manager.logs import readers
+from skep.manager.logs.readers import LogReaders
 from skep.manager.office import ManagerConfig, Office
 from skep.manager.raft.node import RaftNode, Settings
 from skep.manager.roster import METHOD as REPORT
@@ -65,6 +67,7 @@ class ManagerNode:
         self.store.attach(self.raft)
         self.control = Control(env, self.store, self.office)
         self._watches = Watches(env, self.store)
+        self.logs = LogReaders(env, self.store, self.office, config.cluster_id)
         self._roster = Roster(env, self.store, self.office, self.endpoints)
         # Each is built once: these two hold no state that a restart could mend.
         children = (
@@ -105,5 +108,8 @@ class ManagerNode:
                 SESSION: self.office.serve_session,
                 endpoints.METHOD: self.endpoints.serve,
                 watch.METHOD: self._watches.serve,
+                readers.METHOD: self.logs.serve,
+                readers.FORWARDED: self.logs.serve_forwarded,
+                readers.PUBLISH: self.logs.serve_publish,
             },
         )

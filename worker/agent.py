@@ -16,6 +16,7 @@ from skep.worker.core.agent import AgentCore
 from skep.worker.core.link import LinkCore
 from skep.worker.engine.protocol import Engine, NodeFacts
 from skep.worker.link import LINK_INBOX_LIMIT, LinkActor, LinkMessage
+from skep.worker.logs import LogPublisher
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Agent:
             description=description,
         )
         dice = env.fork_dice("link")
+        self.logs = logs = LogPublisher(env, config.cluster_id, config.node_id, engines)
         self.supervisor = Supervisor(
             env,
             "worker",
@@ -78,7 +80,11 @@ class Agent:
                     "link",
                     link_inbox,
                     lambda: LinkActor(
-                        env, link_inbox, inbox.put, lambda: LinkCore(hello, config.managers, dice)
+                        env,
+                        link_inbox,
+                        inbox.put,
+                        logs,
+                        lambda: LinkCore(hello, config.managers, dice),
                     ),
                 ),
             ),

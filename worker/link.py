@@ -44,6 +44,7 @@ from skep.worker.core.link import (
     TermRaised,
     Ticked,
 )
+from skep.worker.logs import LogPublisher
 from skep.worker.runner import moment
 
 log = logging.getLogger(__name__)
@@ -84,17 +85,20 @@ LinkMessage = Begun | SessionRefused | TermRaised | Ticked | BatchReady | _Hande
 
 
 class LinkActor(Actor[LinkMessage]):
-    """See the module. `agent` leaves a message in the agent's inbox, waiting for room."""
+    """See the module. `agent` leaves a message in the agent's inbox, waiting for room; `logs` gets
+    the leader's orders for logs, which end with their session."""
 
     def __init__(
         self,
         env: Env,
         mailbox: Mailbox[LinkMessage],
         agent: Callable[[AgentEvent | LinkRestarted], Awaitable[None]],
+        logs: LogPublisher,
         make_core: Callable[[], LinkCore],
     ) -> None:
         super().__init__(env, mailbox)
         self._agent = agent
+        self._logs = logs
         self._core = make_core()
         self._timer: Timer | None = None
         self._talk: asyncio.Task[None] | None = None
@@ -107,6 +111,7 @@ class LinkActor(Actor[LinkMessage]):
 
     async def stopped(self) -> None:
         """See `Actor.stopped`."""
+        self._logs.cancel_all()
         self._hang_up()
         if self._timer is not None:
             self._timer.cancel()
@@ -146,6 +151,7 @@ class LinkActor(Actor[LinkMessage]):
                 case TellMessage(session_id, message):
                     await self._tell_agent(session_id, message)
                 case TellClosed(why):
+                    self._logs.cancel_all()
                     await self._agent(SessionClosed(moment(self.env), why))
 
     def _note_end(self, why: str) -> None:
@@ -163,6 +169,12 @@ class LinkActor(Actor[LinkMessage]):
             event = StatusesAcknowledged(at, session_id, message.stored.number)
         elif message.drained is not None:
             event = TasksDrained(at, session_id, message.drained.task_ids)
+        elif message.logs is not None:
+            self._logs.begin(self._core.address, message.logs)
+            return
+        elif message.logs_cancelled is not None:
+            self._logs.cancel(message.logs_cancelled.order_id)
+            return
         else:
             return  # A newer leader may say what this release doesn't know.
         await self._agent(event)

@@ -232,6 +232,17 @@ class Dispatcher(Actor[Tick]):
             )
         return hello
 
+    def session_of(self, node_id: NodeId) -> SessionId | None:
+        """The session of a node, if it has one."""
+        session = self._sessions.get(node_id)
+        return None if session is None else session.session_id
+
+    def tell(self, node_id: NodeId, message: LeaderMessage) -> None:
+        """Send a message in a node's session; lost where there is none."""
+        session = self._sessions.get(node_id)
+        if session is not None:
+            session.tell(message)
+
     def is_applied_everywhere(self, service_id: ServiceId) -> bool:
         """Whether every netproxy that is alive has a service's present endpoints."""
         version = self._feed.changed_at(service_id)

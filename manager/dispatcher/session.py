@@ -64,6 +64,13 @@ class Session:
         self._is_changed = True
         self._wake.set()
 
+    def tell(self, message: LeaderMessage) -> None:
+        """Send a message after what waits already; a worker that reads nothing is cut off."""
+        try:
+            self._answer(message)
+        except CallError as error:
+            self.end(error)
+
     def end(self, why: CallError) -> None:
         """Close the stream, telling the worker why."""
         self._end = why

@@ -282,18 +282,27 @@ class WatchEvent(_message.Message):
     def __init__(self, version: _Optional[int] = ..., action: _Optional[_Union[WatchAction, str]] = ..., node: _Optional[_Union[_objects_pb2.Node, _Mapping]] = ..., service: _Optional[_Union[_objects_pb2.Service, _Mapping]] = ..., task: _Optional[_Union[_objects_pb2.Task, _Mapping]] = ..., stack: _Optional[_Union[_objects_pb2.Stack, _Mapping]] = ..., is_resync: _Optional[bool] = ...) -> None: ...
 
 class LogsRequest(_message.Message):
-    __slots__ = ("services", "tasks", "tail", "since_ns", "is_follow")
+    __slots__ = ("services", "tasks", "tail", "since_ns", "is_follow", "positions")
+    class PositionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     SERVICES_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
     TAIL_FIELD_NUMBER: _ClassVar[int]
     SINCE_NS_FIELD_NUMBER: _ClassVar[int]
     IS_FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
     services: _containers.RepeatedScalarFieldContainer[str]
     tasks: _containers.RepeatedScalarFieldContainer[str]
     tail: int
     since_ns: int
     is_follow: bool
-    def __init__(self, services: _Optional[_Iterable[str]] = ..., tasks: _Optional[_Iterable[str]] = ..., tail: _Optional[int] = ..., since_ns: _Optional[int] = ..., is_follow: _Optional[bool] = ...) -> None: ...
+    positions: _containers.ScalarMap[str, str]
+    def __init__(self, services: _Optional[_Iterable[str]] = ..., tasks: _Optional[_Iterable[str]] = ..., tail: _Optional[int] = ..., since_ns: _Optional[int] = ..., is_follow: _Optional[bool] = ..., positions: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class LogLine(_message.Message):
     __slots__ = ("time_ns", "stream", "text")
@@ -306,18 +315,20 @@ class LogLine(_message.Message):
     def __init__(self, time_ns: _Optional[int] = ..., stream: _Optional[_Union[LogStream, str]] = ..., text: _Optional[bytes] = ...) -> None: ...
 
 class LogEvent(_message.Message):
-    __slots__ = ("task_id", "task_name", "node_name", "lines", "problem")
+    __slots__ = ("task_id", "task_name", "node_name", "lines", "problem", "position")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     TASK_NAME_FIELD_NUMBER: _ClassVar[int]
     NODE_NAME_FIELD_NUMBER: _ClassVar[int]
     LINES_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     task_name: str
     node_name: str
     lines: _containers.RepeatedCompositeFieldContainer[LogLine]
     problem: str
-    def __init__(self, task_id: _Optional[str] = ..., task_name: _Optional[str] = ..., node_name: _Optional[str] = ..., lines: _Optional[_Iterable[_Union[LogLine, _Mapping]]] = ..., problem: _Optional[str] = ...) -> None: ...
+    position: str
+    def __init__(self, task_id: _Optional[str] = ..., task_name: _Optional[str] = ..., node_name: _Optional[str] = ..., lines: _Optional[_Iterable[_Union[LogLine, _Mapping]]] = ..., problem: _Optional[str] = ..., position: _Optional[str] = ...) -> None: ...
 
 class NetproxyProgress(_message.Message):
     __slots__ = ("node_id", "version", "is_connected", "errors")

@@ -115,16 +115,88 @@ class Drained(_message.Message):
     task_ids: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, task_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class LogWanted(_message.Message):
+    __slots__ = ("task_id", "position")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    position: str
+    def __init__(self, task_id: _Optional[str] = ..., position: _Optional[str] = ...) -> None: ...
+
+class LogOrder(_message.Message):
+    __slots__ = ("order_id", "tasks", "tail", "since_ns", "is_follow")
+    ORDER_ID_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    TAIL_FIELD_NUMBER: _ClassVar[int]
+    SINCE_NS_FIELD_NUMBER: _ClassVar[int]
+    IS_FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    order_id: str
+    tasks: _containers.RepeatedCompositeFieldContainer[LogWanted]
+    tail: int
+    since_ns: int
+    is_follow: bool
+    def __init__(self, order_id: _Optional[str] = ..., tasks: _Optional[_Iterable[_Union[LogWanted, _Mapping]]] = ..., tail: _Optional[int] = ..., since_ns: _Optional[int] = ..., is_follow: _Optional[bool] = ...) -> None: ...
+
+class LogsCancelled(_message.Message):
+    __slots__ = ("order_id",)
+    ORDER_ID_FIELD_NUMBER: _ClassVar[int]
+    order_id: str
+    def __init__(self, order_id: _Optional[str] = ...) -> None: ...
+
 class LeaderMessage(_message.Message):
-    __slots__ = ("welcome", "heartbeat", "assignments", "stored", "drained")
+    __slots__ = ("welcome", "heartbeat", "assignments", "stored", "drained", "logs", "logs_cancelled")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     ASSIGNMENTS_FIELD_NUMBER: _ClassVar[int]
     STORED_FIELD_NUMBER: _ClassVar[int]
     DRAINED_FIELD_NUMBER: _ClassVar[int]
+    LOGS_FIELD_NUMBER: _ClassVar[int]
+    LOGS_CANCELLED_FIELD_NUMBER: _ClassVar[int]
     welcome: SessionWelcome
     heartbeat: Heartbeat
     assignments: AssignmentSet
     stored: StatusesStored
     drained: Drained
-    def __init__(self, welcome: _Optional[_Union[SessionWelcome, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., assignments: _Optional[_Union[AssignmentSet, _Mapping]] = ..., stored: _Optional[_Union[StatusesStored, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ...) -> None: ...
+    logs: LogOrder
+    logs_cancelled: LogsCancelled
+    def __init__(self, welcome: _Optional[_Union[SessionWelcome, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., assignments: _Optional[_Union[AssignmentSet, _Mapping]] = ..., stored: _Optional[_Union[StatusesStored, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., logs: _Optional[_Union[LogOrder, _Mapping]] = ..., logs_cancelled: _Optional[_Union[LogsCancelled, _Mapping]] = ...) -> None: ...
+
+class LogHello(_message.Message):
+    __slots__ = ("format", "cluster_id", "node_id", "order_id")
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    ORDER_ID_FIELD_NUMBER: _ClassVar[int]
+    format: int
+    cluster_id: str
+    node_id: str
+    order_id: str
+    def __init__(self, format: _Optional[int] = ..., cluster_id: _Optional[str] = ..., node_id: _Optional[str] = ..., order_id: _Optional[str] = ...) -> None: ...
+
+class LogPage(_message.Message):
+    __slots__ = ("task_id", "first_ns", "position", "lines", "problem", "is_last")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    FIRST_NS_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    IS_LAST_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    first_ns: int
+    position: str
+    lines: bytes
+    problem: str
+    is_last: bool
+    def __init__(self, task_id: _Optional[str] = ..., first_ns: _Optional[int] = ..., position: _Optional[str] = ..., lines: _Optional[bytes] = ..., problem: _Optional[str] = ..., is_last: _Optional[bool] = ...) -> None: ...
+
+class LogMessage(_message.Message):
+    __slots__ = ("hello", "page")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    PAGE_FIELD_NUMBER: _ClassVar[int]
+    hello: LogHello
+    page: LogPage
+    def __init__(self, hello: _Optional[_Union[LogHello, _Mapping]] = ..., page: _Optional[_Union[LogPage, _Mapping]] = ...) -> None: ...
+
+class LogAnswer(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

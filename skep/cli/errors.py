@@ -23,7 +23,11 @@ class Exit(enum.IntEnum):
 
 class Failure(Exception):
     """The command can't go on. The text is one line for a person; `others` are more of them, for
-    whoever wants to mend all at once."""
+    whoever wants to mend all at once.
+
+    `evidence` are lines that show why, and `steps` commands to type next, each with what it does;
+    both follow those lines.
+    """
 
     def __init__(
         self, message: str, code: Exit = Exit.ERROR, *, others: tuple[str, ...] = ()
@@ -31,6 +35,14 @@ class Failure(Exception):
         super().__init__(message)
         self.code = code
         self.others = others
+        self.evidence: tuple[str, ...] = ()
+        self.steps: tuple[tuple[str, str], ...] = ()
+
+    def after(self) -> list[str]:
+        """The lines that follow."""
+        room = max((len(command) for command, _ in self.steps), default=0)
+        steps = [f"  {command.ljust(room)}   {what}" for command, what in self.steps]
+        return [*self.evidence, *(["what next:"] if steps else []), *steps]
 
 
 def as_failure(error: BaseException) -> Failure | None:
@@ -49,6 +61,7 @@ def as_failure(error: BaseException) -> Failure | None:
         (errors.InvalidArgument, Exit.USAGE),
         (errors.RolledBack, Exit.ROLLED_BACK),
         (errors.UpdatePaused, Exit.PAUSED),
+        (errors.Superseded, Exit.REFUSED),
         (errors.NotConverged, Exit.TIMED_OUT),
         (errors.Unavailable, Exit.UNREACHABLE),
         (errors.OutcomeUnknown, Exit.UNREACHABLE),

@@ -24,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        return _end("interrupted; what the cluster was told, it goes on with", Exit.INTERRUPTED)
+        words = "interrupted; what the cluster was told, it goes on with"
+        return _end(Failure(words, Exit.INTERRUPTED))
     except BrokenPipeError:
         # The reader of our output (head, less) has had enough. Python flushes stdout at its end
         # once more, and must find it open.
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"a fault of skep's own: {type(error).__name__}: {error}; set SKEP_DEBUG=1 to see "
                 "where, and report it"
             )
-        return _end(str(failure), failure.code, failure.others)
+        return _end(failure)
     return Exit.OK
 
 
@@ -50,11 +51,13 @@ def _write_anything() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _end(text: str, code: Exit, others: tuple[str, ...] = ()) -> int:
-    for each in (text, *others):
+def _end(failure: Failure) -> Exit:
+    for each in (str(failure), *failure.others):
         line = " ".join(each.split())
         print(f"skep: error: {line}", file=sys.stderr)
-    return code
+    for line in failure.after():
+        print(line, file=sys.stderr)
+    return failure.code
 
 
 if __name__ == "__main__":

@@ -77,15 +77,17 @@ def may_be_stale(command: Parser) -> Parser:
     return command
 
 
-def waits(command: Parser) -> Parser:
-    """Options of commands that wait for what they asked for."""
+def waits(command: Parser, *, for_updates: bool = False) -> Parser:
+    """Options of commands that wait for what they asked for; None is the default timeout of those
+    that wait `for_updates`, which are as slow as their policies say."""
     command.add_argument("-d", "--detach", action="store_true", help="don't wait")
+    default = "as long as updates may take by their policies" if for_updates else f"{TIMEOUT_S:g}s"
     command.add_argument(
         "--timeout",
         type=seconds,
-        default=TIMEOUT_S,
+        default=None if for_updates else TIMEOUT_S,
         metavar="DURATION",
-        help=f"how long to wait (default: {TIMEOUT_S:g}s)",
+        help=f"how long to wait (default: {default})",
     )
     return command
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
 import os
 import sys
@@ -23,7 +24,7 @@ def show(rows: Sequence[R], columns: Columns[R], *, shape: str, key: str | None)
         for row in rows:
             print(getattr(row, key))
     elif shape == "table":
-        cells = [[_cell(read(row)) for _, read in columns] for row in rows]
+        cells = [[printable(read(row)) for _, read in columns] for row in rows]
         print(table([name for name, _ in columns], cells))
     else:
         write(msgspec.to_builtins(list(rows)), shape=shape)
@@ -58,8 +59,8 @@ def short_id(of: str) -> str:
     return of[:ID_SHOWN]
 
 
-def _cell(text: str) -> str:
-    # What a program wrote into an error must not move the cursor of whoever reads it.
+def printable(text: str) -> str:
+    """What a program wrote into an error must not move the cursor of whoever reads it."""
     return "".join(char if char.isprintable() else " " for char in text)
 
 
@@ -69,30 +70,63 @@ def note(text: str) -> None:
 
 
 class Progress:
-    """How far something has come: one line that is rewritten on a terminal, a line per change
-    elsewhere. Colours only on a terminal, and never with NO_COLOR."""
+    """How far something has come: lines that are rewritten on a terminal, and elsewhere a line for
+    each that has changed. Colours only on a terminal, and never with NO_COLOR."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_quiet: bool = False) -> None:
+        self._is_quiet = is_quiet
         self._is_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._is_coloured = self._is_terminal and not os.environ.get("NO_COLOR")
-        self._last = ""
+        self._last: list[str] = []
+        self._drawn = 0
 
     def say(self, text: str) -> None:
         """What is true now."""
-        if text == self._last:
+        self.lines([text])
+
+    def lines(self, texts: Sequence[str]) -> None:
+        """What is true now, of several things, in the same order each time."""
+        before, self._last = self._last, list(texts)
+        if self._is_quiet or before == self._last:
             return
-        self._last = text
         if self._is_terminal:
-            width = os.get_terminal_size(sys.stderr.fileno()).columns - 1
-            shown = text if len(text) <= width else text[: max(0, width - 1)] + "…"
-            print(f"\r\x1b[2K{shown}", end="", file=sys.stderr, flush=True)
-        else:
-            note(text)
+            self._draw()
+            return
+        for new, old in itertools.zip_longest(self._last, before):
+            if new is not None and new != old:
+                note(new)
+
+    def keep(self) -> None:
+        """What was said last stays on the screen, and other words may follow."""
+        if self._drawn:
+            print(file=sys.stderr, flush=True)
+        self._drawn, self._last = 0, []
 
     def done(self, text: str = "") -> None:
-        """The last word; nothing if there is none."""
-        if self._is_terminal and self._last:
-            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
-        self._last = ""
-        if text:
+        """The last word instead of what was said; nothing if there is none."""
+        if self._drawn:
+            print(self._to_top(), end="", file=sys.stderr, flush=True)
+        self._drawn, self._last = 0, []
+        if text and not self._is_quiet:
             note(f"\x1b[32m{text}\x1b[0m" if self._is_coloured else text)
+
+    def _draw(self) -> None:
+        size = os.get_terminal_size(sys.stderr.fileno())
+        # Some terminals don't say how large they are.
+        columns, room = size.columns or 80, max(1, (size.lines or 24) - 1)
+        # More than fits can't be rewritten: what has scrolled away stays.
+        shown = self._last
+        if len(shown) > room:
+            shown = [*shown[: room - 1], f"... and {len(shown) - room + 1} more"]
+        text = "\n".join(_fitted(line, columns - 1) for line in shown)
+        print(f"{self._to_top()}{text}", end="", file=sys.stderr, flush=True)
+        self._drawn = len(shown)
+
+    def _to_top(self) -> str:
+        """Go to the first line that was drawn, and erase all of them."""
+        up = f"\x1b[{self._drawn - 1}A" if self._drawn > 1 else ""
+        return f"\r{up}\x1b[J"
+
+
+def _fitted(text: str, columns: int) -> str:
+    return text if len(text) <= columns else text[: max(0, columns - 1)] + "…"

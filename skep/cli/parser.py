@@ -60,7 +60,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = build()
     options = parser.parse_args(words[:cut])
     tail = words[cut + 1 :]
-    if hasattr(options, "timeout") and options.timeout <= 0 and not options.detach:
+    timeout_s = getattr(options, "timeout", None)
+    if timeout_s is not None and timeout_s <= 0 and not options.detach:
         parser.error("--timeout 0 leaves no time to wait; use --detach, which doesn't wait")
     if not hasattr(options, "command") and tail:
         parser.error(f"this takes no command: -- {' '.join(tail)}")

@@ -11,7 +11,7 @@ import msgspec
 from skep.domain.base import Pairs
 from skep.domain.control import ServiceView
 from skep.domain.objects import Node, NodeRole, Service, Stack, Task
-from skep.domain.spec import Port
+from skep.domain.spec import Port, PortMode, ServiceSpec
 from skep.domain.states import TaskState
 
 NS_PER_S = 1_000_000_000
@@ -41,11 +41,12 @@ class PortRow(Row, frozen=True, kw_only=True):
     published: int | None
     target: int
     protocol: str
+    mode: str = PortMode.INGRESS.value
 
 
 class ServiceRow(Row, frozen=True, kw_only=True):
     """`running` counts the healthy tasks of the present spec; `failed` says that the restart
-    policy tries no more."""
+    policy tries no more; `update` is the state of its newest update, `update_message` why."""
 
     id: str
     name: str
@@ -58,10 +59,13 @@ class ServiceRow(Row, frozen=True, kw_only=True):
     image: str
     ports: list[PortRow]
     problems: list[str]
+    update: str | None
+    update_message: str
 
 
 class TaskRow(Row, frozen=True, kw_only=True):
-    """`since` is Unix time in seconds; `is_current` marks the newest of its slot."""
+    """`since` is Unix time in seconds; `is_current` marks the newest of its slot; `image` is that
+    of its own revision; `ports` are those that it publishes on its node alone."""
 
     id: str
     name: str
@@ -79,6 +83,21 @@ class TaskRow(Row, frozen=True, kw_only=True):
     address: str
     revision: int
     is_current: bool
+    image: str
+    ports: list[PortRow]
+
+
+class RevisionRow(Row, frozen=True, kw_only=True):
+    """A spec that a service has had. `created` is Unix time in seconds, `changes` names what it
+    changed of the one before, `running` counts its tasks, `is_present` marks the one in force."""
+
+    revision: int
+    created: float
+    image: str
+    note: str
+    changes: str
+    running: int
+    is_present: bool
 
 
 class StackRow(Row, frozen=True, kw_only=True):
@@ -139,15 +158,30 @@ def service_row(view: ServiceView, *, is_failed: bool) -> ServiceRow:
         failed=is_failed,
         removing=service.is_removing,
         image=service.spec.task.run.image,
-        ports=[
-            PortRow(published=port.published, target=port.target, protocol=port.protocol.value)
-            for port in ports_of(service)
-        ],
+        ports=[port_row(port) for port in ports_of(service)],
         problems=list(view.problems),
+        update=service.update.state.value if service.update else None,
+        update_message=service.update.message if service.update else "",
     )
 
 
-def task_rows(tasks: Iterable[Task], node_names: Mapping[str, str]) -> list[TaskRow]:
+def port_row(port: Port) -> PortRow:
+    """One published port."""
+    return PortRow(
+        published=port.published,
+        target=port.target,
+        protocol=port.protocol.value,
+        mode=port.mode.value,
+    )
+
+
+Specs = Mapping[tuple[str, int], ServiceSpec]
+"""Specs by service id and revision, as far as they are known."""
+
+
+def task_rows(
+    tasks: Iterable[Task], node_names: Mapping[str, str], specs: Specs | None = None
+) -> list[TaskRow]:
     """Tasks by service and slot, the newest of each slot first."""
     ordered = sorted(tasks, key=lambda task: (task.service_name, task.slot, -_birth(task)))
     rows = []
@@ -155,6 +189,8 @@ def task_rows(tasks: Iterable[Task], node_names: Mapping[str, str]) -> list[Task
     for task in ordered:
         status = task.status
         place = (task.service_id, task.slot)
+        spec = (specs or {}).get((task.service_id, task.revision))
+        own_ports = spec.ports if spec and not task.is_terminal else ()
         rows.append(
             TaskRow(
                 id=task.id,
@@ -173,6 +209,8 @@ def task_rows(tasks: Iterable[Task], node_names: Mapping[str, str]) -> list[Task
                 address=task.address,
                 revision=task.revision,
                 is_current=place != before,
+                image=spec.task.run.image if spec else "",
+                ports=[port_row(p) for p in own_ports if p.mode is PortMode.HOST],
             )
         )
         before = place
@@ -194,9 +232,10 @@ def stack_row(stack: Stack) -> StackRow:
 
 
 def ports_text(ports: Iterable[PortRow]) -> str:
-    """As Docker writes them: "*:8080->80/tcp"."""
+    """As Docker writes them: "*:8080->80/tcp"; those in mode host are marked."""
     return ", ".join(
         f"*:{'?' if port.published is None else port.published}->{port.target}/{port.protocol}"
+        + (" (host)" if port.mode == PortMode.HOST.value else "")
         for port in ports
     )
 
@@ -212,12 +251,10 @@ def age_text(seconds: float) -> str:
 
 
 def state_text(row: TaskRow, now_s: float) -> str:
-    """Such as "Running 5 seconds ago" or "Failed (exit 137) 2 minutes ago"."""
+    """Such as "Running 5 seconds ago". How a task ended is told as its error."""
     words = row.state.capitalize()
     if row.state == TaskState.RUNNING.value and not row.healthy:
         words += " (unhealthy)"
-    if row.exit_code is not None:
-        words += f" (exit {row.exit_code})"
     return f"{words} {age_text(now_s - row.since)} ago" if row.since else words
 
 

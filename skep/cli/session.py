@@ -4,20 +4,41 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from skep import client
-from skep.cli import contextfile
-from skep.cli.errors import Exit, Failure
+from skep.cli import contextfile, story
+from skep.cli.errors import Exit, Failure, as_failure
 from skep.cli.local import cluster as local
 from skep.cli.local import core
 from skep.cli.output import Progress, note
 from skep.client import Cluster
+from skep.client.cluster import Refs
+from skep.client.outcome import PATIENCE_LEAST_S, patience_s
 from skep.domain.control import ServiceView
+from skep.domain.objects import Task
+from skep.domain.spec import ServiceSpec
 
 # A person waits for this; an election takes about a second.
 CALL_DEADLINE_S = 10.0
+
+_End = (
+    client.RolledBack
+    | client.UpdatePaused
+    | client.GivenUp
+    | client.Superseded
+    | client.NotConverged
+)
+# How a wait ends that ends badly.
+_ENDS = (
+    client.RolledBack,
+    client.UpdatePaused,
+    client.GivenUp,
+    client.Superseded,
+    client.NotConverged,
+)
 
 Script = Callable[[Cluster], Coroutine[Any, Any, None]]
 
@@ -50,6 +71,10 @@ def run(options: argparse.Namespace, script: Script) -> None:
 
     try:
         asyncio.run(go())
+    except Failure as failure:
+        at = contextfile.suffix(options)
+        failure.steps = tuple((command + at, what) for command, what in failure.steps)
+        raise
     except client.Unavailable as error:
         if not error.answered or getattr(options, "stale", True):
             if not options.origin:
@@ -64,24 +89,94 @@ def run(options: argparse.Namespace, script: Script) -> None:
 
 async def converge(
     cluster: Cluster,
-    refs: Sequence[str] | None,
+    refs: Refs,
     timeout_s: float,
     *,
-    stack: str | None = None,
+    stable_s: float = 0.0,
+    is_quiet: bool = False,
 ) -> tuple[ServiceView, ...]:
-    """Wait for convergence with a line of progress. Raises NotConverged."""
-    progress = Progress()
+    """Wait for convergence with a line of progress for each service; see `wait_converged`. Raises
+    Failure, with what the failing tasks wrote last and what to do next."""
+    progress = Progress(is_quiet=is_quiet)
 
-    def tell(views: tuple[ServiceView, ...]) -> None:
-        progress.say(counts(views))
+    async def tell(views: tuple[ServiceView, ...]) -> None:
+        lines = []
+        for view in views:
+            tasks = await _living(cluster, view) if story.is_changing(view) else ()
+            lines.append(story.progress_line(view, stable_s, tasks))
+        progress.lines(lines)
 
     try:
-        views = await cluster.wait_converged(refs, stack=stack, timeout_s=timeout_s, progress=tell)
+        views = await cluster.wait_converged(
+            refs, timeout_s=timeout_s, stable_s=stable_s, progress=None if is_quiet else tell
+        )
+    except _ENDS as error:
+        progress.keep()
+        raise await _told(cluster, error) from None
     except BaseException:
-        progress.done()
+        progress.keep()
         raise
-    progress.done(f"converged: {counts(views)}")
+    progress.keep()
+    progress.done(story.verified(views))
     return views
+
+
+async def _living(cluster: Cluster, view: ServiceView) -> tuple[Task, ...]:
+    try:
+        return await cluster.tasks.list(service=view.service.id)
+    except client.ClientError:
+        # How far it is matters less than how it ends; that is asked for again and again.
+        return ()
+
+
+def timeout_s(given_s: float | None, specs: Iterable[ServiceSpec]) -> float:
+    """How long to wait for services that are being updated to these specs: what was `given_s`, or
+    as long as the slowest of them may take."""
+    if given_s is not None:
+        return given_s
+    return max((patience_s(spec) for spec in specs), default=PATIENCE_LEAST_S)
+
+
+async def written(cluster: Cluster, specs: Iterable[ServiceSpec]) -> dict[str, int | None]:
+    """The revisions that these specs became, by the service's name: what to wait for after a write
+    of many, whose answer doesn't say it."""
+    found: dict[str, int | None] = {}
+    for spec in specs:
+        found[spec.name] = None
+        # An older cluster keeps no revisions, and has no rollback that they would tell apart.
+        with contextlib.suppress(client.Unsupported):
+            revisions = await cluster.services.history(spec.name)
+            numbers = [revision.number for revision in revisions if revision.spec == spec]
+            found[spec.name] = max(numbers, default=None)
+    return found
+
+
+async def _told(cluster: Cluster, error: _End) -> Failure:
+    failure = as_failure(error)
+    assert failure is not None
+    views = [view for view in error.views if story.is_at_fault(view, error)]
+    evidence: list[str] = []
+    steps: list[story.Step] = []
+    for view in views[: story.TASKS_SHOWN]:
+        steps += story.next_steps(error, view.service)
+        if not isinstance(error, client.Superseded):
+            # The reason is known; a cluster that can't say more takes nothing from it.
+            with contextlib.suppress(client.ClientError):
+                evidence += await _evidence(cluster, view, str(failure))
+    failure.evidence, failure.steps = tuple(evidence), tuple(steps)
+    return failure
+
+
+async def _evidence(cluster: Cluster, view: ServiceView, told: str) -> list[str]:
+    from skep.client.logs import last_lines
+
+    tasks = await cluster.tasks.list(service=view.service.id, is_all=True)
+    task = story.failing_task(view.service, tasks, told)
+    if task is None:
+        return []
+    nodes = {str(node.id): node.name for node in await cluster.nodes.list()}
+    lines = await last_lines(cluster, task.id, story.LINES_SHOWN)
+    return story.evidence(task, lines, nodes, told)
 
 
 def counts(views: Sequence[ServiceView]) -> str:

@@ -2,12 +2,13 @@
 
     async with skep.client.connect(["127.32.0.1:4321"]) as cluster:
         service = await cluster.services.create(spec)
-        await cluster.wait_converged([service.id], timeout_s=60)
+        await cluster.wait_converged({service.id: service.revision}, timeout_s=60)
         async for event in cluster.watch():
             ...
 
 Every call has a deadline, goes to another manager when one doesn't answer, and raises a
-`ClientError` whose type says what to do: see `skep.client.errors`.
+`ClientError` whose type says what to do: see `skep.client.errors`. Programs without an event
+loop take `skep.client.sync`. docs/client.md tells more.
 """
 
 from skep.client.cluster import Cluster, connect
@@ -24,6 +25,7 @@ from skep.client.errors import (
     Refused,
     RolledBack,
     ServerError,
+    Superseded,
     Unavailable,
     Unsupported,
     UpdatePaused,
@@ -43,6 +45,7 @@ __all__ = [
     "Refused",
     "RolledBack",
     "ServerError",
+    "Superseded",
     "Unavailable",
     "Unsupported",
     "UpdatePaused",

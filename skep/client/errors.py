@@ -77,7 +77,7 @@ class NotConverged(ClientError):
 
 
 class GivenUp(ClientError):
-    """Waiting longer would be in vain: tasks ended, and the restart policy tries no more. `views`
+    """Waiting longer would be in vain: tasks failed, and the restart policy tries no more. `views`
     are the services as last seen. Change the spec, or force an update."""
 
     def __init__(self, message: str, views: tuple[ServiceView, ...] = ()) -> None:
@@ -97,6 +97,15 @@ class RolledBack(ClientError):
 class UpdatePaused(ClientError):
     """What was asked for failed on the way, and the update waits for a person: update again (also
     without a change), or roll back. `views` are the services as last seen."""
+
+    def __init__(self, message: str, views: tuple[ServiceView, ...] = ()) -> None:
+        super().__init__(message)
+        self.views = views
+
+
+class Superseded(ClientError):
+    """Somebody else wrote a newer spec, or removed the service, before what was waited for ran.
+    `views` are the services as last seen."""
 
     def __init__(self, message: str, views: tuple[ServiceView, ...] = ()) -> None:
         super().__init__(message)

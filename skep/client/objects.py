@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from skep.client.calls import Caller
 from skep.client.errors import Conflict
+from skep.client.outcome import is_paused
 from skep.domain.base import pairs, replace
 from skep.domain.control import (
     CreateServiceRequest,
@@ -131,12 +132,13 @@ class Services:
 
     async def change(self, ref: str, edit: Callable[[ServiceSpec], ServiceSpec]) -> Service:
         """Read, `edit` and write back; again from the start when somebody else was faster. An
-        edit that changes nothing writes nothing. Raises NotFound, InvalidArgument, and Conflict
-        if others were faster every time."""
+        edit that changes nothing writes nothing, but for a service whose update is paused, which
+        goes on by that. Raises NotFound, InvalidArgument, and Conflict if others were faster every
+        time."""
         for attempt in range(1, CHANGE_ATTEMPTS + 1):
             service = (await self.get(ref)).service
             spec = edit(service.spec)
-            if spec == service.spec:
+            if spec == service.spec and not is_paused(service):
                 return service
             try:
                 return await self.update(service.id, spec, version=service.version)

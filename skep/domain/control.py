@@ -246,7 +246,8 @@ class LogsRequest(Struct, frozen=True, kw_only=True):
 
     `tail` is how many of each task's newest lines (absent: all that are kept), `since_ns` the wall
     time of the oldest. With `is_follow` the stream goes on with new lines, and with tasks that
-    the services get meanwhile.
+    the services get meanwhile. `positions` are those of the last events seen, by task id: these
+    tasks go on from there, whatever `tail` and `since_ns` say.
     """
 
     services: tuple[str, ...] = ()
@@ -254,6 +255,7 @@ class LogsRequest(Struct, frozen=True, kw_only=True):
     tail: int | None = None
     since_ns: int | None = None
     is_follow: bool = False
+    positions: Pairs = ()
 
 
 class LogLine(Struct, frozen=True, kw_only=True):
@@ -266,13 +268,16 @@ class LogLine(Struct, frozen=True, kw_only=True):
 
 class LogEvent(Struct, frozen=True, kw_only=True):
     """Some lines of one task, in the order they were written as far as that is known; or, in
-    `problem`, why lines of a task (or of a node) can't be had."""
+    `problem`, why lines of a task (or of a node) can't be had. `position` is where they end: a
+    stream that broke is taken up there. An event with nothing but a position is where lines
+    begin. Without follow, events come in the order of their first lines' times."""
 
     task_id: TaskId | None = None
     task_name: str = ""
     node_name: str = ""
     lines: tuple[LogLine, ...] = ()
     problem: str = ""
+    position: str = ""
 
 
 class NetproxyProgress(Struct, frozen=True, kw_only=True):

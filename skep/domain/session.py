@@ -13,6 +13,7 @@ from skep.domain.objects import NodeDescription, NodeRole, Task, TaskStatus
 from skep.domain.spec import ServiceSpec
 
 SESSION_FORMAT = 1
+LOGS_FORMAT = 1
 
 
 class WorkerHello(Struct, frozen=True, kw_only=True):
@@ -104,6 +105,34 @@ class Drained(Struct, frozen=True, kw_only=True):
     task_ids: tuple[TaskId, ...]
 
 
+class LogWanted(Struct, frozen=True, kw_only=True):
+    """One task whose output is wanted: all of it that the order's `tail` and `since_ns` leave, or
+    what comes after `position`, where an earlier page of this very task ended."""
+
+    task_id: TaskId
+    position: str = ""
+
+
+class LogOrder(Struct, frozen=True, kw_only=True):
+    """Somebody wants to read tasks' output: send it by a PublishLogs stream that names this order.
+
+    `order_id` is random, and known to nobody but the worker that it was sent to. Orders end with
+    the session, with `LogsCancelled`, and when the leader closes their stream.
+    """
+
+    order_id: str
+    tasks: tuple[LogWanted, ...]
+    tail: int | None = None
+    since_ns: int | None = None
+    is_follow: bool = False
+
+
+class LogsCancelled(Struct, frozen=True, kw_only=True):
+    """Nobody reads this order's output any more."""
+
+    order_id: str
+
+
 class LeaderMessage(Struct, frozen=True, kw_only=True):
     """One frame down: one of its parts."""
 
@@ -112,3 +141,42 @@ class LeaderMessage(Struct, frozen=True, kw_only=True):
     assignments: AssignmentSet | None = None
     stored: StatusesStored | None = None
     drained: Drained | None = None
+    logs: LogOrder | None = None
+    logs_cancelled: LogsCancelled | None = None
+
+
+class LogHello(Struct, frozen=True, kw_only=True):
+    """The first message of a PublishLogs stream: whose output follows, and for which order."""
+
+    format: int
+    cluster_id: ClusterId
+    node_id: NodeId
+    order_id: str
+
+
+class LogPage(Struct, frozen=True, kw_only=True):
+    """Some lines of one task. A stream that isn't followed has its pages in the order of
+    `first_ns`, the time of each one's first line.
+
+    `lines` is an encoded LogEvent that holds lines and nothing else, so that a leader can pass
+    many of them on without looking at each. `position` is where the page ends; `problem` says what
+    can't be had; nothing more of this task comes after `is_last`.
+    """
+
+    task_id: TaskId
+    first_ns: int = 0
+    position: str = ""
+    lines: bytes = b""
+    problem: str = ""
+    is_last: bool = False
+
+
+class LogMessage(Struct, frozen=True, kw_only=True):
+    """One frame of a PublishLogs stream: one of its parts."""
+
+    hello: LogHello | None = None
+    page: LogPage | None = None
+
+
+class LogAnswer(Struct, frozen=True, kw_only=True):
+    """Never sent: the leader ends the stream when it has all, or when nobody reads any more."""

@@ -15,7 +15,15 @@ from skep.domain.base import SECOND_NS, TaskId
 from skep.domain.session import Assignment
 from skep.domain.spec import HealthCheck
 from skep.env import Rejected, Retryable
-from skep.worker.engine.protocol import Exit, Held, HeldState, NodeFacts, Started
+from skep.worker.engine.protocol import (
+    Exit,
+    Held,
+    HeldState,
+    LogQuery,
+    LogReader,
+    NodeFacts,
+    Started,
+)
 from tests.sim.world import EPOCH_NS, World
 
 EXIT_KILLED = 137
@@ -263,8 +271,8 @@ class FakeEngine:
     async def held(self) -> list[Held]:
         return self._host.held()
 
-    async def logs(self, task_id: TaskId, limit_bytes: int) -> bytes:
-        return b""
+    async def logs(self, task_id: TaskId, query: LogQuery) -> LogReader:
+        raise Rejected("tasks of this engine write nothing")
 
     async def close(self) -> None:
         """Nothing to let go of."""

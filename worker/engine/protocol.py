@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from skep.domain.base import Struct, TaskId
+from skep.domain.control import LogLine
 from skep.domain.session import Assignment
 from skep.domain.spec import HealthCheck
 
@@ -57,6 +58,47 @@ class Held(Struct, frozen=True, kw_only=True):
     exit: Exit | None = None
 
 
+class LogQuery(Struct, frozen=True, kw_only=True):
+    """What to read of a task's output: the newest `tail` lines, of those the ones from wall time
+    `since_ns` on; or all after `position`, where an earlier reader of this task stood."""
+
+    tail: int | None = None
+    since_ns: int | None = None
+    position: str = ""
+    is_follow: bool = False
+
+
+class LogChunk(Struct, frozen=True, kw_only=True):
+    """Some lines, and the position after them. `lost_bytes` of the output before them were dropped
+    before they could be read; `is_end` says that there is no more, and won't be."""
+
+    lines: tuple[LogLine, ...] = ()
+    position: str = ""
+    lost_bytes: int = 0
+    is_end: bool = False
+
+
+class LogReader(Protocol):
+    """One task's output, being read. Lines come in the order of their times, as far as known."""
+
+    @property
+    def position(self) -> str:
+        """After the last line that was read, or where the first one will be."""
+        ...
+
+    async def read(self) -> LogChunk:
+        """The next lines, some dozen kilobytes of them; none when there are no more as yet."""
+        ...
+
+    async def more(self) -> None:
+        """Returns when there may be more than was read last. Safe to cancel and call again."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it; idempotent."""
+        ...
+
+
 class Engine(Protocol):
     """Runs tasks. Raises Rejected for what can never work here, Retryable for what may later."""
 
@@ -94,8 +136,10 @@ class Engine(Protocol):
         """Everything this engine has, for adoption."""
         ...
 
-    async def logs(self, task_id: TaskId, limit_bytes: int) -> bytes:
-        """The newest output, stdout and stderr in the order they came as far as known."""
+    async def logs(self, task_id: TaskId, query: LogQuery) -> LogReader:
+        """A reader of what a task has written, and goes on to write. Lines of more than 64 KiB
+        come in pieces; a last line without an end comes when nothing can follow it any more.
+        Raises Rejected for a task that this engine has nothing of."""
         ...
 
     async def close(self) -> None:

@@ -1,16 +1,23 @@
-"""`skep service ...`."""
+"""`skep service ...`.
+
+What only some of the commands need, and pulls in the reader of stack files, is loaded by those:
+looking at services should feel immediate.
+"""
 
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Sequence
 
-from skep.cli import output, rows, session, specflags
+from skep.cli import output, rows, session
 from skep.cli.commands.tables import show_services, show_tasks
 from skep.cli.errors import Exit, Failure
 from skep.cli.options import COUNT_DIGITS
 from skep.client import Cluster
-from skep.domain.objects import Task
-from skep.domain.spec import ServiceSpec
+from skep.client.outcome import is_paused, patience_s
+from skep.domain.base import SECOND_NS
+from skep.domain.objects import Service, Task
 
 
 def ls(options: argparse.Namespace) -> None:
@@ -38,24 +45,47 @@ def ps(options: argparse.Namespace) -> None:
 
 
 def inspect(options: argparse.Namespace) -> None:
-    """Show services whole."""
+    """Show services whole, the part of them that people look for, or single fields."""
+    from skep.cli import gotemplate, pretty
+
+    template = None
+    if options.format not in ("json", "yaml"):
+        if options.pretty:
+            raise Failure("--pretty and --format exclude each other", Exit.USAGE)
+        template = gotemplate.parse(options.format)
 
     async def script(cluster: Cluster) -> None:
-        found = [rows.plain(await cluster.services.get(ref)) for ref in options.refs]
-        output.write(found, shape=options.format)
+        found = [await cluster.services.get(ref) for ref in options.refs]
+        if options.pretty:
+            now_s = time.time()
+            print("\n\n".join(pretty.service_text(view, now_s) for view in found))
+        elif template is not None:
+            for view in found:
+                print(gotemplate.fill(template, gotemplate.docker_view(view), rows.plain(view)))
+        else:
+            output.write([rows.plain(view) for view in found], shape=options.format)
 
     session.run(options, script)
 
 
 def create(options: argparse.Namespace) -> None:
-    """Create a service, and wait until it runs."""
+    """Create a service, and wait until it runs and has for as long as an update is watched."""
+    from skep.cli import specflags
+
     spec = specflags.created(options)
 
     async def script(cluster: Cluster) -> None:
         service = await cluster.services.create(spec)
-        print(service.id)
+        print(service.id, flush=True)
         if not options.detach:
-            await session.converge(cluster, [service.id], options.timeout)
+            # A service that crashes at once runs for a moment, too.
+            await session.converge(
+                cluster,
+                {service.id: service.revision},
+                options.timeout,
+                stable_s=spec.update.monitor_ns / SECOND_NS,
+                is_quiet=options.quiet,
+            )
 
     session.run(options, script)
 
@@ -70,13 +100,22 @@ def scale(options: argparse.Namespace) -> None:
         for service_id, text in zip(ids, options.targets, strict=True):
             if ids.count(service_id) > 1:
                 raise Failure(f"'{text}': this service is named twice; name it once", Exit.USAGE)
+        written = []
         for service_id, (name, replicas) in zip(ids, targets, strict=True):
-            await cluster.services.scale(service_id, replicas)
-            print(f"{name} scaled to {replicas}")
+            written.append(await cluster.services.scale(service_id, replicas))
+            print(f"{name} scaled to {replicas}", flush=True)
         if not options.detach:
-            await session.converge(cluster, ids, options.timeout)
+            await _wait(cluster, written, options.timeout, options)
 
     session.run(options, script)
+
+
+async def _wait(
+    cluster: Cluster, written: Sequence[Service], timeout_s: float, options: argparse.Namespace
+) -> None:
+    """Wait for what was written, and for nothing that somebody else writes meanwhile."""
+    wanted = {service.id: service.revision for service in written}
+    await session.converge(cluster, wanted, timeout_s, is_quiet=options.quiet)
 
 
 def _target(text: str) -> tuple[str, int]:
@@ -90,21 +129,49 @@ def _target(text: str) -> tuple[str, int]:
 
 def update(options: argparse.Namespace) -> None:
     """Change a service, and wait until it is as asked."""
+    from skep.cli import specflags
+
+    if options.rollback:
+        if not specflags.is_empty(options):
+            raise Failure(
+                "--rollback goes back to a spec as it was, and takes no changes to it; update "
+                "again after it",
+                Exit.USAGE,
+            )
+        options.to = None
+        rollback(options)
+        return
     edit = specflags.edited(options)
 
     async def script(cluster: Cluster) -> None:
-        seen: list[ServiceSpec] = []
-
-        def noted(spec: ServiceSpec) -> ServiceSpec:
-            seen.append(spec)
-            return edit(spec)
-
-        service = await cluster.services.change(options.ref, noted)
-        if service.spec == seen[-1]:
-            output.note(f"{service.name} is so already; nothing was changed")
-        print(service.name)
+        before = (await cluster.services.get(options.ref)).service
+        service = await cluster.services.change(before.id, edit)
+        if service.spec == before.spec:
+            word = "its update goes on" if is_paused(before) else "nothing was changed"
+            output.note(f"{service.name} is so already; {word}")
+        print(service.name, flush=True)
         if not options.detach:
-            await session.converge(cluster, [service.id], options.timeout)
+            timeout_s = session.timeout_s(options.timeout, [service.spec])
+            await _wait(cluster, [service], timeout_s, options)
+
+    session.run(options, script)
+
+
+def rollback(options: argparse.Namespace) -> None:
+    """Give a service an earlier spec, and wait until that runs again."""
+
+    async def script(cluster: Cluster) -> None:
+        before = (await cluster.services.get(options.ref)).service
+        service = await cluster.services.rollback(before.id, revision=options.to)
+        print(service.name, flush=True)
+        message = service.update.message if service.update else ""
+        if not options.quiet:
+            output.note(f"rollback: {message or 'manually requested rollback'}")
+        if not options.detach:
+            timeout_s = options.timeout
+            if timeout_s is None:
+                timeout_s = patience_s(service.spec, before.spec.rollback)
+            await _wait(cluster, [service], timeout_s, options)
 
     session.run(options, script)
 

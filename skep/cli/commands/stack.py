@@ -59,11 +59,14 @@ async def deploy_and_wait(
     for name in answer.kept:
         output.note(f"kept {name}, which the stack no longer names; --prune removes it")
     if not options.detach:
-        wanted = [service.name for service in spec.services]
-        await session.converge(cluster, wanted, options.timeout)
+        wanted = await session.written(cluster, spec.services)
+        # A new service has nothing to replace, but the rest of the stack may.
+        changed = [each for each in spec.services if each.name in answer.updated]
+        timeout_s = session.timeout_s(options.timeout, changed)
+        await session.converge(cluster, wanted, timeout_s)
         if answer.removed:
             gone = {name: name for name in answer.removed}
-            await session.until_removed(cluster, gone, options.timeout)
+            await session.until_removed(cluster, gone, timeout_s)
     return answer
 
 

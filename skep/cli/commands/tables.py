@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from skep import client
 from skep.cli import output, rows
 from skep.client import Cluster
-from skep.client.cluster import has_given_up
+from skep.client.outcome import has_given_up
 from skep.domain.control import ServiceView
 from skep.domain.objects import Task
 
@@ -28,33 +30,68 @@ def show_services(views: Iterable[ServiceView], options: argparse.Namespace) -> 
     output.show(shown, columns, shape=options.format, key="id" if options.quiet else None)
 
 
+_UPDATES = {
+    "updating": "Updating",
+    "paused": "Update paused",
+    "rollback_started": "Rolling back",
+    "rollback_paused": "Rollback paused",
+}
+
+
 def _service_status(row: rows.ServiceRow) -> str:
     if row.removing:
         return "Removing"
+    why = list(row.problems)
     words = "Converged" if row.converged else "Converging"
+    if row.converged and row.update == "rollback_completed":
+        words = "Converged, rolled back"
     if row.failed:
         # Without a problem it did what it had to, once.
         words = "Failed" if row.problems else "Ended"
-    return f"{words}: {'; '.join(row.problems)}" if row.problems else words
+    if row.update in _UPDATES:
+        words = _UPDATES[row.update]
+        if row.update != "updating" and row.update_message:
+            # What the cluster says of it mostly begins with the same words.
+            message = row.update_message.removeprefix(words.lower()).strip()
+            why = [message, *why]
+    return f"{words}: {'; '.join(why)}" if why else words
 
 
 async def show_tasks(cluster: Cluster, tasks: Sequence[Task], options: argparse.Namespace) -> None:
     """Tasks by slot, the newest first; older ones of a slot behind a mark, as Docker does."""
-    nodes = await cluster.nodes.list(is_stale=getattr(options, "stale", False))
+    is_stale = getattr(options, "stale", False)
+    nodes = await cluster.nodes.list(is_stale=is_stale)
     names: dict[str, str] = {node.id: node.name for node in nodes}
+    shown = rows.task_rows(tasks, names, await _specs(cluster, tasks, is_stale=is_stale))
     now_s = time.time()
-    columns: output.Columns[rows.TaskRow] = (
+    columns: list[tuple[str, Callable[[rows.TaskRow], str]]] = [
         ("ID", lambda row: row.id if options.no_trunc else output.short_id(row.id)),
         ("NAME", lambda row: row.name if row.is_current else f" \\_ {row.name}"),
+        ("IMAGE", lambda row: row.image),
         ("NODE", lambda row: row.node or ""),
         ("DESIRED STATE", lambda row: row.desired_state.capitalize()),
         ("CURRENT STATE", lambda row: rows.state_text(row, now_s)),
         ("ERROR", lambda row: row.error or _reason_to_wait(row)),
+    ]
+    if any(row.ports for row in shown):
+        columns.append(("PORTS", lambda row: rows.ports_text(row.ports)))
+    # What Docker's users look for in a container, those of a process find here.
+    columns += [
         ("ADDRESS", lambda row: row.address),
         ("PID", lambda row: "" if row.pid is None else str(row.pid)),
-    )
-    shown = rows.task_rows(tasks, names)
+    ]
     output.show(shown, columns, shape=options.format, key="id" if options.quiet else None)
+
+
+async def _specs(cluster: Cluster, tasks: Iterable[Task], *, is_stale: bool) -> rows.Specs:
+    """The specs that these tasks are of, as far as they are kept."""
+    found = {}
+    for service_id in dict.fromkeys(task.service_id for task in tasks):
+        # A service may have gone meanwhile; an older cluster keeps no revisions.
+        with contextlib.suppress(client.NotFound, client.Unsupported):
+            for revision in await cluster.services.history(service_id, is_stale=is_stale):
+                found[(str(service_id), revision.number)] = revision.spec
+    return found
 
 
 def _reason_to_wait(row: rows.TaskRow) -> str:

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from skep.cli.options import Subparsers, command, group, inspects, may_be_stale, reaches, shows
+from skep.cli.options import (
+    Subparsers,
+    command,
+    group,
+    inspects,
+    may_be_stale,
+    reaches,
+    seconds,
+    shows,
+)
+
+# Each service moves its tasks by its update policy; this is for several of them with a minute each.
+DRAIN_TIMEOUT_S = 300.0
 
 
 def add(commands: Subparsers) -> None:
@@ -19,5 +31,15 @@ def add(commands: Subparsers) -> None:
     update.add_argument("--availability", choices=("active", "pause", "drain"))
     update.add_argument("--label-add", action="append", default=[], metavar="KEY=VALUE")
     update.add_argument("--label-rm", action="append", default=[], metavar="KEY")
+    update.add_argument(
+        "--wait", action="store_true", help="with drain: until no task is left on them"
+    )
+    update.add_argument(
+        "--timeout",
+        dest="wait_s",
+        type=seconds,
+        metavar="DURATION",
+        help=f"how long --wait waits (default: {DRAIN_TIMEOUT_S:g}s)",
+    )
     rm = reaches(command(node, "rm", "node.rm", "forget nodes that are down"))
     rm.add_argument("refs", nargs="+", metavar="NODE")

@@ -9,7 +9,8 @@ def add(commands: Subparsers) -> None:
     """Add them."""
     stack = group(commands, "stack", "sets of services, deployed as one")
     deploy = waits(
-        reaches(command(stack, "deploy", "stack.deploy", "make the cluster hold a stack"))
+        reaches(command(stack, "deploy", "stack.deploy", "make the cluster hold a stack")),
+        for_updates=True,
     )
     _reads_files(deploy)
     deploy.add_argument("--prune", action="store_true", help="remove services no longer named")

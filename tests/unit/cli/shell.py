@@ -26,6 +26,7 @@ class Shell:
     ) -> None:
         self.world = world
         self.control = world.transport.control
+        self.control.output = {}
         self.folder = folder
         self.capsys = capsys
         self.out = self.err = ""

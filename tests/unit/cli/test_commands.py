@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from collections.abc import Callable, Iterator
 
+import pytest
 import yaml
 
-from skep.domain.base import replace
-from skep.domain.objects import NodeState, TaskStatus
+from skep.domain.base import NodeId, replace
+from skep.domain.control import (
+    ListRevisionsRequest,
+    ListRevisionsResponse,
+    ListTasksRequest,
+    ListTasksResponse,
+)
+from skep.domain.objects import NodeState, Task, TaskStatus, UpdateState
 from skep.domain.states import DesiredState, TaskState
+from skep.env import CallError, Code
 from tests.unit.cli.shell import STACK, Shell, columns
 
 # ------------------------------------------------------------------------------- nodes
@@ -59,6 +69,72 @@ def test_nodes_are_changed(shell: Shell) -> None:
     assert json.loads(shell.out)[0]["availability"] == "drain"
 
 
+def test_a_label_that_is_not_there_changes_no_node(shell: Shell) -> None:
+    shell.skep("node update w1 --label-add disk=ssd")
+    assert shell.skep("node update w1 w2 --label-rm disk --availability pause") == 2
+    assert shell.err == "skep: error: --label-rm: there is no 'disk'; w2 has none\n"
+    assert shell.control.nodes["w1-id"].labels == (("disk", "ssd"),)
+    assert shell.skep("node update w1 --label-rm disk") == 0
+    assert not dict(shell.control.nodes["w1-id"].labels)
+
+
+def test_draining_waits_until_nothing_is_left(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell.skep("service create --name web --replicas 2 -- serve")
+    control = shell.control
+    row = next(iter(control.services.values()))
+    plan: Iterator[Callable[[], object]] = iter(
+        [
+            lambda: None,
+            lambda: place(control.add_task(row, 1, TaskState.STARTING)),
+            lambda: control.end_task(old(), TaskState.SHUTDOWN),
+        ]
+    )
+
+    def old() -> Task:
+        return next(task for task in control.tasks.values() if task.node_id == "w1-id")
+
+    def place(task: Task) -> None:
+        control.tasks[task.id] = replace(task, node_id=NodeId("w2-id"))
+
+    listed = control.on_ListTasks
+
+    def list_tasks(q: ListTasksRequest) -> ListTasksResponse:
+        next(plan, lambda: None)()
+        return listed(q)
+
+    monkeypatch.setattr(control, "on_ListTasks", list_tasks)
+    assert shell.skep("node update w1 --availability drain --wait") == 0
+    assert shell.out == "w1\n"
+    assert shell.err.splitlines() == [
+        "w1: 1 task left: web.1 has no replacement yet",
+        "w1: 1 task left: web.1 waits for its replacement (starting)",
+        "w1: no tasks left",
+        "verify: w1 drained",
+    ]
+
+
+def test_draining_has_an_end_that_names_what_is_left(shell: Shell) -> None:
+    shell.skep("service create --name web --replicas 4 -- serve")
+    assert shell.skep("node update w1 --availability drain --wait --timeout 2s") == 3
+    assert shell.err.splitlines() == [
+        "w1: 2 tasks left: web.1 has no replacement yet; web.4 has no replacement yet",
+        "skep: error: not drained after 2 s: w1: web.1 has no replacement yet; w1: web.4 has no "
+        "replacement yet",
+        "what next:",
+        "  skep node ps w1   lists what is left",
+        "  skep service ls   shows which services have trouble elsewhere",
+    ]
+    for flags, says in (
+        ("--availability pause --wait", "--wait is for --availability drain"),
+        ("--availability drain --timeout 3s", "--timeout is for --wait"),
+        ("--availability drain --wait --timeout 0", "leaves no time to wait"),
+    ):
+        assert shell.skep(f"node update w1 {flags}") == 2
+        assert says in shell.err
+
+
 def test_a_node_is_forgotten_only_when_it_is_down(shell: Shell) -> None:
     assert shell.skep("node rm w1") == 5
     assert shell.err == "skep: error: node 'w1' is not down; stop it\n"
@@ -74,10 +150,12 @@ def test_a_node_is_forgotten_only_when_it_is_down(shell: Shell) -> None:
 def test_a_service_from_birth_to_death(shell: Shell) -> None:
     assert shell.skep("service create --name web --replicas 2 -p 8080:80 -- serve -v") == 0
     assert re.fullmatch("[0-9a-z]{25}\n", shell.out)
-    assert shell.err.endswith("converged: web 2/2\n")
+    assert shell.err == (
+        "web 2/2: running, watching 5 s (monitor)\nverify: service web converged\n"
+    )
     (row,) = shell.rows("service ls")
     assert (row["name"], row["mode"], row["running"], row["desired"]) == ("web", "replicated", 2, 2)
-    assert row["ports"] == [{"published": 8080, "target": 80, "protocol": "tcp"}]
+    assert row["ports"] == [{"published": 8080, "target": 80, "protocol": "tcp", "mode": "ingress"}]
     assert shell.skep("service ls") == 0
     assert columns(shell.out.splitlines()[1])[1:] == [
         "web", "replicated", "2/2", "*:8080->80/tcp", "Converged",
@@ -98,7 +176,7 @@ def test_several_services_are_scaled_at_once(shell: Shell) -> None:
     shell.skep("service create -q --name b -- x")
     assert shell.skep("service scale a=3 b=0") == 0
     assert shell.out == "a scaled to 3\nb scaled to 0\n"
-    assert shell.err.endswith("converged: a 3/3, b 0/0\n")
+    assert shell.err.endswith("verify: 2 services converged: a 3/3, b 0/0\n")
     assert shell.skep("service scale a=1 nope=1") == 1
     assert [row["running"] for row in shell.rows("service ls")] == [3, 0]
     shell.skep("service scale a=1 -d")
@@ -111,22 +189,29 @@ def test_several_services_are_scaled_at_once(shell: Shell) -> None:
 
 
 def test_history_is_shown_newest_first_with_how_it_ended(shell: Shell) -> None:
-    shell.skep("service create --name web --replicas 2 -- serve")
+    shell.skep("service create --name web --replicas 2 --image v1 -- serve")
     control = shell.control
     row = next(iter(control.services.values()))
     first = control.add_task(row, 1, TaskState.FAILED)
     ended = TaskStatus(
-        state=TaskState.FAILED, since_ns=1, error="task: non-zero exit (137)\x1b[2J", exit_code=137
+        state=TaskState.FAILED,
+        since_ns=time.time_ns() - 5_500_000_000,
+        error="task: non-zero exit (137)\x1b[2J",
+        exit_code=137,
     )
     control.tasks[first.id] = replace(
         first, status=ended, version=1, desired_state=DesiredState.SHUTDOWN
     )
     assert shell.skep("service ps web") == 0
-    _, one, old, two = shell.out.splitlines()
-    assert columns(one)[1:4] == ["web.1", "w1", "Running"]
-    assert " \\_ web.1 " in old
-    assert "Failed (exit 137)" in old
-    assert "task: non-zero exit (137) [2J" in old
+    head, one, old, two = shell.out.splitlines()
+    assert columns(head) == [
+        "ID", "NAME", "IMAGE", "NODE", "DESIRED STATE", "CURRENT STATE", "ERROR", "ADDRESS", "PID",
+    ]  # fmt: skip
+    assert columns(one)[1:5] == ["web.1", "v1", "w1", "Running"]
+    assert columns(old)[1:] == [
+        "\\_ web.1", "v1", "w1", "Shutdown", "Failed 5 seconds ago",
+        "task: non-zero exit (137) [2J", "127.32.16.1",
+    ]  # fmt: skip
     assert "\x1b" not in shell.out
     assert columns(two)[1] == "web.2"
     assert "4002" in two
@@ -141,13 +226,42 @@ def test_history_is_shown_newest_first_with_how_it_ended(shell: Shell) -> None:
     assert len(shell.rows("node ps -a w1")) == 2
 
 
+def test_a_task_is_shown_with_its_own_release_and_its_ports_on_the_node(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell.skep(
+        "service create --name web --image v1 --publish published=80,target=8080,mode=host -- serve"
+    )
+    shell.skep("service update web --image v2 -d")
+    assert shell.skep("service ps web") == 0
+    head, new, old = shell.out.splitlines()
+    assert columns(head)[6:8] == ["ERROR", "PORTS"]
+    assert columns(new)[2] == "v2"
+    assert columns(new)[6] == "*:80->8080/tcp (host)"
+    assert columns(old)[1:3] == ["\\_ web.1", "v1"]
+    assert "(host)" not in old
+    assert [row["image"] for row in shell.rows("service ps web")] == ["v2", "v1"]
+    # A cluster that keeps no revisions has no releases to show, and everything else.
+
+    def unknown(q: ListRevisionsRequest) -> ListRevisionsResponse:
+        raise CallError(Code.UNIMPLEMENTED, "no such call")
+
+    monkeypatch.setattr(shell.control, "on_ListRevisions", unknown)
+    assert [row["image"] for row in shell.rows("node ps w1")] == [""]
+    assert shell.skep(f"stack deploy -c {shell.file('services: {a: {command: x}}')}") == 0
+
+
 def test_waiting_has_an_end_and_detaching_has_none(shell: Shell) -> None:
     shell.control.is_quick = False
     shell.control.problems["web"] = ("no suitable node",)
     assert shell.skep("service create --name web --timeout 3s -- serve") == 3
     assert shell.err.splitlines() == [
-        "web 0/1 (no suitable node)",
+        "web 0/1: starting (no suitable node)",
         "skep: error: not converged after 3 s: web 0/1 (no suitable node)",
+        "what next:",
+        "  skep service why web    explains it, slot by slot",
+        "  skep service ps web     lists its tasks",
+        "  skep service logs web   shows what its tasks have written",
     ]
     assert shell.skep("service update web --replicas 2 -d") == 0
     assert shell.skep("service rm web --timeout 2") == 3
@@ -160,13 +274,37 @@ def test_what_was_given_up_is_not_waited_for(shell: Shell) -> None:
     shell.control.given_up["crash"] = 1
     began = shell.world.clock.time
     assert shell.skep("service create --name crash -- false") == 1
-    assert shell.err.splitlines()[-1] == (
-        "skep: error: crash: gave up after its last restart: crash.1: non-zero exit (1)"
-    )
+    assert (
+        "skep: error: crash: gave up after its last restart: crash.1: non-zero exit (1)\n"
+    ) in shell.err
+    assert "skep service update --force crash   tries again" in shell.err
     assert shell.world.clock.time - began < 3
     assert shell.skep("service ls") == 0
     assert shell.out.splitlines()[1].endswith("Failed: crash.1: non-zero exit (1)")
     assert shell.rows("service ls")[0]["failed"] is True
+
+
+def test_how_far_a_change_is_is_marked_in_the_list(shell: Shell) -> None:
+    shell.skep("service create --name web -- serve")
+    shell.control.is_quick = False
+    shell.skep("service update web -d -- other")
+
+    def status() -> str:
+        assert shell.skep("service ls") == 0
+        return columns(shell.out.splitlines()[1])[-1]
+
+    assert status() == "Updating"
+    shell.control.set_update("web", UpdateState.PAUSED, "update paused due to web.1")
+    assert status() == "Update paused: due to web.1"
+    shell.control.problems["web"] = ("web.2: exit code 1",)
+    shell.control.set_update("web", UpdateState.ROLLBACK_PAUSED, "why")
+    assert status() == "Rollback paused: why; web.2: exit code 1"
+    assert shell.rows("service ls")[0]["update"] == "rollback_paused"
+    shell.control.problems.clear()
+    shell.control.set_update("web", UpdateState.ROLLBACK_COMPLETED, "rollback completed")
+    assert status() == "Converging"
+    shell.control.converge()
+    assert status() == "Converged, rolled back"
 
 
 def test_an_update_that_changes_nothing_says_so(shell: Shell) -> None:
@@ -182,7 +320,7 @@ def test_a_stack_from_birth_to_death(shell: Shell) -> None:
     path = shell.file(STACK)
     assert shell.skep(f"stack deploy -c {path}") == 0
     assert shell.err.splitlines()[:2] == ["created shop_web", "created shop_clock"]
-    assert shell.err.endswith("converged: shop_web 3/3, shop_clock 1/1\n")
+    assert shell.err.endswith("verify: 2 services converged: shop_web 3/3, shop_clock 1/1\n")
     assert shell.rows("stack ls") == [
         {"id": shell.rows("stack ls")[0]["id"], "name": "shop", "services": 2, "revision": 1}
     ]

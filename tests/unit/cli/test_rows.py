@@ -60,7 +60,7 @@ def test_the_newest_of_each_slot_comes_first() -> None:
         ),
         (
             {"state": TaskState.FAILED, "since_ns": 40 * 10**9, "exit_code": 1},
-            "Failed (exit 1) 1 minute ago",
+            "Failed 1 minute ago",
         ),
         ({"state": TaskState.NEW}, "New"),
     ],
@@ -75,7 +75,8 @@ def test_ports() -> None:
         rows.PortRow(published=8080, target=80, protocol="tcp"),
         rows.PortRow(published=None, target=81, protocol="tcp"),
     ]
-    assert rows.ports_text(shown) == "*:8080->80/tcp, *:?->81/tcp"
+    shown.append(rows.PortRow(published=53, target=53, protocol="tcp", mode="host"))
+    assert rows.ports_text(shown) == "*:8080->80/tcp, *:?->81/tcp, *:53->53/tcp (host)"
 
 
 def test_whole_objects_show_their_defaults_too() -> None:

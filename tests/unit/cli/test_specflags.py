@@ -8,19 +8,24 @@ from skep.cli import parser, specflags
 from skep.cli.errors import Failure
 from skep.domain.base import replace
 from skep.domain.spec import (
+    FailureAction,
     HealthCheck,
+    LogPolicy,
     Placement,
     Port,
+    PortMode,
     Resources,
     RestartCondition,
     RestartPolicy,
     RunSpec,
     ServiceSpec,
     TaskSpec,
+    UpdateOrder,
+    UpdatePolicy,
 )
 
 S = 1_000_000_000
-PLAIN = ServiceSpec(name="web", task=TaskSpec(run=RunSpec(command=("serve", "-v"))))
+PLAIN = ServiceSpec(name="web", task=TaskSpec(run=RunSpec(args=("serve", "-v"))))
 
 
 def create(*words: str) -> ServiceSpec:
@@ -40,7 +45,11 @@ FULL_FLAGS = (
     "--health-start-period 5s --health-start-interval 100ms --health-retries 2 "
     "--restart-condition on-failure --restart-delay 0s --restart-max-attempts 3 "
     "--restart-window 1m --limit-cpu 0.5 --limit-memory 64M --limit-pids 10 --reserve-cpu "
-    "0.1 --reserve-memory 8M"
+    "0.1 --reserve-memory 8M --placement-pref spread=node.labels.zone --replicas-max-per-node 2 "
+    "--log-opt max-size=1m --log-opt max-file=3 --update-parallelism 0 --update-delay 1s "
+    "--update-monitor 0s --update-max-failure-ratio .25 --update-failure-action rollback "
+    "--update-order start-first --update-healthy-deadline 10s --rollback-parallelism 2 "
+    "--rollback-failure-action continue"
 )
 FULL = ServiceSpec(
     name="web",
@@ -50,7 +59,7 @@ FULL = ServiceSpec(
     task=TaskSpec(
         run=RunSpec(
             image="shop:1",
-            command=("serve", "-v"),
+            args=("serve", "-v"),
             env=(("A", "1"), ("B", "")),
             working_dir="/srv",
             user="me",
@@ -64,14 +73,29 @@ FULL = ServiceSpec(
                 start_interval_ns=S // 10,
                 retries=2,
             ),
+            log=LogPolicy(max_bytes=2**20, max_files=3),
         ),
         restart=RestartPolicy(
             condition=RestartCondition.ON_FAILURE, delay_ns=0, max_attempts=3, window_ns=60 * S
         ),
         limits=Resources(cpu_nano=S // 2, memory_bytes=64 * 2**20, pids=10),
         reservations=Resources(cpu_nano=S // 10, memory_bytes=8 * 2**20),
-        placement=Placement(constraints=("node.role==worker",)),
+        placement=Placement(
+            constraints=("node.role==worker",),
+            preferences=("node.labels.zone",),
+            max_replicas_per_node=2,
+        ),
     ),
+    update=UpdatePolicy(
+        parallelism=0,
+        delay_ns=S,
+        monitor_ns=0,
+        max_failure_ratio=0.25,
+        failure_action=FailureAction.ROLLBACK,
+        order=UpdateOrder.START_FIRST,
+        healthy_deadline_ns=10 * S,
+    ),
+    rollback=UpdatePolicy(parallelism=2, failure_action=FailureAction.CONTINUE),
 )
 
 
@@ -99,7 +123,7 @@ def test_lists_are_added_to_and_removed_from() -> None:
     assert changed.labels == (("x", "y"),)
     assert changed.ports == (Port(target=81), Port(target=80, published=9090))
     assert changed.task.placement.constraints == ("node.id!=x",)
-    assert (changed.task.run.command, changed.task.run.args) == (("other",), ())
+    assert (changed.task.run.command, changed.task.run.args) == ((), ("other",))
     assert changed.task.force_update == 1
 
 
@@ -108,7 +132,85 @@ def test_a_port_is_removed_in_the_form_it_was_added_in() -> None:
     assert update(both, "--publish-rm", "8080:80").ports == (Port(target=80, published=8081),)
     assert update(both, "--publish-rm", "8081/tcp").ports == (Port(target=80, published=8080),)
     assert update(both, "--publish-rm", "80").ports == ()
-    assert update(both, "--publish-rm", "8080:81").ports == both.ports
+    with pytest.raises(Failure, match="it has 8080:80/tcp, 8081:80/tcp"):
+        update(both, "--publish-rm", "8080:81")
+
+
+def test_ports_have_a_long_form() -> None:
+    changed = update(FULL, "--publish-add", "published=9090,target=80,mode=host,protocol=tcp")
+    assert changed.ports[-1] == Port(target=80, published=9090, mode=PortMode.HOST)
+    assert update(changed, "--publish-rm", "target=80,published=9090") == FULL
+    # A new port takes the place of one with the same number outside, and is there once.
+    changed = update(FULL, "--publish-add", "8080:90", "--publish-add", "81")
+    assert changed.ports == (Port(target=90, published=8080), Port(target=81))
+
+
+def test_a_new_command_is_all_that_runs_and_args_keep_the_entrypoint() -> None:
+    changed = update(PLAIN, "--entrypoint", "env -i", "--args", "serve 'a b'")
+    assert changed.task.run.command == ("env", "-i")
+    assert changed.task.run.args == ("serve", "a b")
+    again = update(changed, "--args", "x")
+    assert (again.task.run.command, again.task.run.args) == (("env", "-i"), ("x",))
+    again = update(changed, "--", "x")
+    assert (again.task.run.command, again.task.run.args) == ((), ("x",))
+    with pytest.raises(Failure, match="exclude each other"):
+        update(PLAIN, "--args", "x", "--", "y")
+
+
+def test_preferences_are_added_once_and_removed() -> None:
+    flags = "--placement-pref-add spread=node.labels.rack --placement-pref-add spread="
+    changed = update(FULL, *flags.split()[:2])
+    assert changed.task.placement.preferences == ("node.labels.zone", "node.labels.rack")
+    assert update(changed, *flags.split()[:2]) == changed
+    gone = update(changed, "--placement-pref-rm", "spread=node.labels.zone")
+    assert gone.task.placement.preferences == ("node.labels.rack",)
+    assert update(FULL, "--replicas-max-per-node", "0").task.placement.max_replicas_per_node is None
+
+
+def test_a_constraint_is_the_same_with_other_blanks() -> None:
+    assert update(FULL, "--constraint-add", "node.role == worker") == FULL
+    changed = update(FULL, "--constraint-rm", "node.role == worker")
+    assert changed.task.placement.constraints == ()
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ("--env-rm C", "--env-rm: there is no 'C'; it has A, B"),
+        ("--label-rm x", "--label-rm: there is no 'x'; it has team"),
+        ("--publish-rm 82", "--publish-rm: there is no '82/tcp'; it has 8080:80/tcp, 81/tcp"),
+        (
+            "--publish-rm target=7,published=8,mode=host",
+            "there is no 'published=8,target=7,mode=host,protocol=tcp'",
+        ),
+        ("--constraint-rm node.id==x", "there is no 'node.id==x'; it has node.role==worker"),
+        ("--placement-pref-rm spread=node.labels.a", "it has node.labels.zone"),
+    ],
+)
+def test_removing_what_is_not_there_names_what_is(flags: str, says: str) -> None:
+    with pytest.raises(Failure) as caught:
+        update(FULL, *flags.split())
+    assert says in str(caught.value)
+    assert caught.value.code == 2
+    bare = "it has none"
+    with pytest.raises(Failure, match=bare):
+        update(PLAIN, *flags.split())
+
+
+def test_an_update_of_nothing_is_known() -> None:
+    def is_empty(*words: str) -> bool:
+        return specflags.is_empty(parser.parse(["service", "update", "web", *words]))
+
+    assert is_empty()
+    assert is_empty("-d", "-q", "--rollback", "--timeout", "3s")
+    for words in (
+        ("--replicas", "0"),
+        ("--force",),
+        ("--env-rm", "A"),
+        ("--", "x"),
+        ("--args", ""),
+    ):
+        assert not is_empty(*words)
 
 
 def test_a_health_check_of_nothing_is_refused() -> None:
@@ -132,7 +234,19 @@ def test_a_health_check_is_turned_off() -> None:
         ("--env A", "--env: 'A' has no value; write NAME=VALUE"),
         ("--limit-memory much", "--limit-memory: 'much' is not a size"),
         ("--restart-delay 5", "--restart-delay: '5' has no unit"),
-        ("--restart-condition always", "'always' is not one of none"),
+        ("--restart-condition always", "'always' is not one of none, on-failure and any"),
+        ("--update-order fast", "--update-order: 'fast' is not one of stop-first and start-first"),
+        ("--rollback-failure-action rollback", "'rollback' is not one of pause and continue"),
+        ("--update-max-failure-ratio 1.5", "write a number from 0 to 1"),
+        ("--update-max-failure-ratio nan", "write a number from 0 to 1"),
+        ("--update-parallelism -1", "out of range"),
+        ("--publish published=80", "a port needs target="),
+        ("--publish target=80,mode=any", "'any' is not one of ingress and host"),
+        ("--publish target=80,target=81", "each once"),
+        ("--publish target=80,protocol=udp", "protocol 'udp' is not supported yet"),
+        ("--placement-pref node.labels.x", "write spread=node.labels.NAME"),
+        ("--log-opt max-age=3", "--log-opt: 'max-age' is not one of max-size, max-file"),
+        ("--log-opt max-size=x", "--log-opt max-size: 'x' is not a size"),
         ("--health-interval 1s", "add --health-cmd"),
         ("--health-cmd x --no-healthcheck", "exclude each other"),
         ("--health-cmd x --health-retries 0", "--health-retries: 0 is out of range"),

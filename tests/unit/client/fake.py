@@ -10,7 +10,7 @@ from typing import TypeVar, get_type_hints
 
 from skep.api import codec
 from skep.domain import control as c
-from skep.domain.base import NodeId, Struct, replace
+from skep.domain.base import NodeId, Struct, TaskId, replace
 from skep.domain.objects import Cluster as ClusterRow
 from skep.domain.objects import (
     Node,
@@ -18,12 +18,16 @@ from skep.domain.objects import (
     NodeRole,
     NodeState,
     Object,
+    Revision,
     Service,
     Stack,
     Task,
     TaskStatus,
+    UpdateState,
+    UpdateStatus,
+    revision_id,
 )
-from skep.domain.spec import ServiceSpec
+from skep.domain.spec import RestartCondition, ServiceSpec
 from skep.domain.states import DesiredState, TaskState
 from skep.env import (
     CallError,
@@ -74,6 +78,7 @@ class FakeStream:
 
     peer = "fake"
     hides_cancel = False
+    is_closed = False
 
     def __init__(self, first: list[bytes]) -> None:
         self.frames: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
@@ -94,6 +99,27 @@ class FakeStream:
         return frame
 
     async def close(self) -> None:
+        self.is_closed = True
+        self.frames.put_nowait(None)
+
+
+class FakeLogs(FakeStream):
+    """The logs of tasks whose output is known, by task id; it ends when all is told."""
+
+    def __init__(self, first: list[bytes], output: dict[str, list[str]]) -> None:
+        super().__init__(first)
+        self.output = output
+
+    async def send(self, frame: bytes) -> None:
+        request = codec.decode(c.LogsRequest, frame)
+        for task_id in request.tasks:
+            texts = self.output.get(task_id, [])[-(request.tail or 0) :]
+            lines = tuple(
+                c.LogLine(time_ns=1, stream=c.LogStream.STDOUT, text=text.encode())
+                for text in texts
+            )
+            event = c.LogEvent(task_id=TaskId(task_id), lines=lines, position="1")
+            self.frames.put_nowait(codec.encode(event))
         self.frames.put_nowait(None)
 
 
@@ -141,6 +167,8 @@ class FakeChannel:
     async def open(self, method: str, *, deadline_s: float) -> Stream:
         if self.address in self.network.down:
             raise CallError(Code.UNAVAILABLE, f"{self.address}: failed to connect")
+        if method.endswith("/Logs") and self.network.control.output is not None:
+            return FakeLogs([], self.network.control.output)
         stream = FakeStream([])
         self.network.control.streams.append(stream)
         return stream
@@ -160,7 +188,7 @@ def no_such(kind: str, ref: str) -> CallError:
 
 class FakeControl:
     """The control API over plain dicts. Services converge when `converge` is called, or at once
-    with `is_quick`."""
+    with `is_quick`; updates go as `set_update` and `roll_back` say."""
 
     def __init__(self, *, is_quick: bool = True) -> None:
         self.ids = DiceIds(random.Random("fake"))
@@ -172,6 +200,8 @@ class FakeControl:
         self.stacks: dict[str, Stack] = {}
         self.answers: dict[str, Struct] = {}
         self.streams: list[FakeStream] = []
+        self.revisions: list[Revision] = []
+        self.output: dict[str, list[str]] | None = None
         self.problems: dict[str, tuple[str, ...]] = {}
         self.given_up: dict[str, int] = {}
         for number in (1, 2, 3):
@@ -260,16 +290,38 @@ class FakeControl:
     def on_ListStacks(self, q: c.ListStacksRequest) -> c.ListStacksResponse:  # noqa: N802
         return c.ListStacksResponse(stacks=tuple(self.stacks.values()), version=self.version)
 
+    def on_ListRevisions(self, q: c.ListRevisionsRequest) -> c.ListRevisionsResponse:  # noqa: N802
+        row = self.find(self.services, "service", q.service)
+        kept = [each for each in reversed(self.revisions) if each.service_id == row.id]
+        return c.ListRevisionsResponse(revisions=tuple(kept), version=self.version)
+
     def view(self, row: Service) -> c.ServiceView:
-        tasks = [task for task in self.tasks.values() if task.service_id == row.id]
-        running = sum(task.status.state is TaskState.RUNNING for task in tasks)
+        mine = [task for task in self.tasks.values() if task.service_id == row.id]
+        up = [t for t in mine if t.is_wanted and t.status.state is TaskState.RUNNING]
+        right = {task.slot for task in up if task.revision == row.task_revision}
+        running = {task.slot for task in up}
+        completed = {
+            task.slot
+            for task in mine
+            if task.status.state is TaskState.COMPLETE
+            and task.revision == row.task_revision
+            and row.spec.task.restart.condition is not RestartCondition.ANY
+        }
+        is_at_rest = row.update is None or row.update.state in (
+            UpdateState.COMPLETED,
+            UpdateState.ROLLBACK_COMPLETED,
+        )
         return c.ServiceView(
             service=row,
-            running=running,
+            running=len(running),
             desired=row.spec.replicas,
-            is_converged=running == row.spec.replicas and not row.is_removing,
+            is_converged=len(right | completed) == row.spec.replicas
+            and len(running | completed) == row.spec.replicas
+            and not row.is_removing
+            and is_at_rest,
             problems=self.problems.get(row.name, ()),
             given_up=self.given_up.get(row.name, 0),
+            completed=len(completed),
         )
 
     # ------------------------------------------------------------------------------ writes
@@ -301,9 +353,24 @@ class FakeControl:
         row = self.find(self.services, "service", q.ref)
         if q.version is not None and q.version != row.version:
             raise CallError(Code.ABORTED, f"service {row.name!r} was changed meanwhile")
-        self.services[row.id] = self.stamped(
-            replace(row, spec=q.spec, revision=row.revision + 1, ports=q.spec.ports)
-        )
+        if q.spec != row.spec:
+            is_scaled = replace(row.spec, replicas=q.spec.replicas) == q.spec
+            note = f"scaled from {row.spec.replicas} to {q.spec.replicas}"
+            self.write(row, q.spec, note if is_scaled else "")
+        elif row.update is not None:
+            self.set_update(row.name, UpdateState.UPDATING)
+        if self.is_quick:
+            self.converge()
+        return self.services[row.id]
+
+    def on_RollbackService(self, q: c.RollbackServiceRequest) -> Service:  # noqa: N802
+        row = self.find(self.services, "service", q.ref)
+        number = row.previous_revision if q.revision is None else q.revision
+        kept = [r for r in self.revisions if (r.service_id, r.number) == (row.id, number)]
+        if not kept:
+            why = f"service {row.name!r} has no revision {number or ''} to go back to"
+            raise CallError(Code.FAILED_PRECONDITION, why)
+        self.roll_back(row.name, kept[0].number, "manually requested rollback")
         if self.is_quick:
             self.converge()
         return self.services[row.id]
@@ -335,7 +402,7 @@ class FakeControl:
             elif old.spec == spec:
                 unchanged.append(spec.name)
             else:
-                self.services[old.id] = self.stamped(replace(old, spec=spec, ports=spec.ports))
+                self.write(old, spec)
                 updated.append(spec.name)
         wanted = {spec.name for spec in q.spec.services}
         gone = [s for s in self.services.values() if s.stack_id == row.id and s.name not in wanted]
@@ -390,19 +457,97 @@ class FakeControl:
             stack_id=stack.id if stack else None,
             ports=spec.ports,
         )
-        self.services[row.id] = self.stamped(row)
+        self.keep(row, "created")
         if self.is_quick:
             self.converge()
         return self.services[row.id]
 
+    def write(self, row: Service, spec: ServiceSpec, note: str = "") -> Service:
+        """A new revision, and an update where tasks are to change."""
+        number = row.revision + 1
+        is_same = spec.task == row.spec.task
+        update = UpdateStatus(
+            state=UpdateState.UPDATING,
+            revision=number,
+            base_revision=row.revision,
+            policy=spec.update,
+            started_ns=1,
+            message="update in progress",
+        )
+        changed = replace(
+            row,
+            spec=spec,
+            revision=number,
+            ports=spec.ports,
+            task_revision=row.task_revision if is_same else number,
+            previous_revision=row.revision,
+            update=row.update if is_same else update,
+        )
+        return self.keep(changed, note or "updated")
+
+    def keep(self, row: Service, note: str = "") -> Service:
+        """Store a service with the revision that it is at."""
+        self.services[row.id] = self.stamped(row)
+        self.revisions.append(
+            Revision(
+                id=revision_id(row.id, row.revision),
+                service_id=row.id,
+                number=row.revision,
+                spec=row.spec,
+                task_revision=row.task_revision,
+                note=note,
+                created_ns=1_000_000_000,
+            )
+        )
+        return self.services[row.id]
+
+    def set_update(self, name: str, state: UpdateState, message: str = "", **more: object) -> None:
+        """Say how far the update of a service is."""
+        row = self.find(self.services, "service", name)
+        assert row.update is not None
+        update = replace(row.update, state=state, message=message, **more)
+        self.services[row.id] = self.stamped(replace(row, update=update))
+
+    def roll_back(self, name: str, to: int, message: str) -> None:
+        """Begin to go back to an earlier revision, as a failed update does by itself."""
+        row = self.find(self.services, "service", name)
+        (old,) = [r for r in self.revisions if (r.service_id, r.number) == (row.id, to)]
+        update = UpdateStatus(
+            state=UpdateState.ROLLBACK_STARTED,
+            revision=row.revision,
+            base_revision=to,
+            policy=row.spec.rollback,
+            started_ns=1,
+            message=message,
+        )
+        changed = replace(
+            row,
+            spec=old.spec,
+            revision=row.revision + 1,
+            task_revision=old.task_revision,
+            update=update,
+        )
+        self.keep(changed, f"rollback to {to}")
+
     def converge(self) -> None:
         """Make reality as wanted, at once."""
+        ends = {
+            UpdateState.UPDATING: UpdateState.COMPLETED,
+            UpdateState.ROLLBACK_STARTED: UpdateState.ROLLBACK_COMPLETED,
+        }
         for row in list(self.services.values()):
+            if row.update is not None and row.update.state in ends:
+                self.set_update(row.name, ends[row.update.state], row.update.message, ended_ns=2)
+            for task in list(self.tasks.values()):
+                is_old = task.service_id == row.id and task.revision != row.task_revision
+                if is_old and not task.is_terminal:
+                    self.end_task(task, TaskState.SHUTDOWN)
             replicas = 0 if row.is_removing else row.spec.replicas
             for task in [task for task in self.tasks.values() if task.service_id == row.id]:
                 if task.slot > replicas:
                     del self.tasks[task.id]
-            slots = {task.slot for task in self.tasks.values() if task.service_id == row.id}
+            mine = [task for task in self.tasks.values() if task.service_id == row.id]
+            slots = {t.slot for t in mine if t.revision == row.task_revision and t.is_wanted}
             for slot in set(range(1, replicas + 1)) - slots:
                 self.add_task(row, slot)
             if row.is_removing:
@@ -414,7 +559,7 @@ class FakeControl:
             id=self.ids.new_id(),  # type: ignore[arg-type]
             service_id=row.id,
             service_name=row.name,
-            revision=row.revision,
+            revision=row.task_revision,
             slot=slot,
             node_id=NodeId(f"w{number}-id"),
             address=f"127.32.16.{slot}",
@@ -422,6 +567,16 @@ class FakeControl:
             status=TaskStatus(state=state, since_ns=1_000_000_000, pid=4000 + slot),
         )
         self.tasks[task.id] = self.stamped(task)
+        return self.tasks[task.id]
+
+    def end_task(self, task: Task, state: TaskState, **status: object) -> Task:
+        """A task that has ended, and is wanted no more."""
+        ended = replace(
+            task,
+            desired_state=DesiredState.SHUTDOWN,
+            status=replace(task.status, state=state, **status),
+        )
+        self.tasks[task.id] = self.stamped(ended)
         return self.tasks[task.id]
 
     def tell(self, stream: FakeStream, event: c.WatchEvent) -> None:

@@ -19,10 +19,10 @@ from skep.client import (
     connect,
 )
 from skep.domain.base import replace
-from skep.domain.objects import Availability
+from skep.domain.objects import Availability, UpdateState
 from skep.domain.spec import RunSpec, ServiceSpec, TaskSpec
 from skep.env import CallError, Code
-from tests.unit.client.fake import ADDRESSES, M1, M2, M3, FakeSeams, seams
+from tests.unit.client.fake import ADDRESSES, M1, M2, M3, FakeControl, FakeSeams, seams
 
 SPEC = ServiceSpec(name="web", task=TaskSpec(run=RunSpec(command=("serve",))), replicas=2)
 
@@ -260,3 +260,24 @@ def test_nodes_are_updated() -> None:
 def test_an_address_is_needed() -> None:
     with pytest.raises(ValueError, match="at least one"):
         connect([], seams=seams())
+
+
+def test_a_change_of_nothing_resumes_an_update_that_is_paused() -> None:
+    world = seams(FakeControl(is_quick=False))
+    control = world.transport.control
+
+    async def script(cluster: Cluster) -> None:
+        await cluster.services.create(SPEC)
+        other = replace(SPEC, task=TaskSpec(run=RunSpec(command=("other",))))
+        await cluster.services.update("web", other)
+        for state in (UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED):
+            control.set_update("web", state)
+            service = await cluster.services.change("web", lambda spec: spec)
+            assert service.update is not None
+            assert service.update.state is UpdateState.UPDATING
+            assert service.revision == 2
+        calls = len(world.transport.calls)
+        await cluster.services.change("web", lambda spec: spec)
+        assert len(world.transport.calls) == calls + 1
+
+    run(world, script)

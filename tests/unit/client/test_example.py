@@ -1,25 +1,34 @@
-"""The SDK's example runs as it stands."""
+"""The SDK's examples run as they stand."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from skep.client import connect
-from tests.unit.client.fake import ADDRESSES, seams
+from skep.client import connect, sync
+from skep.domain.objects import UpdateState
+from skep.domain.spec import RunSpec, ServiceSpec, TaskSpec
+from tests.unit.client.fake import ADDRESSES, FakeControl, seams
 
-EXAMPLE = Path(__file__).parents[3] / "examples" / "sdk.py"
+EXAMPLES = Path(__file__).parents[3] / "examples"
+SPEC = ServiceSpec(name="web", task=TaskSpec(run=RunSpec(command=("serve",))), replicas=2)
 
 
-def test_the_example(capsys: pytest.CaptureFixture[str]) -> None:
-    spec = importlib.util.spec_from_file_location("sdk_example", EXAMPLE)
+def load(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(f"{name}_example", EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
+    return example
+
+
+def test_the_example(capsys: pytest.CaptureFixture[str]) -> None:
+    example = load("sdk")
     world = seams()
 
     async def go() -> None:
@@ -32,3 +41,33 @@ def test_the_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert "sdk-example.3 on w3 at 127.32.16.3" in out
     assert out.endswith("removed\n")
     assert world.transport.control.services == {}
+
+
+def test_the_blocking_example(capsys: pytest.CaptureFixture[str]) -> None:
+    example = load("release")
+    with sync.connect(ADDRESSES, seams=seams()) as cluster:
+        cluster.services.create(SPEC)
+        assert example.release(cluster, "web", "web:2")
+        assert cluster.services.get("web").service.spec.task.run.image == "web:2"
+    out = capsys.readouterr().out
+    assert out == "web: revision 2 is web:2\n  2/2 completed\nweb: web:2 runs\n"
+
+
+def test_the_blocking_example_when_the_release_is_bad(capsys: pytest.CaptureFixture[str]) -> None:
+    example = load("release")
+    control = FakeControl(is_quick=False)
+    with sync.connect(ADDRESSES, seams=seams(control)) as cluster:
+        cluster.services.create(SPEC)
+        control.converge()
+
+        def tell(views: object) -> None:
+            row = cluster.services.get("web").service
+            if row.update is not None and row.update.state is UpdateState.UPDATING:
+                control.roll_back("web", 1, "update failed: web.1: exit 1")
+                control.converge()
+
+        example.Teller = lambda: tell
+        assert not example.release(cluster, "web", "web:2")
+    out = capsys.readouterr().out
+    assert out.startswith("web: revision 2 is web:2\nweb: revision 2 was rolled back; ")
+    assert "web.1: exit 1" in out

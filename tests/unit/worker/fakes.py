@@ -16,6 +16,7 @@ from skep.domain.base import (
     TaskId,
     replace,
 )
+from skep.domain.control import LogLine, LogStream
 from skep.domain.objects import NodeDescription, Task, TaskStatus
 from skep.domain.session import (
     SESSION_FORMAT,
@@ -31,10 +32,28 @@ from skep.domain.session import (
 )
 from skep.domain.spec import HealthCheck, Port, RunSpec, ServiceSpec, TaskSpec
 from skep.domain.states import DesiredState, TaskState, desired_order
-from skep.env import CallError, Code, Env, Listener, Rejected, Service, Stream, StreamBroken
+from skep.env import (
+    CallError,
+    Code,
+    Env,
+    Listener,
+    Rejected,
+    Service,
+    Stream,
+    StreamBroken,
+    StreamHandler,
+)
 from skep.worker.agent import Agent, AgentConfig
 from skep.worker.core.agent import AgentCore
-from skep.worker.engine.protocol import Exit, Held, HeldState, NodeFacts, Started
+from skep.worker.engine.protocol import (
+    Exit,
+    Held,
+    HeldState,
+    LogChunk,
+    LogQuery,
+    NodeFacts,
+    Started,
+)
 
 CLUSTER = ClusterId("cluster")
 HEARTBEAT_S = 2.0
@@ -75,6 +94,7 @@ class FakeTask:
     started: Started | None = None
     exit: Exit | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    lines: list[LogLine] = field(default_factory=list)
 
 
 @dataclass
@@ -90,6 +110,17 @@ class FakeMachine:
     call_takes_s: float = 0.01
     stop_takes_s: float = 0.1
     next_pid: int = 100
+    readers: list[FakeLogReader] = field(default_factory=list)
+
+    def write(self, task_id: str, time_ns: int, text: str) -> None:
+        """A task writes a line."""
+        task = self.tasks.setdefault(task_id, FakeTask())
+        task.lines.append(LogLine(time_ns=time_ns, stream=LogStream.STDOUT, text=text.encode()))
+        self._changed()
+
+    def _changed(self) -> None:
+        for reader in self.readers:
+            reader.changed.set()
 
     @property
     def running(self) -> set[str]:
@@ -102,6 +133,38 @@ class FakeMachine:
         assert task.started is not None
         task.exit = Exit(exit_code=exit_code, ended_ns=0, reason=reason)
         task.ended.set()
+        self._changed()
+
+
+class FakeLogReader:
+    """Reads a fake task's lines, three at a time; its position is how many were read."""
+
+    def __init__(self, machine: FakeMachine, task_id: str, query: LogQuery) -> None:
+        self._machine = machine
+        self._task = machine.tasks[task_id]
+        self._query = query
+        count = len(self._task.lines)
+        tail = count if query.tail is None else query.tail
+        self._at = int(query.position) if query.position else max(0, count - tail)
+        self.changed = asyncio.Event()
+
+    @property
+    def position(self) -> str:
+        return str(self._at)
+
+    async def read(self) -> LogChunk:
+        self.changed.clear()
+        lines = tuple(self._task.lines[self._at : self._at + 3])
+        self._at += len(lines)
+        is_over = self._task.exit is not None or not self._query.is_follow
+        return LogChunk(lines=lines, position=self.position, is_end=is_over and not lines)
+
+    async def more(self) -> None:
+        await self.changed.wait()
+
+    def close(self) -> None:
+        if self in self._machine.readers:
+            self._machine.readers.remove(self)
 
 
 class FakeEngine:
@@ -173,8 +236,12 @@ class FakeEngine:
             for name, task in self._machine.tasks.items()
         ]
 
-    async def logs(self, task_id: TaskId, limit_bytes: int) -> bytes:
-        return b""
+    async def logs(self, task_id: TaskId, query: LogQuery) -> FakeLogReader:
+        if task_id not in self._machine.tasks:
+            raise Rejected(f"task {task_id} was never prepared on this node")
+        reader = FakeLogReader(self._machine, task_id, query)
+        self._machine.readers.append(reader)
+        return reader
 
     async def close(self) -> None:
         pass
@@ -204,19 +271,29 @@ class FakeLeader:
     seen: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     batches: int = 0
+    extra_streams: dict[str, StreamHandler] = field(default_factory=dict)
     _sequence: int = 0
     _stream: Stream | None = None
     _listener: Listener | None = None
     _sending: asyncio.Lock = field(default_factory=asyncio.Lock)
     _registered: bool = False
+    _serving: asyncio.Event | None = None
     history: dict[tuple[TaskId, int], TaskStatus] = field(default_factory=dict)
 
     async def serve(self) -> Listener:
         """Listen for workers."""
-        self._listener = await self.env.transport.listen(
-            self.address, Service(streams={"skep.v1.Workers/Session": self._session})
-        )
+
+        async def publish(stream: Stream) -> None:
+            await self.extra_streams["skep.v1.Workers/PublishLogs"](stream)
+
+        streams = {"skep.v1.Workers/Session": self._session, "skep.v1.Workers/PublishLogs": publish}
+        self._listener = await self.env.transport.listen(self.address, Service(streams=streams))
         return self._listener
+
+    async def hang_up(self) -> None:
+        """End the session, telling the worker that nobody leads here."""
+        if self._serving is not None:
+            self._serving.set()
 
     @property
     def has_session(self) -> bool:
@@ -289,13 +366,24 @@ class FakeLeader:
         try:
             await self._welcome(session_id)
             self._registered = True
-            while (frame := await stream.receive()) is not None:
-                await self._take(session_id, codec.decode(WorkerMessage, frame))
+            self._serving = asyncio.Event()
+            reading = self.env.spawn("session", self._read(session_id, stream, self._serving))
+            await self._serving.wait()
+            reading.cancel()
         except StreamBroken:
             pass
         finally:
             if self._stream is stream:
                 self._stream, self._registered = None, False
+
+    async def _read(self, session_id: SessionId, stream: Stream, ended: asyncio.Event) -> None:
+        try:
+            while (frame := await stream.receive()) is not None:
+                await self._take(session_id, codec.decode(WorkerMessage, frame))
+        except StreamBroken:
+            pass
+        finally:
+            ended.set()
 
     async def _welcome(self, session_id: SessionId) -> None:
         welcome = SessionWelcome(

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 
 import pytest
 
+from skep.api import codec
 from skep.domain.base import TaskId
+from skep.domain.control import LogEvent
+from skep.domain.session import LeaderMessage, LogMessage, LogOrder, LogsCancelled, LogWanted
 from skep.domain.states import DesiredState, TaskState
-from skep.env import Env, Rejected, Retryable
+from skep.env import Env, Rejected, Retryable, Stream
 from skep.worker.agent import Agent
 from skep.worker.engine.protocol import NodeFacts
 from tests.sim.world import SimNode, World, simulate
@@ -324,5 +327,40 @@ def test_what_only_the_engine_knows_waits_for_a_leader_and_is_then_put_away() ->
         await stage.until("old is gone", lambda: set(stage.machine.tasks) == {"new"})
         await stage.until_state("new", TaskState.RUNNING)
         assert stage.machine.starts == {"old": 1, "new": 1}
+
+    on_stage(body)
+
+
+def test_logs_are_sent_by_a_stream_of_their_own_until_they_are_cancelled() -> None:
+    async def body(stage: Stage) -> None:
+        pages: list[str] = []
+
+        async def publish(stream: Stream) -> None:
+            while (frame := await stream.receive()) is not None:
+                message = codec.decode(LogMessage, frame)
+                if message.hello is not None:
+                    pages.append(f"{message.hello.node_id} {message.hello.order_id}")
+                if message.page is not None and message.page.lines:
+                    lines = codec.decode(LogEvent, message.page.lines).lines
+                    pages.extend(line.text.decode() for line in lines)
+
+        stage.m1.extra_streams["skep.v1.Workers/PublishLogs"] = publish
+        await stage.until("a session", lambda: stage.m1.has_session)
+        stage.machine.write("t1", 1, "one")
+        wanted = (LogWanted(task_id=TaskId("t1")),)
+        for order_id in ("o1", "o2"):
+            order = LogOrder(order_id=order_id, tasks=wanted, is_follow=True)
+            await stage.m1.send(LeaderMessage(logs=order))
+        await stage.until("both", lambda: pages.count("one") == 2)
+        assert {"w1 o1", "w1 o2"} <= set(pages)
+        await stage.m1.send(LeaderMessage(logs_cancelled=LogsCancelled(order_id="o1")))
+        await stage.until("one is left", lambda: len(stage.machine.readers) == 1)
+        stage.machine.write("t1", 2, "two")
+        await stage.until("the other goes on", lambda: pages.count("two") == 1)
+        # The session ends, and with it all that was ordered by it.
+        stage.m1.is_leading = False
+        await stage.m1.hang_up()
+        await stage.until("none is left", lambda: not stage.machine.readers)
+        assert stage.agents[0].logs.open_orders == 0
 
     on_stage(body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import msgspec
 
 from skep.domain.base import TaskId, decode, encode
 from skep.env import Retryable
+from skep.worker.engine.adapters import logs
 from skep.worker.engine.core.records import (
     EXIT_FILE,
     MAIN_FILE,
@@ -26,15 +28,21 @@ from skep.worker.engine.core.records import (
     parse_main,
 )
 
+# `main` and `exit` are a line or two; a task may have put something else in their place.
+TEXT_LIMIT_BYTES = 64 * 1024
 # A folder on its way out has this before its name, so that a crash leaves nothing half a task.
 REMOVED_MARK = ".removed-"
 
 
 def read_text(path: Path) -> str:
-    """A small file's text; empty where there is none."""
+    """A small file's text; empty where there is none, or something that is no file."""
     try:
-        return path.read_text(errors="replace")
-    except FileNotFoundError:
+        with logs.opened(path) as fd:
+            return os.read(fd, TEXT_LIMIT_BYTES).decode(errors="replace")
+    except OSError as error:
+        # What can't be read just now may well be there: that must not pass for nothing.
+        if error.errno not in (errno.ENOENT, errno.ELOOP, errno.EINVAL):
+            raise
         return ""
 
 
@@ -134,9 +142,9 @@ def remove_task(folder: Path) -> None:
 def last_line(path: Path, limit_bytes: int = 500) -> str:
     """The last line of a file that has anything in it; empty where there is none."""
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - limit_bytes))
-            lines = file.read().decode(errors="replace").split("\n")
-    except FileNotFoundError:
+        with logs.opened(path) as fd:
+            start = max(0, os.fstat(fd).st_size - limit_bytes)
+            lines = os.pread(fd, limit_bytes, start).decode(errors="replace").split("\n")
+    except OSError:
         return ""
     return next((line.strip() for line in reversed(lines) if line.strip()), "")

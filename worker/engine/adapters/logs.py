@@ -11,6 +11,10 @@ A task that truncates its output itself (`echo x > /dev/stderr` in a shell does)
 file, as it would in any file that it is given.
 
 A crash between copying and cutting leaves the same bytes in both; it never loses any.
+
+A task owns its folder's files where it runs as the engine's own user. So nothing here follows a
+symbolic link, or opens anything but a regular file: a task can't make the engine read, or cut, a
+file that is not its own.
 """
 
 from __future__ import annotations
@@ -19,6 +23,10 @@ import ctypes
 import errno
 import logging
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from skep.domain.spec import LogPolicy
@@ -35,6 +43,16 @@ FALLOC_FL_KEEP_SIZE = 0x01
 FALLOC_FL_PUNCH_HOLE = 0x02
 FALLOC_FL_COLLAPSE_RANGE = 0x08
 
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """What comes before byte `moved` of a live file is in older files, or dropped; `removed` bytes
+    were taken out of its beginning."""
+
+    moved: int
+    removed: int
+
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -49,46 +67,59 @@ def _fallocate(fd: int, mode: int, length: int) -> bool:
     raise OSError(number, os.strerror(number))
 
 
-def over_limit(folder: Path, policy: LogPolicy) -> list[str]:
-    """The streams that have grown beyond the policy's limit for one file."""
+def look(path: Path) -> os.stat_result | None:
+    """A regular file's state; None where there is none."""
+    try:
+        status = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+    return status if stat.S_ISREG(status.st_mode) else None
+
+
+@contextmanager
+def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
+    """A regular file, opened. Raises OSError for anything else."""
+    # Without O_NONBLOCK a pipe in the file's place would keep us waiting for its other end.
+    flags |= os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    fd = os.open(path, flags, 0o600)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def is_over_limit(status: os.stat_result, policy: LogPolicy) -> bool:
+    """Whether a live file has grown beyond the policy's limit for one file."""
     limit = max(policy.max_bytes, MIN_PIECE_BYTES)
-    found = []
-    for stream in STREAMS:
-        try:
-            status = os.stat(folder / stream)
-        except FileNotFoundError:
-            continue
-        # Blocks count as well as size: a file with its older part punched out keeps its size.
-        if min(status.st_size, status.st_blocks * 512) > limit:
-            found.append(stream)
-    return found
+    # Blocks count as well as size: a file with its older part punched out keeps its size.
+    return min(status.st_size, status.st_blocks * 512) > limit
 
 
-def rotate(folder: Path, stream: str, policy: LogPolicy) -> None:
+def rotate(live: Path, policy: LogPolicy) -> Rotated | None:
     """Move what a stream holds, but for less than a block, to older files; what goes beyond
-    `max_files` is dropped. With one file alone, its newer half is kept in place."""
-    live = folder / stream
+    `max_files` is dropped. With one file alone, its newer half is kept in place. None where
+    nothing was done."""
     try:
-        _rotate(live, policy)
+        return _rotate(live, policy)
     except OSError as error:
-        log.warning("task=%s stream=%s not rotated: %s", folder.name, stream, error)
+        log.warning("task=%s stream=%s not rotated: %s", live.parent.name, live.name, error)
+        return None
 
 
-def _rotate(live: Path, policy: LogPolicy) -> None:
-    fd = os.open(live, os.O_RDWR | os.O_CLOEXEC)
-    try:
+def _rotate(live: Path, policy: LogPolicy) -> Rotated | None:
+    with opened(live, os.O_RDWR) as fd:
         head, size = first_byte(fd), os.fstat(fd).st_size
         block = os.fstatvfs(fd).f_bsize
         kept = max(policy.max_bytes, MIN_PIECE_BYTES) // 2 if policy.max_files == 1 else 1
         cut = (size - kept) // block * block
         if cut <= head:
-            return
+            return None
         for start, end in _pieces(head, cut, policy):
             _shift(live, policy)
             _copy(fd, start, end, older(live, 1))
-        _cut(fd, cut, live, policy)
-    finally:
-        os.close(fd)
+        return _cut(fd, cut, live, policy)
 
 
 def older(live: Path, number: int) -> Path:
@@ -125,67 +156,25 @@ def _shift(live: Path, policy: LogPolicy) -> None:
 
 def _copy(fd: int, start: int, end: int, to: Path) -> None:
     temporary = to.with_name(to.name + ".new")
-    out = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
+    with opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as out:
         while start < end:
             copied = os.sendfile(out, fd, start, end - start)
             if copied == 0:
                 break
             start += copied
-    finally:
-        os.close(out)
     temporary.rename(to)
 
 
-def _cut(fd: int, cut: int, live: Path, policy: LogPolicy) -> None:
+def _cut(fd: int, cut: int, live: Path, policy: LogPolicy) -> Rotated:
     if _fallocate(fd, FALLOC_FL_COLLAPSE_RANGE, cut):
-        return
+        return Rotated(cut, cut)
     if _fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, cut):
-        return
+        return Rotated(cut, 0)
     if policy.max_files > 1:
-        end = os.open(older(live, 1), os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        try:
+        with opened(older(live, 1), os.O_WRONLY | os.O_APPEND) as end:
             while part := os.pread(fd, 1 << 20, cut):
                 cut += os.write(end, part)
-        finally:
-            os.close(end)
+    else:
+        cut = os.fstat(fd).st_size
     os.ftruncate(fd, 0)
-
-
-def newest(folder: Path, policy: LogPolicy, limit_bytes: int) -> bytes:
-    """The newest output of both streams, up to a limit; the stream that was written to last comes
-    last. How lines of different streams were mixed is not known."""
-    tails = {stream: _tail(folder / stream, policy, limit_bytes) for stream in STREAMS}
-    changed = {stream: _changed(folder / stream) for stream in STREAMS}
-    first, last = sorted(STREAMS, key=lambda stream: changed[stream])
-    # Each may have half; what one doesn't need is the other's.
-    share = limit_bytes - min(len(tails[last]), limit_bytes // 2)
-    begin = tails[first][max(0, len(tails[first]) - share) :]
-    end = tails[last][max(0, len(tails[last]) - (limit_bytes - len(begin))) :]
-    return begin + end
-
-
-def _changed(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0
-
-
-def _tail(live: Path, policy: LogPolicy, limit_bytes: int) -> bytes:
-    found = b""
-    for path in (live, *(older(live, number) for number in range(1, policy.max_files))):
-        wanted = limit_bytes - len(found)
-        if wanted <= 0:
-            break
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
-        try:
-            size = os.fstat(fd).st_size
-            start = max(first_byte(fd), size - wanted)
-            found = os.pread(fd, size - start, start) + found
-        finally:
-            os.close(fd)
-    return found
+    return Rotated(cut, cut)

@@ -22,7 +22,9 @@ from skep.domain.session import Assignment
 from skep.domain.spec import HealthCheck
 from skep.domain.templates import expand_health
 from skep.env import Env, Fatal, Rejected, Retryable
-from skep.worker.engine.adapters import cgroup, files, host, logs, probe, proc, shim
+from skep.worker.engine.adapters import cgroup, files, host, probe, proc, shim
+from skep.worker.engine.adapters.logkeeper import LogKeeper, Place
+from skep.worker.engine.adapters.logread import TaskReader
 from skep.worker.engine.adapters.prepare import Prepare
 from skep.worker.engine.adapters.sweep import Sweeper
 from skep.worker.engine.adapters.task import KnownTask
@@ -33,7 +35,15 @@ from skep.worker.engine.core.records import (
     SHIM_LOG_FILE,
     ExitRecord,
 )
-from skep.worker.engine.protocol import Exit, Held, HeldState, NodeFacts, Started
+from skep.worker.engine.protocol import (
+    Exit,
+    Held,
+    HeldState,
+    LogQuery,
+    LogReader,
+    NodeFacts,
+    Started,
+)
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -45,7 +55,6 @@ ANNOUNCE_DEADLINE_S = 20.0
 ANNOUNCE_LOOK_S = 0.02
 # How long after a kill we wait for the shim to write the end down, before we do it for it.
 SETTLE_DEADLINE_S = 5.0
-LOG_CHECK_PERIOD_S = 2.0
 CLOSE_DEADLINE_S = 5.0
 
 
@@ -68,7 +77,7 @@ class ProcessEngine:
         self._loading: dict[TaskId, asyncio.Task[KnownTask | None]] = {}
         self._work: set[asyncio.Task[Any]] = set()
         self._sweeper = Sweeper(env, self._in_thread)
-        self._log_keeper: asyncio.Task[None] | None = None
+        self._logs = LogKeeper(env)
         self._is_closed = False
         self._executor = concurrent.futures.ThreadPoolExecutor(THREADS, "process-engine")
 
@@ -178,20 +187,22 @@ class ProcessEngine:
         await self._clean_cgroups()
         return found
 
-    async def logs(self, task_id: TaskId, limit_bytes: int) -> bytes:
+    async def logs(self, task_id: TaskId, query: LogQuery) -> LogReader:
         """See `Engine.logs`."""
         task = await self._get(task_id)
-        async with task.files:
-            policy = task.record.log
-            return await self._in_thread(logs.newest, task.folder, policy, limit_bytes)
+
+        def has_ended() -> bool:
+            return task.started is not None and not self._logs.is_running(task_id)
+
+        reader = TaskReader(self._logs, task_id, query, has_ended)
+        await reader.open(Place(task.folder, task.record.log))
+        return reader
 
     async def close(self) -> None:
         """See `Engine.close`."""
         if self._is_closed:
             return
         self._is_closed = True
-        if self._log_keeper is not None:
-            self._log_keeper.cancel()
         stops = {task.stopping for task in self._tasks.values() if task.stopping is not None}
         for stop in stops:
             stop.cancel()
@@ -199,6 +210,7 @@ class ProcessEngine:
             await asyncio.wait(self._work, timeout=CLOSE_DEADLINE_S)
         for task in self._tasks.values():
             self._unwatch(task)
+        self._logs.close()
         self._executor.shutdown(wait=False)
 
     async def _clean_cgroups(self) -> None:
@@ -296,8 +308,7 @@ class ProcessEngine:
             self._keep(f"engine-end-{task.record.task_id}", self._settle(task))
 
         asyncio.get_running_loop().add_reader(shim_fd, end)
-        if self._log_keeper is None:
-            self._log_keeper = self._env.spawn("engine-logs", self._keep_logs())
+        self._logs.watch(task.record.task_id, Place(task.folder, task.record.log))
 
     def _unwatch(self, task: KnownTask) -> None:
         if task.shim_fd is not None:
@@ -322,6 +333,7 @@ class ProcessEngine:
             kept = await self._in_thread(keep)
         except OSError as error:
             kept = ExitRecord(exit_code=EXIT_KILLED, reason=f"how it ended is unknown: {error}")
+        await self._logs.ended(record.task_id)
         ended_ns = self._env.wall() if kept.ended_ns is None else kept.ended_ns
         task.exit = Exit(exit_code=kept.exit_code, ended_ns=ended_ns, reason=kept.reason)
         task.ended.set()
@@ -358,24 +370,17 @@ class ProcessEngine:
         await self._sweeper.sweep(task.main)
 
     async def _remove(self, task_id: TaskId, task: KnownTask) -> None:
-        async with task.change, task.files:
+        async with task.change:
             if task.is_running:
                 raise Rejected(f"task {task_id} is running: stop it first")
             if self._cgroups is not None and task.record.cgroups:
                 await self._in_thread(self._cgroups.remove, task_id)
+            await self._logs.forget(task_id)
             await self._in_thread(files.remove_task, task.folder)
             self._tasks.pop(task_id, None)
             task.ended.set()
 
     # ---------------------------------------------------------------------------- the rest
-
-    async def _keep_logs(self) -> None:
-        while True:
-            await self._env.clock.sleep(LOG_CHECK_PERIOD_S)
-            for task in [t for t in self._tasks.values() if t.is_running]:
-                for stream in logs.over_limit(task.folder, task.record.log):
-                    async with task.files:
-                        await self._in_thread(logs.rotate, task.folder, stream, task.record.log)
 
     async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work, *args)

@@ -12,8 +12,8 @@ from skep.worker.engine.protocol import Exit, Started
 
 @dataclass(eq=False, slots=True)
 class KnownTask:
-    """`change` is held by whoever starts, stops or removes it, `files` by whoever moves its output
-    files. `shim_fd` is a pidfd; `stopping` is the one stop that all who ask for it wait for."""
+    """`change` is held by whoever starts, stops or removes it. `shim_fd` is a pidfd; `stopping` is
+    the one stop that all who ask for it wait for."""
 
     record: TaskRecord
     folder: Path
@@ -22,7 +22,6 @@ class KnownTask:
     exit: Exit | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     change: asyncio.Lock = field(default_factory=asyncio.Lock)
-    files: asyncio.Lock = field(default_factory=asyncio.Lock)
     shim_fd: int | None = None
     stopping: asyncio.Task[None] | None = None
 

@@ -9,6 +9,7 @@ A task's folder holds:
     exit          how the task ended
     shim.log      what the shim itself had to say; empty unless something is wrong
     stdout stderr the task's output, and stdout.1, stdout.2 ... its older parts
+    stdout.times  when the parts of it were written (worker/engine/core/timeline.py)
 """
 
 from __future__ import annotations

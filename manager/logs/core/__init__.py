@@ -1,0 +1,1 @@
+"""What of a reader can be decided without doing anything."""
