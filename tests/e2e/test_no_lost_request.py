@@ -166,7 +166,7 @@ def test_each_node_drained_and_taken_back(cluster: LocalCluster) -> None:
             async with Load(addresses, per_s=PER_S) as load:
                 for number in rounds(load, len(names)):
                     name = names[number % len(names)]
-                    await emptied(skep, name)
+                    await emptied(cluster, skep, name)
                     await skep.nodes.update(name, availability=Availability.ACTIVE)
             check(load.report, addresses, 0)
             assert load.report.nodes() == set(names)
@@ -222,11 +222,10 @@ async def is_under_way(skep: Cluster, service: Service) -> None:
                 return
 
 
-async def emptied(skep: Cluster, name: str) -> None:
+async def emptied(local: LocalCluster, skep: Cluster, name: str) -> None:
     """Drain a node, until nothing is on it and all runs elsewhere."""
-    node = await skep.nodes.update(name, availability=Availability.DRAIN)
-    async with asyncio.timeout(UPDATED_S):
-        async for _ in skep.watch(from_version=node.version, kinds=["node", "task"]):
-            if not await skep.tasks.list(node=name):
-                break
-    await skep.wait_converged(["steady"], timeout_s=UPDATED_S)
+    words = ("node", "update", "--availability", "drain", "--wait", name)
+    await asyncio.to_thread(local.skep, *words)
+    assert await skep.tasks.list(node=name) == ()
+    (view,) = await skep.wait_converged(["steady"], timeout_s=UPDATED_S)
+    assert view.running == REPLICAS
