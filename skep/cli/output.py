@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import msgspec
 
 ID_SHOWN = 12
+# Ends of lines in Unicode that PyYAML, which leaves them as they are, folds when it reads them.
+LINE_SIGNS = ("\x85", "\u2028", "\u2029")
 
 R = TypeVar("R", bound=msgspec.Struct)
 Columns = Sequence[tuple[str, Callable[[R], str]]]
@@ -35,13 +37,21 @@ def write(value: Any, *, shape: str) -> None:
     where the terminal can't show all characters."""
     shows_all = codecs.lookup(sys.stdout.encoding or "ascii").name.startswith("utf")
     if shape == "yaml":
-        import yaml
-
-        print(yaml.safe_dump(value, sort_keys=False, allow_unicode=shows_all), end="")
+        print(to_yaml(value, shows_all=shows_all), end="")
     elif not shows_all:
         print(json.dumps(value, indent=2))
     else:
         print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def to_yaml(value: Any, *, shows_all: bool) -> str:
+    """Plain types as YAML, in ASCII unless all characters can be shown."""
+    import yaml
+
+    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=shows_all)
+    if any(sign in text for sign in LINE_SIGNS):
+        return to_yaml(value, shows_all=False)
+    return text
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

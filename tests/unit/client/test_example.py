@@ -69,5 +69,5 @@ def test_the_blocking_example_when_the_release_is_bad(capsys: pytest.CaptureFixt
         example.Teller = lambda: tell
         assert not example.release(cluster, "web", "web:2")
     out = capsys.readouterr().out
-    assert out.startswith("web: revision 2 is web:2\nweb: revision 2 was rolled back; ")
+    assert out.startswith("web: revision 2 is web:2\nweb: update failed: web.1: exit 1; revision 2 was ")
     assert "web.1: exit 1" in out

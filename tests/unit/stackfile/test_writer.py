@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skep.cli.output import to_yaml
 from skep.domain import spec
 from skep.domain.base import pairs
 from skep.domain.spec import StackSpec
@@ -144,10 +145,16 @@ def again(text: str) -> StackSpec:
 
 def written(values: Any) -> list[str]:
     return [
-        yaml.safe_dump(values, sort_keys=False),
-        yaml.safe_dump(values, sort_keys=False, allow_unicode=True),
+        to_yaml(values, shows_all=False),
+        to_yaml(values, shows_all=True),
         json.dumps(values, ensure_ascii=False).replace("\x7f", "\\u007f"),
     ]
+
+
+def test_signs_that_end_lines_in_unicode_are_read_as_they_were_written() -> None:
+    text = "a\x85b\u2028\u2029ü"
+    for shows_all in (False, True):
+        assert yaml.safe_load(to_yaml([text], shows_all=shows_all)) == [text]
 
 
 @given(stacks())
