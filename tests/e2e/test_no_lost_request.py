@@ -137,7 +137,7 @@ def rounds(load: Load, least: int = 1) -> Iterator[int]:
 
 def check(report: Report, addresses: list[str], versions: int) -> None:
     """Nothing was lost, and there was something to lose."""
-    print(report)
+    print(f"{versions} updates under load: {report}")
     assert report.failures == [], str(report)
     assert report.total >= AT_LEAST
     assert report.answered_by.total() == report.total
