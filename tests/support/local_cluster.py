@@ -28,7 +28,7 @@ class LocalCluster:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self._environ = {**os.environ, "SKEP_HOME": str(home), "NO_COLOR": "1"}
+        self.environ = {**os.environ, "SKEP_HOME": str(home), "NO_COLOR": "1"}
 
     # ------------------------------------------------------------------------ the command
 
@@ -36,7 +36,7 @@ class LocalCluster:
         """Run `skep words...`, whatever comes of it."""
         return subprocess.run(
             [sys.executable, "-m", "skep.cli.main", *words],
-            env=self._environ,
+            env=self.environ,
             cwd=ROOT,
             capture_output=True,
             text=True,

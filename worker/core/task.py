@@ -270,10 +270,10 @@ class TaskMachine:
     def _probed(self, at: Moment, complaint: str | None) -> None:
         if self.is_over or self._stop is not None or self._health is None:
             return
-        verdict = self._health.probed(at.now, complaint)
+        verdict = self._health.probed(complaint)
         if verdict is Verdict.UNHEALTHY:
-            said = (complaint or "").strip()[:ERROR_LIMIT]
-            error = f"unhealthy: {said}"
+            # One line: it stands in tables and in errors.
+            error = f"unhealthy: {' '.join((complaint or '').split())[:ERROR_LIMIT]}"
             self._set_status(replace(self.status, is_healthy=False, message=error))
             self._stop = Stop(StopCause.UNHEALTHY, error)
             self._call(Call.STOP)
@@ -288,6 +288,8 @@ class TaskMachine:
         if due is None or at.now < due or self.is_forgotten:
             return
         del self._due[call]
+        if call is Call.PROBE and self._health is not None:
+            self._health.began(at.now)
         self._call(call)
 
     def _ended(self, at: Moment, exit_: Exit | None, lost: str = "") -> None:

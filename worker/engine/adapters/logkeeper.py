@@ -89,13 +89,29 @@ class StreamFiles:
         tracker = self.tracker
         if (status.st_size, status.st_mtime_ns) == (tracker.size, tracker.changed_ns):
             return False
-        notes = tracker.looked(status.st_size, status.st_mtime_ns, time.time_ns())
+        try:
+            notes = self._looked()
+        except OSError:
+            return False
         self._keep(notes)
         if logs.is_over_limit(status, self.policy):
             rotated = logs.rotate(self.live, self.policy)
             if rotated is not None:
                 self._keep(tracker.rotated(rotated.moved, rotated.removed))
         return bool(notes)
+
+    def _looked(self) -> list[Note]:
+        tracker = self.tracker
+        with logs.opened(self.live) as fd:
+            status = os.fstat(fd)
+            known = len(tracker.tail)
+            is_same = os.pread(fd, known, tracker.size - known) == tracker.tail
+            notes = tracker.looked(
+                status.st_size, status.st_mtime_ns, time.time_ns(), is_same=is_same
+            )
+            kept = min(status.st_size, timeline.TAIL_BYTES)
+            tracker.tail = os.pread(fd, kept, status.st_size - kept)
+        return notes
 
     def _keep(self, notes: list[Note]) -> None:
         if not notes:

@@ -23,6 +23,9 @@ from dataclasses import dataclass, field
 
 TIMELINE_FORMAT = 1
 
+# As much of a file's end as tells whether its task has written the file anew.
+TAIL_BYTES = 64
+
 # Ten marks a second make 12 kB a minute; this holds forty minutes at the full rate. Beyond it every
 # other mark of the older half goes, so that times grow coarser with age and never run out.
 TIMELINE_LIMIT_BYTES = 512 * 1024
@@ -153,8 +156,8 @@ class Tracker:
     """One stream as it grows: what each look at its live file tells, as notes to keep.
 
     `end`, `last_ns`, `base` and `moved` are the timeline's. `size` is the live file's at the last
-    look; `changed_ns` its own time then, None where that is not known (after a start, or after the
-    engine itself has changed the file).
+    look, `tail` its last bytes then, as far as they are known; `changed_ns` its own time, None
+    after a start, or after the engine itself has changed the file.
     """
 
     end: int
@@ -163,12 +166,14 @@ class Tracker:
     moved: int
     size: int
     changed_ns: int | None = None
+    tail: bytes = b""
 
-    def looked(self, size: int, changed_ns: int, now_ns: int) -> list[Note]:
-        """The live file has this size, was last changed then, and it is now."""
+    def looked(self, size: int, changed_ns: int, now_ns: int, *, is_same: bool) -> list[Note]:
+        """The live file has this size, was last changed then, and it is now; `is_same` says that
+        `tail` is still where it was. (Its time alone tells nothing: a write changes it before it
+        changes the size, and so does one that fails.)"""
         notes: list[Note] = []
-        is_rewritten = size == self.size > 0 and self.changed_ns not in (None, changed_ns)
-        if size < self.size or is_rewritten:
+        if size < self.size or not is_same:
             # The task has truncated it: what is there now was written after all that was known.
             self.base, self.size = self.end, 0
             notes.append(Base(self.base, self.moved))
@@ -186,6 +191,8 @@ class Tracker:
         file's first `removed` bytes were taken out of it."""
         self.moved = self.base + moved
         self.base += removed
+        kept = max(0, self.size - moved)
+        self.tail = self.tail[-kept:] if kept else b""
         self.size = max(0, self.size - removed)
         self.changed_ns = None
         return [Base(self.base, self.moved)]

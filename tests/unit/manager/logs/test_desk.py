@@ -153,10 +153,15 @@ def test_time_that_the_reader_takes_is_not_the_nodes_silence() -> None:
         case.page(order, task_id, 1)
     case.now += 60
     assert case.taken() == ["a 1"]
-    case.page(one, "a", 2)
-    case.look(PATIENCE_S / 2)
+    case.look()
     assert not one.is_closed
     assert not two.is_closed
+    case.page(one, "a", 2)
+    assert case.taken() == ["b 1"]
+    case.look(PATIENCE_S - 0.1)
+    assert not two.is_closed
+    case.look(0.1)
+    assert two.is_closed
 
 
 def test_a_node_that_breaks_off_and_is_back_goes_on_where_it_was() -> None:

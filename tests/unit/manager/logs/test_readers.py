@@ -47,11 +47,13 @@ class Sessions:
     def __init__(self) -> None:
         self.open: dict[NodeId, tuple[SessionId, LogPublisher]] = {}
         self.address = M1
+        self.told: list[LeaderMessage] = []
 
     def session_of(self, node_id: NodeId) -> SessionId | None:
         return self.open[node_id][0] if node_id in self.open else None
 
     def tell(self, node_id: NodeId, message: LeaderMessage) -> None:
+        self.told.append(message)
         if node_id not in self.open:
             return
         publisher = self.open[node_id][1]
@@ -196,8 +198,27 @@ def test_a_follower_gets_what_comes_and_new_tasks_until_it_leaves() -> None:
         reading.cancel()
         # Those who send hear of it at once, not by a timeout.
         await stage.until("all have stopped", stage.is_idle, within_s=1)
+        told = stage.sessions.told
+        orders = {each.logs.order_id for each in told if each.logs}
+        assert orders == {each.logs_cancelled.order_id for each in told if each.logs_cancelled}
 
     on_stage(body)
+
+
+def test_a_node_with_several_tasks_sends_them_in_order() -> None:
+    async def body(stage: Stage) -> None:
+        machine = stage.machines[NodeId("w1")]
+        for number in range(10, 40):
+            machine.write("t-w1" if number % 3 else "more", number, str(number))
+        row = task("more", TaskState.RUNNING, node_id=NodeId("w1"), slot=3)
+        await stage.update(lambda tx: tx.create(row))
+        seen: list[str] = []
+        await stage.read(seen)
+        numbers = [int(text) for text in seen if text.isdigit()]
+        assert sorted(numbers) == list(range(10, 40))
+        assert all(abs(number - place) < 8 for place, number in enumerate(numbers, 10))
+
+    on_stage(body, range(2))
 
 
 def test_a_node_that_was_gone_goes_on_where_it_ended() -> None:
@@ -230,6 +251,10 @@ def test_a_new_leader_goes_on_where_the_old_one_ended() -> None:
             stage.machines[NodeId("w2")].write("t-w2", 6 + number, f"{number}")
         await stage.until("the rest", lambda: len(seen) == 8, within_s=5)
         assert seen[2:] == ["before", "0", "1", "2", "3", "4"]
+        await stage.until("the old one stops", lambda: stage.readers[0].reader_count == 0)
+        await stage.until("the new one reads", lambda: stage.readers[1].reader_count == 1)
+        stage.machines[NodeId("w2")].write("t-w2", 20, "after")
+        await stage.until("a line of the new one", lambda: seen[8:] == ["after"], within_s=2)
         reading.cancel()
 
     on_stage(body)

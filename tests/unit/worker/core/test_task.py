@@ -383,8 +383,10 @@ def test_enough_failures_in_a_row_end_a_task() -> None:
     task = running(health=HEALTH)
     assert task.probed("refused", 2.0) == [PutOffCall(Call.PROBE, T1, 3.0)]
     assert task.status.is_healthy
-    assert task.probed("refused again\n", 3.0) == [task.call(Call.STOP)]
+    assert task.status.message == "healthy"
+    assert task.probed("refused\n  again\n", 3.0) == [task.call(Call.STOP)]
     assert not task.status.is_healthy
+    assert task.status.message == "unhealthy: refused again"
     assert task.status.state is S.RUNNING
     task.ended(143)
     assert task.done(Call.STOP) == moves("unhealthy", S.RUNNING, S.FAILED)

@@ -35,7 +35,7 @@ def followed(actions: list[tuple[str, int, int]]) -> tuple[list[timeline.Note], 
                 notes += tracker.rotated(cut, cut)
                 size -= cut
         before = tracker.end
-        notes += tracker.looked(size, now, now)
+        notes += tracker.looked(size, now, now, is_same=what != "truncate")
         assert tracker.end >= before
         assert tracker.base + tracker.size == tracker.end or not tracker.size
     return notes, tracker
@@ -53,30 +53,44 @@ def test_a_line_has_the_time_of_the_first_mark_that_reaches_its_end() -> None:
 
 def test_a_look_takes_the_files_own_time_unless_the_clock_was_set() -> None:
     tracker = timeline.tracker(Timeline())
-    assert tracker.looked(5, 100, 150) == [Mark(100, 5)]
-    assert tracker.looked(5, 100, 160) == []
-    assert tracker.looked(9, 999, 200) == [Mark(200, 9)]
-    assert tracker.looked(12, 50, 60) == [Mark(200, 12)]
+    assert look(tracker, 5, 100, 150) == [Mark(100, 5)]
+    assert look(tracker, 5, 100, 160) == []
+    assert look(tracker, 9, 999, 200) == [Mark(200, 9)]
+    assert look(tracker, 12, 50, 60) == [Mark(200, 12)]
+
+
+def look(
+    tracker: Tracker, size: int, changed_ns: int, now_ns: int, *, is_same: bool = True
+) -> list[timeline.Note]:
+    return tracker.looked(size, changed_ns, now_ns, is_same=is_same)
 
 
 def test_a_task_that_truncates_its_output_goes_on_after_what_was_known() -> None:
     tracker = timeline.tracker(Timeline())
-    tracker.looked(5, 100, 150)
-    assert tracker.looked(2, 200, 200) == [Base(5, 0), Mark(200, 7)]
-    # As `echo x > /dev/stderr` does each time.
-    assert tracker.looked(2, 300, 300) == [Base(7, 0), Mark(300, 9)]
-    assert tracker.looked(2, 300, 400) == []
+    look(tracker, 5, 100, 150)
+    assert look(tracker, 2, 200, 200) == [Base(5, 0), Mark(200, 7)]
+    # As `echo $i > /dev/stderr` does each time, also when its line grows longer.
+    assert look(tracker, 2, 300, 300, is_same=False) == [Base(7, 0), Mark(300, 9)]
+    assert look(tracker, 3, 400, 400, is_same=False) == [Base(9, 0), Mark(400, 12)]
+    # A write that is under way, or has failed, changes the file's time and not its size.
+    assert look(tracker, 3, 500, 500) == []
 
 
 def test_rotation_is_no_truncation() -> None:
     tracker = timeline.tracker(Timeline())
-    tracker.looked(5000, 100, 100)
+    look(tracker, 5000, 100, 100)
+    tracker.tail = b"x" * 64
     assert tracker.rotated(4096, 4096) == [Base(4096, 4096)]
-    assert tracker.looked(904, 110, 120) == []
-    assert tracker.looked(1000, 130, 140) == [Mark(130, 5096)]
-    # A hole in the place of what was moved: the file keeps its size.
-    assert tracker.rotated(900, 0) == [Base(4096, 4996)]
-    assert tracker.looked(1000, 150, 160) == []
+    assert tracker.tail == b"x" * 64
+    assert look(tracker, 904, 110, 120) == []
+    assert look(tracker, 1000, 130, 140) == [Mark(130, 5096)]
+    # A hole in the place of what was moved: the file keeps its size, and loses these bytes.
+    assert tracker.rotated(990, 0) == [Base(4096, 5086)]
+    assert tracker.tail == b"x" * 10
+    assert look(tracker, 1000, 150, 160) == []
+    # It had grown before it was cut.
+    tracker.rotated(1010, 1010)
+    assert (tracker.tail, tracker.size) == (b"", 0)
 
 
 @given(ACTIONS)
