@@ -3,6 +3,8 @@
     python3 web.py ADDRESS:PORT             serve until SIGTERM, then drain
     python3 web.py --probe ADDRESS:PORT     exit 0 if a server answers there (its health check)
 
+With VERSION in its environment it names that as well, so that one can watch an update.
+
 On SIGTERM it takes no more connections, answers every request under way, and exits with 0.
 """
 
@@ -25,7 +27,8 @@ def who() -> str:
     service = os.environ.get("SKEP_SERVICE_NAME", "web")
     slot = os.environ.get("SKEP_TASK_SLOT", "0")
     node = os.environ.get("SKEP_NODE_NAME") or socket.gethostname()
-    return f"{service}.{slot} on {node}"
+    version = os.environ.get("VERSION")
+    return f"{service}.{slot} on {node}" + (f", version {version}" if version else "")
 
 
 def probe(host: str, port: int) -> int:

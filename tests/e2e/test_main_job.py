@@ -8,8 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -250,36 +248,6 @@ def test_a_bad_stack_file_is_refused_whole(
     assert says in errors[0]
     after = cluster.rows("service", "ls")
     assert [row["id"] for row in after] == [row["id"] for row in before]
-
-
-def test_an_update_under_load_loses_no_request(cluster: LocalCluster) -> None:
-    """Stop-first with three replicas: drained by acknowledgement, so nobody is turned away."""
-    where = addresses(cluster)
-    failures: list[str] = []
-    is_over = threading.Event()
-    sent = Counter[str]()
-
-    def load(address: str) -> None:
-        while not is_over.is_set():
-            sent[address] += 1
-            try:
-                status, _ = get(address)
-                if status != 200:
-                    failures.append(f"{address}: {status}")
-            except OSError as error:
-                failures.append(f"{address}: {error}")
-
-    threads = [threading.Thread(target=load, args=(address,)) for address in where]
-    for thread in threads:
-        thread.start()
-    try:
-        cluster.skep("service", "update", "web", "--env-add", f"RELEASE={time.time()}")
-    finally:
-        is_over.set()
-        for thread in threads:
-            thread.join()
-    assert failures == []
-    assert min(sent.values()) > 20
 
 
 def test_sigterm_to_a_daemon_leaves_its_tasks_running(cluster: LocalCluster) -> None:

@@ -459,7 +459,9 @@ class Release:
     def _turn_unhealthy(self, task: Task) -> None:
         assert task.node_id is not None
         old = self.stage.status(task)
-        sick = TaskStatus(state=old.state, counter=old.counter + 1, is_healthy=False)
+        sick = TaskStatus(
+            state=old.state, counter=old.counter + 1, is_healthy=False, message="gone sick"
+        )
         self.stage.workers[task.node_id].statuses[task.id] = sick
         self.stage.send(task.node_id, TaskReport(task_id=task.id, status=sick))
 
@@ -486,7 +488,7 @@ REASONS = {
     "never starts": "did not become healthy within 20 s (no suitable node",
     "crashes at once": "exit 1",
     "crashes late": "exit 1",
-    "turns unhealthy": "exit 1",
+    "turns unhealthy": "gone sick",
 }
 
 
@@ -551,6 +553,25 @@ def test_a_bad_release_ends_as_its_policy_says(
     if action is FailureAction.ROLLBACK:
         assert running_revisions(stage) == [1, 1, 1]
         assert stage.service().spec.task.run.image == "v1"
+
+
+def test_who_turns_unhealthy_has_failed_however_long_it_takes_to_stop(stage: Stage) -> None:
+    stage.create(spec(replicas=2, image="v1"))
+    stage.run()
+    stage.update(spec(replicas=2, image="v2", update=START_FIRST))
+    release = Release("turns unhealthy", stage)
+
+    def hangs(task: Task, state: TaskState | None) -> TaskState | None:
+        is_sick = task.status.state is TaskState.RUNNING and not task.status.is_healthy
+        return None if is_sick else release.behave(task, state)
+
+    for _ in range(20):
+        stage.settle()
+        while stage.work(hangs):
+            stage.settle()
+        stage.advance(0.5)
+    assert status_of(stage).state is UpdateState.PAUSED
+    assert status_of(stage).message.endswith(": gone sick")
 
 
 def running_revisions_wanted(stage: Stage) -> list[int]:

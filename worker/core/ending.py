@@ -69,9 +69,8 @@ def ending(state: TaskState, stop: Stop | None, exit_: Exit | None, lost: str = 
 
 
 def describe(exit_: Exit) -> str:
-    """An exit for a person, in the words that users of Docker look for."""
-    code = f"exit code {exit_.exit_code}"
-    text = f"task: non-zero exit ({exit_.exit_code})" if exit_.exit_code else code
-    if not exit_.reason or exit_.reason == code:
-        return text
-    return f"{text}: {exit_.reason}"[:ERROR_LIMIT]
+    """An exit in the words that Docker Swarm has for it, and what is known besides."""
+    code = exit_.exit_code
+    text = f"task: non-zero exit ({code})" if code else "exit code 0"
+    more = exit_.reason.removeprefix(f"exit code {code}").removeprefix(": ")
+    return f"{text}: {more}"[:ERROR_LIMIT] if more else text

@@ -273,9 +273,9 @@ class TaskMachine:
         verdict = self._health.probed(complaint)
         if verdict is Verdict.UNHEALTHY:
             # One line: it stands in tables and in errors.
-            said = " ".join((complaint or "").split())[:ERROR_LIMIT]
-            self._set_status(replace(self.status, is_healthy=False, message="unhealthy"))
-            self._stop = Stop(StopCause.UNHEALTHY, f"unhealthy: {said}")
+            error = f"unhealthy: {' '.join((complaint or '').split())[:ERROR_LIMIT]}"
+            self._set_status(replace(self.status, is_healthy=False, message=error))
+            self._stop = Stop(StopCause.UNHEALTHY, error)
             self._call(Call.STOP)
             return
         if verdict is Verdict.HEALTHY:

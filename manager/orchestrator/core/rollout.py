@@ -141,7 +141,8 @@ def _failure(scene: Scene, slot: Slot, status: UpdateStatus) -> str:
     for task in slot.tasks:
         is_new = task.revision == scene.service.task_revision
         if is_new and task.created_ns >= status.started_ns and _ended_early(scene, task, status):
-            return f"{_called(task)}: {task.status.error or task.status.state.value}"
+            seen = task.status.error or task.status.message or task.status.state.value
+            return f"{_called(task)}: {seen}"
     lead = slot.lead
     if is_given_up(lead) and lead.status.state in (TaskState.FAILED, TaskState.REJECTED):
         return f"{_called(lead)}: {lead.status.error or lead.status.state.value}"
@@ -149,7 +150,11 @@ def _failure(scene: Scene, slot: Slot, status: UpdateStatus) -> str:
 
 
 def _ended_early(scene: Scene, task: Task, status: UpdateStatus) -> bool:
-    """Whether it ended by itself before it was healthy, or too soon after."""
+    """Whether it ended by itself before it was healthy, or too soon after, or is about to."""
+    if task.is_wanted and task.status.state is TaskState.RUNNING and not task.status.is_healthy:
+        # Its worker is stopping it, and one that hangs at that may outlive the monitor.
+        healthy_ns = task.healthy_ns if task.healthy_ns is not None else scene.now_ns
+        return scene.now_ns - healthy_ns < status.policy.monitor_ns
     has_failed = task.status.state in (TaskState.FAILED, TaskState.REJECTED) or (
         task.status.state is TaskState.COMPLETE
         and scene.spec.task.restart.condition is RestartCondition.ANY

@@ -243,6 +243,7 @@ def test_a_stop_is_tried_until_it_works() -> None:
         (0, "", S.COMPLETE, ""),
         (3, "", S.FAILED, "task: non-zero exit (3)"),
         (137, "out of memory", S.FAILED, "task: non-zero exit (137): out of memory"),
+        (127, "exit code 127: no go", S.FAILED, "task: non-zero exit (127): no go"),
     ],
 )
 def test_an_end_by_itself(code: int, reason: str, state: TaskState, error: str) -> None:
@@ -385,7 +386,7 @@ def test_enough_failures_in_a_row_end_a_task() -> None:
     assert task.status.message == "healthy"
     assert task.probed("refused\n  again\n", 3.0) == [task.call(Call.STOP)]
     assert not task.status.is_healthy
-    assert task.status.message == "unhealthy"
+    assert task.status.message == "unhealthy: refused again"
     assert task.status.state is S.RUNNING
     task.ended(143)
     assert task.done(Call.STOP) == moves("unhealthy", S.RUNNING, S.FAILED)
