@@ -44,7 +44,9 @@ def test_the_life_of_a_published_task_with_a_health_test() -> None:
     play.change(wanted(web, DesiredState.SHUTDOWN))
     play.now = 60.5
     play.drained("t1")
-    play.now = 60.6
+    play.now = 60.7
+    play.due(Call.STOP, "t1")
+    play.now = 60.8
     play.ended("t1", 143)
     play.done(Call.STOP, "t1")
     play.flush()
@@ -93,15 +95,17 @@ def test_the_life_of_a_published_task_with_a_health_test() -> None:
             stop t1 at 65
             save at 60.025
         60.5 the leader says that t1 is drained
+            stop t1 at 60.7
+        60.7 time to stop t1
             stop t1
-        60.6 t1 ends with 143
-        60.6 done: stop t1
+        60.8 t1 ends with 143
+        60.8 done: stop t1
             t1: running -> shutdown, stopped
-        60.6 time to save
+        60.8 time to save
             save t1 (wanted shutdown), t1 shutdown #7
-        60.6 saved
+        60.8 saved
             report to s1: t1 shutdown #7
-        60.6 the leader has stored batch 3
+        60.8 the leader has stored batch 3
         90 the leader changes t1 (wanted remove)
             remove t1
             save at 90.025

@@ -46,6 +46,8 @@ from skep.worker.engine.protocol import Exit, Held, HeldState, Started
 # Netproxies apply a version within a second, also when one of them has just reconnected; and a
 # service whose managers are gone must still stop in a time that people are ready to wait.
 DRAIN_DEADLINE_S = 5.0
+# A server that dies at its stop signal can still answer what was on its way to it.
+DRAIN_WINDOW_S = 0.2
 # What is in the way for 15 s (0.5 + 1 + 2 + 4 + 8) will not go away by itself: the managers, who
 # can try another node, must hear of it.
 TRIES_LIMIT = 6
@@ -146,11 +148,10 @@ class TaskMachine:
         return self.want(at, DesiredState.REMOVE)
 
     def drain(self, at: Moment) -> list[TaskEffect]:
-        """No netproxy sends it new connections."""
+        """No netproxy sends it new connections; those that there are get a moment to end."""
+        if not self._is_drained and self._stop is not None and Call.STOP in self._due:
+            self._put_off(at, Call.STOP, DRAIN_WINDOW_S)
         self._is_drained = True
-        if self._stop is not None and Call.STOP in self._due:
-            self._due[Call.STOP] = at.now
-            self._came_due(at, Call.STOP)
         return self._flush(at)
 
     def acknowledge(self, at: Moment) -> list[TaskEffect]:

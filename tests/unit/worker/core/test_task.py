@@ -25,7 +25,7 @@ from skep.worker.core.events import (
     StartCall,
     TaskEffect,
 )
-from skep.worker.core.task import DRAIN_DEADLINE_S, TRIES_LIMIT, TaskMachine
+from skep.worker.core.task import DRAIN_DEADLINE_S, DRAIN_WINDOW_S, TRIES_LIMIT, TaskMachine
 from skep.worker.engine.protocol import Exit, Held, HeldState, Started
 from tests.unit.worker.fakes import HEALTH, assignment
 from tests.unit.worker.play import at, held
@@ -331,7 +331,11 @@ def test_a_published_task_is_stopped_once_it_is_drained() -> None:
     assert task.want(DesiredState.SHUTDOWN, 10.0) == [
         PutOffCall(Call.STOP, T1, 10.0 + DRAIN_DEADLINE_S)
     ]
-    assert task.drain(10.4) == [task.call(Call.STOP)]
+    # What is on its way to it has a moment to arrive, and to be answered.
+    ends = 10.4 + DRAIN_WINDOW_S
+    assert task.drain(10.4) == [PutOffCall(Call.STOP, T1, ends)]
+    assert task.drain(10.5) == []
+    assert task.due(Call.STOP, ends) == [task.call(Call.STOP)]
 
 
 def test_a_drain_that_nobody_acknowledges_ends_at_its_deadline() -> None:
