@@ -241,6 +241,8 @@ class SimCluster:
         machine = core.task(assignment.task.id) if core is not None else None
         is_unwanted = machine is not None and machine.is_unwanted
         self.judge.signalled(NodeId(worker.name), assignment.task.id, is_unwanted=is_unwanted)
+        if not is_unwanted:
+            return  # It is ill; its own worker ends it, at once.
         for other in self.workers:
             plane = other.plane
             if other.proxy.is_up and plane is not None and plane.may_reach(assignment.task.id):
