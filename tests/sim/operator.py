@@ -181,8 +181,11 @@ class Operator:
         request = UpdateServiceRequest(
             request_id=caller.ids.new_id(), ref=spec.name, spec=spec, version=version
         )
-        with contextlib.suppress(Conflict):
+        try:
             service = await self._insist(caller, "UpdateService", request, Service)
+        except Conflict:
+            await self._unchanged(caller, spec.name)
+        else:
             await self._written(caller, service, spec)
 
     async def _roll_back(self, caller: Caller, name: str, number: int | None) -> None:
@@ -203,6 +206,7 @@ class Operator:
         except (Conflict, Refused, NotFound) as error:
             if row is not None and row.spec != view.service.spec:
                 self._expect_conflict(error, name, number)
+            await self._unchanged(caller, name)
             return
         if row is None:
             self._world.problem(f"violation: {name} was rolled back to a lost revision {to}")
@@ -313,6 +317,12 @@ class Operator:
             self._world.problem(
                 f"violation: {spec.name} is read with another spec than was written"
             )
+
+    async def _unchanged(self, caller: Caller, name: str) -> None:
+        """What was refused was not done: nobody else writes specs here."""
+        view, rows = await self._read(caller, name), await self._history(caller, name)
+        if view is None or not is_as_acknowledged(view.service, self.wanted[name], rows):
+            self._world.problem(f"violation: {name} was changed by what was refused")
 
     async def _read(self, caller: Caller, name: str) -> ServiceView | None:
         try:

@@ -154,9 +154,9 @@ class UpdateJudge:
             self.fail(f"{story}: nobody asked for that")
         elif after.state not in BEGINNINGS and (before is None or after.state is not before.state):
             self.fail(f"{story}: that is no beginning")
-        if before is None or after.started_ns != before.started_ns:
-            if after.state is UpdateState.ROLLBACK_STARTED:
-                self._check_rollback(new, after, story)
+        is_new = before is None or after.started_ns != before.started_ns
+        if is_new and after.state is UpdateState.ROLLBACK_STARTED:
+            self._check_rollback(new, after, story)
 
     def _is_step(
         self, old: Service, new: Service, before: UpdateStatus, after: UpdateStatus

@@ -304,9 +304,7 @@ def _successors(slot: Slot, old: Task) -> list[Task]:
 def _movers(scene: Scene, slot: Slot, old: Task) -> list[Task]:
     """The successors of the present move; those of an earlier one don't count."""
     past_ns = scene.now_ns - _patience_ns(scene) - STALE_NS
-    return [
-        task for task in _successors(slot, old) if task.is_wanted or task.created_ns > past_ns
-    ]
+    return [task for task in _successors(slot, old) if task.is_wanted or task.created_ns > past_ns]
 
 
 def _move_ends_ns(scene: Scene, slot: Slot, old: Task) -> int:
