@@ -107,6 +107,7 @@ class Operator:
             waiting = [name for name in waiting if not await self._settle(callers[0], name)]
             self.waits_for = ", ".join(waiting)
             await env.clock.sleep(LOOK_S)
+        self.waits_for = ""
         for caller in callers:
             await caller.close()
 
