@@ -64,9 +64,11 @@ class Worker:
 class SimCluster:
     """See the module. `nodes` of managers are those of their present lives."""
 
-    def __init__(self, world: World, settings: Settings = SETTINGS) -> None:
+    def __init__(
+        self, world: World, settings: Settings = SETTINGS, *, is_calm: bool = False
+    ) -> None:
         self.world = world
-        self.judge = Judge(world)
+        self.judge = Judge(world, is_calm=is_calm)
         self.managers: dict[str, ManagerNode] = {}
         self.workers: list[Worker] = []
         self.signals_in_use: list[str] = []
@@ -218,7 +220,7 @@ class SimCluster:
                 self.judge.leads(node.office.config.node_id, node.office.term)
 
     def _started(self, worker: Worker, assignment: Assignment) -> None:
-        """A process begins: is there another one of its slot?"""
+        """A process begins: is there another one of its slot that was to end before?"""
         task = assignment.task
         self.judge.started(NodeId(worker.name), task.id)
         slot = (task.service_id, task.slot)
@@ -226,7 +228,11 @@ class SimCluster:
             for running in other.host.assignments():
                 is_same = (running.task.service_id, running.task.slot) == slot
                 # A task that is to be removed holds its slot no longer.
-                if is_same and not self.judge.is_removed(running.task.id):
+                if (
+                    is_same
+                    and not self.judge.is_removed(running.task.id)
+                    and self.judge.updates.was_unwanted_before(running.task.id, task.id)
+                ):
                     self.doubles.append(f"{self.world.now():.3f} {task.name} {running.task.id}")
 
     def _signalled(self, worker: Worker, assignment: Assignment) -> None:
@@ -235,6 +241,8 @@ class SimCluster:
         machine = core.task(assignment.task.id) if core is not None else None
         is_unwanted = machine is not None and machine.is_unwanted
         self.judge.signalled(NodeId(worker.name), assignment.task.id, is_unwanted=is_unwanted)
+        if not is_unwanted:
+            return  # It is ill; its own worker ends it, at once.
         for other in self.workers:
             plane = other.plane
             if other.proxy.is_up and plane is not None and plane.may_reach(assignment.task.id):

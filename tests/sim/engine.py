@@ -24,9 +24,11 @@ from skep.worker.engine.protocol import (
     NodeFacts,
     Started,
 )
+from tests.sim.releases import LATE_S, Bad, badness
 from tests.sim.world import EPOCH_NS, World
 
 EXIT_KILLED = 137
+CRASH_AFTER_S = 0.05
 
 
 @dataclass
@@ -52,7 +54,7 @@ class _Process:
     started: Started | None = None
     exit: Exit | None = None
     is_stopping: bool = False
-    busy_until: float = 0.0
+    sick_at: float | None = None
     ended: list[asyncio.Future[None]] = field(default_factory=list)
 
 
@@ -150,6 +152,9 @@ class EngineHost:
             raise Rejected(f"task {task_id} is not prepared")
         if task.started is not None:
             return
+        bad = badness(task.assignment.spec)
+        if bad is Bad.START:
+            raise Rejected("this release can't be started")
         if self.dice.random() < self.temper.start_error:
             raise self._error("can't be started")
         self.on_start(task.assignment)
@@ -158,6 +163,14 @@ class EngineHost:
         task.started = Started(pid=self._next_pid, started_ns=self._wall_ns())
         self.world.trace.note("engine", f"{self.machine} starts {task_id}")
         self._doom(task_id)
+        if bad is not None:
+            self._go_wrong(task_id, task, bad)
+
+    def is_sick(self, task_id: TaskId) -> bool:
+        """Whether a look at its health finds it ill."""
+        task = self._tasks.get(task_id)
+        is_ill = task is not None and task.sick_at is not None and task.sick_at <= self.world.now()
+        return is_ill or self.dice.random() < self.temper.sick
 
     def signal(self, task_id: TaskId) -> None:
         """Ask it to end; it does, or is killed when its grace is over."""
@@ -168,7 +181,8 @@ class EngineHost:
         self.on_signal(task.assignment)
         self.world.trace.note("engine", f"{self.machine} signals {task_id}")
         grace_s = task.assignment.spec.task.run.stop_grace_ns / SECOND_NS
-        if self.dice.random() < self.temper.ignores_signal:
+        is_deaf = badness(task.assignment.spec) is Bad.STOP
+        if is_deaf or self.dice.random() < self.temper.ignores_signal:
             self.world.after(grace_s, lambda: self._end(task_id, EXIT_KILLED, "killed"))
         else:
             delay_s = min(grace_s, self.dice.expovariate(1.0 / 0.1))
@@ -186,6 +200,15 @@ class EngineHost:
         self.temper = temper
         for task_id in sorted(self.running()):
             self._doom(task_id)
+
+    def _go_wrong(self, task_id: TaskId, task: _Process, bad: Bad) -> None:
+        """What is wrong with a release shows in due time."""
+        late_s = self.dice.uniform(*LATE_S)
+        if bad is Bad.SICK:
+            task.sick_at = self.world.now() + late_s
+        elif bad in (Bad.CRASH, Bad.LATE):
+            after_s = CRASH_AFTER_S if bad is Bad.CRASH else late_s
+            self.world.after(after_s, lambda: self._end(task_id, 1, "a bad release"))
 
     def _doom(self, task_id: TaskId) -> None:
         if self.temper.crash_rate:
@@ -266,7 +289,7 @@ class FakeEngine:
     async def probe(self, task_id: TaskId, health: HealthCheck) -> str | None:
         host = self._host
         await host.call(task_id, min(host.delay_s(), health.timeout_ns / 1e9), lambda: None)
-        return "sick" if host.dice.random() < host.temper.sick else None
+        return "sick" if host.is_sick(task_id) else None
 
     async def held(self) -> list[Held]:
         return self._host.held()

@@ -13,8 +13,10 @@ from skep.domain.constraints import are_met
 from skep.domain.objects import Availability, Node, NodeState, Object, Service, Task
 from skep.domain.states import LEGAL_MOVES, DesiredState, TaskState, desired_order
 from skep.manager.dispatcher.core.liveness import GRACE_S
+from skep.manager.scheduler.actor import task_spec
 from skep.manager.store.core.command import Change
 from skep.manager.store.core.tables import Tables
+from tests.sim.update_judge import UpdateJudge
 from tests.sim.world import World
 
 # Who leads is looked at now and then only; a pause between two looks is shorter than this.
@@ -40,8 +42,9 @@ LEGAL_WAYS = _closure()
 class Judge:
     """Notes what happens and raises Violation, by way of the world's problems."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, *, is_calm: bool = False) -> None:
         self._world = world
+        self.updates = UpdateJudge(self._fail, is_calm)
         self._history: dict[int, bytes] = {}
         self._leaders: dict[int, str] = {}
         self._placed: dict[TaskId, NodeId] = {}
@@ -88,6 +91,7 @@ class Judge:
         self._nodes_before = {c.row.id: c.old for c in changes if isinstance(c.old, Node)}
         for change in changes:
             self._judge(change, tables)
+        self.updates.applied(changes, tables)
 
     def started(self, node_id: NodeId, task_id: TaskId) -> None:
         """A machine starts a process: it must be one that the store placed there."""
@@ -160,30 +164,37 @@ class Judge:
 
     def _check_placement(self, task: Task, tables: Tables, story: str) -> None:
         node = tables.get(Node, task.node_id or "")
-        service = tables.get(Service, task.service_id)
-        if node is None or service is None:
+        spec = task_spec(tables, task)
+        if node is None or spec is None:
             return
-        spec = service.spec.task
         before = self._nodes_before.get(node.id, node)
         if not (_is_open(node) or _is_open(before)):
             self._fail(f"{story}: placed on {node.name}, which is not open to tasks")
-        is_present = task.revision == service.task_revision
-        if is_present and not are_met(spec.placement.constraints, node):
+        if not are_met(spec.placement.constraints, node):
             self._fail(f"{story}: placed on {node.name} against its constraints")
         there = [t for t in tables.tasks_of_node(node.id) if not t.is_terminal]
         used = sum(_reserved(t, tables) for t in there)
         if used > node.description.cpu_nano:
             self._fail(f"{story}: {node.name} has {used} of its CPU given away")
+        most = spec.placement.max_replicas_per_node
+        # One command may hold those of a later spec as well, which know no such limit.
+        mine = [t for t in there if t.is_wanted and t.service_id == task.service_id]
+        slots = {t.slot for t in mine if _most(t, tables) == most}
+        if most is not None and len(slots | {task.slot}) > most:
+            self._fail(f"{story}: {node.name} has slots {sorted(slots)}, {most} are allowed")
 
     def _check_slot(self, task: Task, tables: Tables) -> None:
-        """Decision: at most one wanted task per slot (nothing is started first here)."""
+        """One task of a slot is wanted, or while it hands over two: then the older one has served,
+        and goes on until the newer one does."""
         wanted = [
             other
             for other in tables.tasks_of_service(task.service_id)
-            if other.slot == task.slot and other.is_wanted and not other.is_terminal
+            if other.slot == task.slot and other.is_wanted
         ]
-        running = [other for other in wanted if other.desired_state is DesiredState.RUNNING]
-        if len(running) > 1 or len(wanted) > 1:
+        if len(wanted) < 2:
+            return
+        wanted.sort(key=lambda other: (other.created_ns, other.version))
+        if len(wanted) > 2 or wanted[0].healthy_ns is None:
             ids = ", ".join(f"{t.id}:{t.desired_state.value}" for t in wanted)
             self._fail(f"slot {task.name} has {len(wanted)} wanted tasks: {ids}")
 
@@ -205,5 +216,10 @@ def _is_open(node: Node) -> bool:
 
 
 def _reserved(task: Task, tables: Tables) -> int:
-    service = tables.get(Service, task.service_id)
-    return 0 if service is None else service.spec.task.reservations.cpu_nano or 0
+    spec = task_spec(tables, task)
+    return 0 if spec is None else spec.reservations.cpu_nano or 0
+
+
+def _most(task: Task, tables: Tables) -> int | None:
+    spec = task_spec(tables, task)
+    return None if spec is None else spec.placement.max_replicas_per_node

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from skep.domain.base import TaskId
 from skep.domain.endpoints import is_serving
-from skep.domain.objects import Service, Task
+from skep.domain.objects import Revision, Service, Task
 from skep.domain.states import DesiredState, TaskState
+from skep.manager.control.core.views import service_view
 from skep.manager.store.actor import Store
 from skep.manager.store.core.tables import Tables
 from tests.sim.cluster import (
@@ -18,8 +18,9 @@ from tests.sim.cluster import (
     run_operator,
 )
 from tests.sim.engine import EngineTemper
-from tests.sim.operator import Operator
+from tests.sim.operator import Operator, is_as_acknowledged
 from tests.sim.plane import targets
+from tests.sim.releases import has_host_port
 from tests.sim.world import Violation, World
 
 STORM_S = 30.0
@@ -48,7 +49,7 @@ async def storm(world: World) -> None:
 async def calm(world: World) -> None:
     """No faults at all: then no task is asked to end while a netproxy may still send to it."""
     with errors_are_problems(world):
-        cluster = SimCluster(world)
+        cluster = SimCluster(world, is_calm=True)
         cluster.boot()
         operator = await run_operator(cluster, world.now() + CALM_S)
         await asyncio.sleep(CALM_S)
@@ -74,14 +75,16 @@ async def converge(cluster: SimCluster, operator: Operator) -> float:
     for node in cluster.managers.values():
         node.store.tables.check_invariants()
     took_s = world.now() - begin
-    world.trace.note("end", f"converged after {took_s:.1f} s")
+    ends = sorted((state.value, count) for state, count in cluster.judge.updates.ends.items())
+    world.trace.note("end", f"converged after {took_s:.1f} s, of changes {dict(ends)}")
     return took_s
 
 
 def why_not_converged(cluster: SimCluster, operator: Operator) -> list[str]:
     """What is still missing, for a person."""
-    if operator.is_busy:
-        return ["the operator waits for an answer"]
+    if operator.waits_for:
+        why = _slots(cluster, operator)
+        return [f"the operator waits for {operator.waits_for}", *why]
     leader = cluster.leader()
     if leader is None or len(cluster.up_managers()) < len(cluster.managers):
         return ["no leader, or not all managers are up"]
@@ -109,16 +112,41 @@ def _services(operator: Operator, tables: Tables) -> list[str]:
         service = services.get(name)
         if service is None:
             continue
-        if service.spec != spec:
+        rows = tuple(row for row in tables.all(Revision) if row.service_id == service.id)
+        if not is_as_acknowledged(service, spec, rows):
             raise Violation(f"{name} has lost an acknowledged spec")
+        if not service_view(tables, service).is_converged:
+            why.append(_story(service, tables))
         tasks = list(tables.tasks_of_service(service.id))
         right = [task for task in tasks if is_serving(task)]
         right = [task for task in right if task.revision == service.task_revision]
         others = [task for task in tasks if not task.is_terminal and task not in right]
-        if len(right) != spec.replicas or others:
+        if len(right) != service.spec.replicas or others:
             text = ", ".join(_tell(task) for task in others)
-            why.append(f"{name} has {len(right)} of {spec.replicas}, and {text or 'no others'}")
+            why.append(f"{name} has {len(right)}, and {text or 'no others'}")
     return why
+
+
+def _slots(cluster: SimCluster, operator: Operator) -> list[str]:
+    """How far the services are that the operator waits for."""
+    leader = cluster.leader()
+    if leader is None:
+        return []
+    tables = leader.store.tables
+    waiting = operator.waits_for.split(", ")
+    return [_story(each, tables) for each in tables.all(Service) if each.name in waiting]
+
+
+def _story(service: Service, tables: Tables) -> str:
+    status = service.update
+    tasks = [task for task in tables.tasks_of_service(service.id) if task.is_wanted]
+    text = "never updated"
+    if status is not None:
+        text = f"{status.state.value} ({status.message}; {status.policy})"
+    return (
+        f"{service.name} is at {service.revision} (tasks {service.task_revision}) of "
+        f"{service.spec.replicas} replicas, {text}, with {'; '.join(_tell(task) for task in tasks)}"
+    )
 
 
 def _tell(task: Task) -> str:
@@ -151,15 +179,19 @@ def _machines(cluster: SimCluster, tasks: list[Task]) -> list[str]:
 
 def _proxies(cluster: SimCluster, store: Store) -> list[str]:
     """Every netproxy has the last version in force, and sends connections where it says."""
-    serving: set[TaskId] = set()
+    serving: list[tuple[Task, bool]] = []
     for task in store.tables.all(Task):
         service = store.tables.get(Service, task.service_id)
         if service is not None and service.ports and is_serving(task):
-            serving.add(task.id)
+            serving.append((task, has_host_port(service.spec)))
     why = []
     for worker in cluster.workers:
         assert worker.plane is not None
         version = worker.progress.applied_version
-        if version != store.version or targets(worker.plane.desired) != serving:
+        # A port of a node leads to what runs there.
+        right = {
+            task.id for task, is_local in serving if not is_local or task.node_id == worker.name
+        }
+        if version != store.version or targets(worker.plane.desired) != right:
             why.append(f"netproxy of {worker.name} is at {version}, not {store.version}")
     return why

@@ -1,52 +1,89 @@
 """The whole cluster under every fault, and the proof that its safeguards are needed.
 
-Sixty seeds are always the same; sixty are new in each run. A failure prints the line that shows it
-again. `make sim-long` runs many more.
+Two hundred seeds are always the same; a hundred are new in each run. They are spread over two
+processes. A failure prints the line that shows it again. `make sim-long` runs many more.
 """
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from skep.domain.base import NodeId, ServiceId, encode
-from skep.manager.control import actor as control
-from skep.manager.dispatcher.core.drain import DrainWatch
-from skep.manager.dispatcher.core.liveness import GRACE_S, Liveness
-from skep.manager.orchestrator.actor import Orchestrator
-from skep.manager.orchestrator.core import replicated
-from skep.worker import journal
-from skep.worker.core.ledger import Change
-from skep.worker.journal import Journal
-from tests.sim.long import fresh_seed
-from tests.sim.storm import calm, storm
-from tests.sim.world import Scenario, SeedFailed, simulate
+from tests.sim import ablations
+from tests.sim.ablations import ABLATIONS
+from tests.sim.long import fresh_seed, scenario
+from tests.sim.world import simulate
 
 pytestmark = pytest.mark.sim
 
 ROOT = Path(__file__).parent.parent.parent
 FRESH = fresh_seed()
+PROCESSES = 2
+Job = tuple[str, Any]
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_a_storm_is_survived(seed: int) -> None:
-    simulate("cluster", storm, seed)
+@pytest.fixture(scope="module")
+def jobs(request: pytest.FixtureRequest) -> Iterator[dict[Job, Future[Any]]]:
+    """All that was asked for of this module's worlds, each under its scenario and seed; begun in
+    the order in which the tests ask for it."""
+    wanted: dict[Job, None] = {}
+    for item in request.session.items:
+        callspec = getattr(item, "callspec", None)
+        if item.path == request.path and callspec is not None and "job" in callspec.params:
+            wanted[callspec.params["job"]] = None
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(PROCESSES, mp_context=context, initializer=_quiet) as pool:
+        yield {job: pool.submit(_run, job) for job in wanted}
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
-@pytest.mark.parametrize("place", range(60))
-def test_a_new_storm_is_survived(place: int) -> None:
-    simulate("cluster", storm, FRESH + place)
+def _quiet() -> None:
+    logging.basicConfig(level=logging.CRITICAL)
 
 
-@pytest.mark.parametrize("seed", [*range(4), *range(FRESH, FRESH + 4)])
-def test_on_calm_days_nothing_ever_goes_wrong(seed: int) -> None:
-    simulate("calm", calm, seed)
+def _run(job: Job) -> int | None:
+    name, what = job
+    if name == "ablation":
+        return ablations.found_by(what)
+    return simulate(name, scenario(name), what).seed
+
+
+def _name(job: Job) -> str:
+    return str(job[1])
+
+
+def _of(name: str, *seeds: int) -> list[Job]:
+    return [(name, seed) for seed in seeds]
+
+
+@pytest.mark.parametrize("job", _of("cluster", *range(200)), ids=_name)
+def test_a_storm_is_survived(jobs: dict[Job, Future[Any]], job: Job) -> None:
+    jobs[job].result()
+
+
+@pytest.mark.parametrize("job", _of("cluster", *range(FRESH, FRESH + 100)), ids=_name)
+def test_a_new_storm_is_survived(jobs: dict[Job, Future[Any]], job: Job) -> None:
+    jobs[job].result()
+
+
+@pytest.mark.parametrize("job", _of("calm", *range(4), *range(FRESH, FRESH + 4)), ids=_name)
+def test_on_calm_days_nothing_ever_goes_wrong(jobs: dict[Job, Future[Any]], job: Job) -> None:
+    jobs[job].result()
+
+
+@pytest.mark.parametrize("job", [("ablation", name) for name in ABLATIONS], ids=_name)
+def test_no_safeguard_is_needless(jobs: dict[Job, Future[Any]], job: Job) -> None:
+    found = jobs[job].result()
+    assert found is not None, f"nobody misses this safeguard: {job[1]}"
 
 
 def test_one_seed_is_one_life_under_any_hash_seed() -> None:
@@ -63,87 +100,3 @@ def test_one_seed_is_one_life_under_any_hash_seed() -> None:
         for hash_seed in ("1", "2")
     }
     assert len(outputs) == 1, outputs
-
-
-# ------------------------------------------------------------------------------------ ablations
-# Named safeguards, each switched off alone: the world must see that it is missing.
-
-
-def found_by(scenario: Scenario, seeds: Iterable[int], text: str) -> bool:
-    """Whether one of these seeds notices, in these words."""
-    for seed in seeds:
-        try:
-            simulate("ablation", scenario, seed)
-        except SeedFailed as failure:
-            if text not in str(failure):
-                raise
-            return True
-    return False
-
-
-def test_ablation_request_dedupe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mutation that is repeated under its request id is done once."""
-
-    def always(_tx: object, _method: str, _request: object, _kind: object, run: Any) -> Any:
-        return run()
-
-    monkeypatch.setattr(control, "_once", always)
-    assert found_by(storm, range(20, 60), "was done twice")
-
-
-def test_ablation_drain_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task is asked to end only when no netproxy sends it connections any more."""
-    monkeypatch.setattr(DrainWatch, "applied_everywhere", lambda *_: True)
-    assert found_by(calm, range(5), "signalled while in use")
-
-
-def test_ablation_predecessor_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A replacement starts when what it replaces has stopped."""
-    monkeypatch.setattr(replicated, "_is_stopping", lambda *_: False)
-    assert found_by(calm, range(5), "two processes of one slot")
-
-
-def test_ablation_registration_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new leader doesn't know how long anybody has been silent."""
-    expect: Callable[[Liveness, float, NodeId], None] = Liveness.expect
-    monkeypatch.setattr(
-        Liveness, "expect", lambda self, now, node_id: expect(self, now - GRACE_S, node_id)
-    )
-    assert found_by(storm, range(10), "after an election")
-
-
-def test_ablation_worker_sync_before_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No status is reported, and no term obeyed, before it is on the worker's disk."""
-
-    replaced: Callable[[Journal, Change], Coroutine[Any, Any, None]] = Journal.save
-
-    async def save(self: Journal, change: Change) -> None:
-        if self._file is None:
-            await replaced(self, change)
-            return
-        self._file.append(journal._frame(encode(change)))
-        self.ledger.apply(change)
-
-    monkeypatch.setattr(Journal, "save", save)
-    assert found_by(storm, range(10), "not converged")
-
-
-def test_ablation_plan_in_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a pass decides, it decides on the very state that it writes to."""
-
-    async def look(self: Orchestrator, key: object) -> None:
-        service_id = ServiceId(str(key))
-        plan = self._plan(self.store.tables, service_id, self.store.wall_ns)
-        if not plan.is_empty:
-            await self.env.turn()
-            await self.store.update(lambda tx: written(self, tx, service_id, plan), term=self.term)
-        if plan.wake_at_ns is not None:
-            self.look_again(key, (plan.wake_at_ns - self.store.wall_ns) / 1e9)
-
-    def written(self: Orchestrator, tx: Any, service_id: ServiceId, plan: Any) -> object:
-        with pytest.MonkeyPatch.context() as stale:
-            stale.setattr(self, "_plan", lambda *_: plan)
-            return self._write(tx, service_id)
-
-    monkeypatch.setattr(Orchestrator, "look", look)
-    assert found_by(calm, range(3, 13), "AssertionError")

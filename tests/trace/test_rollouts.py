@@ -15,6 +15,7 @@ from skep.domain.spec import (
     Port,
     PortMode,
     Resources,
+    RestartCondition,
     RestartPolicy,
     UpdateOrder,
     UpdatePolicy,
@@ -367,6 +368,7 @@ def test_without_a_spec_to_go_back_to_an_update_is_paused(stage: Stage) -> None:
     stage.fail("web.1")
     stage.run()
     assert status_of(stage).state is UpdateState.PAUSED
+    assert status_of(stage).failed_slots == (1,)
     assert "port 8080/tcp of the spec before is published by service 'other'" in (
         status_of(stage).message
     )
@@ -591,3 +593,71 @@ def test_draining_in_the_middle_of_an_update_spreads_nothing_unproven(stage: Sta
     stage.run()
     assert running_revisions(stage) == [2, 1, 1]
     assert all(task.node_id != home for task in stage.tasks() if is_running(task))
+
+
+# ------------------------------------------------------------------------- what the storms found
+
+
+def test_a_task_that_may_stay_after_all_stays(stage: Stage) -> None:
+    """Its successor waits for the very port that it holds, and would do so for good."""
+    ports = (Port(target=80, published=8080, mode=PortMode.HOST),)
+    stage.create(spec(replicas=2, ports=ports))
+    stage.run()
+    stage.story()
+    stage.set_availability("n1", Availability.DRAIN)
+    stage.run()
+    stage.set_availability("n1", Availability.ACTIVE)
+    stage.run()
+    tells(
+        stage,
+        """
+        0.0 n1 is set to drain
+        0.0 web.1b created, to be running
+        0.0 web.1b (no suitable node (host-mode port already in use on 1 node; 1 node not available for new tasks))
+        0.0 n1 is set to active
+        0.0 web.1b to be removed shutdown
+        0.0 web.1b forgotten
+        """,  # noqa: E501 - the message is one line
+    )
+    assert service_view(stage.store.tables, stage.service()).is_converged
+
+
+def test_each_move_has_its_own_time(stage: Stage) -> None:
+    """A successor that was given up when the task could stay is no part of the next move."""
+    policy = UpdatePolicy(healthy_deadline_ns=20 * SECOND_NS)
+    stage.set_availability("n2", Availability.PAUSE)
+    stage.create(spec(update=policy))
+    stage.run()
+    [first] = stage.tasks()
+    for _ in range(3):
+        stage.set_availability("n1", Availability.DRAIN)
+        stage.run()
+        stage.advance(15.0)
+        stage.run()
+        stage.set_availability("n1", Availability.ACTIVE)
+        stage.run()
+    assert [task.id for task in stage.tasks() if task.is_wanted] == [first.id]
+
+
+def test_a_successor_that_was_given_up_long_ago_hurries_no_later_move(stage: Stage) -> None:
+    restart = RestartPolicy(condition=RestartCondition.NONE)
+    policy = UpdatePolicy(healthy_deadline_ns=20 * SECOND_NS)
+    stage.create(spec(restart=restart, update=policy))
+    stage.run()
+    stage.set_availability("n1", Availability.DRAIN)
+    stage.settle()
+    stage.fail("web.1")
+    stage.set_availability("n1", Availability.ACTIVE)
+    stage.run()
+    stage.advance(100.0)
+    stage.run()
+    stage.story()
+    stage.set_availability("n1", Availability.DRAIN)
+    stage.set_availability("n2", Availability.PAUSE)
+    stage.run()
+    stage.advance(19.0)
+    stage.run()
+    assert running_revisions(stage) == [1]
+    stage.set_availability("n2", Availability.ACTIVE)
+    stage.run()
+    assert "web.1c running" in stage.story()

@@ -45,7 +45,7 @@ def reconcile(scene: Scene) -> Plan:
     step = walk(scene, kept, plan)
     if plan.rollback_why is not None:
         # The next pass has another spec to keep true: nothing is worth beginning for this one.
-        return Plan(rollback_why=plan.rollback_why)
+        return Plan(update=plan.update, rollback_why=plan.rollback_why)
     moving = sum(1 for slot in kept.values() if _is_moving(scene, slot))
     for slot in kept.values():
         if slot.number not in step.changed:
@@ -103,6 +103,8 @@ def _fill(scene: Scene, slots: Mapping[int, Slot], kept: int, plan: Plan) -> Non
 def _tend(scene: Scene, slot: Slot, plan: Plan, moving: int) -> int:
     """Keep one slot going: evict, restart, hand over, or let a waiting replacement start. Returns
     how many slots more than `moving` are on the move to another node."""
+    if _stay(scene, slot, plan):
+        return 0
     lead = slot.lead
     _hand_over(scene, slot, plan)
     if lead.is_terminal:
@@ -272,13 +274,26 @@ def _is_moving(scene: Scene, slot: Slot) -> bool:
     return any(scene.misplacement(old) is not None for old in slot.kept)
 
 
-def _has_failed_to_move(scene: Scene, slot: Slot, old: Task) -> bool:
-    """Whether successors of the same revision were tried and given up. Those of an earlier move
-    don't count."""
-    after = _successors(slot, old)
-    if not after:
+def _stay(scene: Scene, slot: Slot, plan: Plan) -> bool:
+    """A task that had to leave its node may stay after all: what was to follow it is given up,
+    unless it is healthy already. It could wait for good for what the old one holds."""
+    lead = slot.lead
+    if is_running(lead):
         return False
-    return scene.now_ns < _move_ends_ns(scene, slot, old) + STALE_NS
+    for old in slot.kept:
+        is_fit = scene.loss(old) is None and scene.misplacement(old) is None
+        if old.revision == lead.revision and is_running(old) and is_fit:
+            decision = plan.decide()
+            for task in _successors(slot, old):
+                # It belongs to no story any more: the next move is another one.
+                decision.want(task, DesiredState.REMOVE, "its predecessor may stay")
+            return True
+    return False
+
+
+def _has_failed_to_move(scene: Scene, slot: Slot, old: Task) -> bool:
+    """Whether successors of the same revision were tried and given up."""
+    return bool(_movers(scene, slot, old))
 
 
 def _successors(slot: Slot, old: Task) -> list[Task]:
@@ -286,9 +301,19 @@ def _successors(slot: Slot, old: Task) -> list[Task]:
     return [task for task in after if task.revision == old.revision]
 
 
+def _movers(scene: Scene, slot: Slot, old: Task) -> list[Task]:
+    """The successors of the present move; those of an earlier one don't count."""
+    past_ns = scene.now_ns - _patience_ns(scene) - STALE_NS
+    return [task for task in _successors(slot, old) if task.is_wanted or task.created_ns > past_ns]
+
+
 def _move_ends_ns(scene: Scene, slot: Slot, old: Task) -> int:
     """Until when a task that has to leave its node waits for its successor."""
+    began_ns = [task.created_ns for task in _movers(scene, slot, old)]
+    return min(began_ns, default=scene.now_ns) + _patience_ns(scene)
+
+
+def _patience_ns(scene: Scene) -> int:
     health = scene.spec.task.run.health
     start_period_ns = health.start_period_ns if health is not None else 0
-    since_ns = min((task.created_ns for task in _successors(slot, old)), default=scene.now_ns)
-    return since_ns + start_period_ns + scene.spec.update.healthy_deadline_ns
+    return start_period_ns + scene.spec.update.healthy_deadline_ns
