@@ -21,10 +21,8 @@ from skep.domain.spec import (
     TaskSpec,
     UpdatePolicy,
 )
+from skep.manager.store.core.tables import View
 from skep.manager.store.core.transaction import Transaction
-
-_UNFINISHED = frozenset({UpdateState.UPDATING, UpdateState.PAUSED})
-_PAUSED = frozenset({UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED})
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ def change(tx: Transaction, service: Service, spec: ServiceSpec) -> Service:
     of its tasks: that goes on."""
     status = service.update
     if spec == service.spec:
-        if status is None or status.state not in _PAUSED:
+        if status is None or not status.state.is_paused:
             return service
         resumed = replace(service, update=_begun(tx, service, spec.update))
         tx.update(resumed)
@@ -68,12 +66,37 @@ def change(tx: Transaction, service: Service, spec: ServiceSpec) -> Service:
     return changed
 
 
+def spec_of(view: View, service_id: str, task_revision: int) -> ServiceSpec | None:
+    """The spec that tasks of a task revision go by. Where they may run and when they are restarted
+    may be changed without new tasks, so it is the newest of the specs that say of tasks what this
+    revision says; None when all of those are forgotten."""
+    service = view.get(Service, service_id)
+    if service is not None and service.task_revision == task_revision:
+        return service.spec
+    row = newest_of(view, service_id, task_revision)
+    return None if row is None else row.spec
+
+
+def newest_of(view: View, service_id: str, task_revision: int) -> Revision | None:
+    """The newest revision that has this task revision; of one that doesn't say, it is its own."""
+    rows = [
+        row
+        for row in view.revisions_of(service_id)
+        if (row.task_revision or row.number) == task_revision
+    ]
+    return max(rows, key=lambda row: row.number, default=None)
+
+
 def roll_back(
     tx: Transaction, service: Service, to: Revision, why: str, *, is_automatic: bool
 ) -> Service:
     """Give a service the spec of an earlier revision, under the rollback policy of the spec that
-    is given up. What an automatic rollback has left is not where one by hand goes."""
+    is given up. What an automatic rollback has left is not where one by hand goes, and what was
+    scaled during the update stays as it was scaled."""
     number = service.revision + 1
+    spec = to.spec
+    if is_automatic and _was_scaled(tx, service):
+        spec = replace(spec, replicas=service.spec.replicas)
     status = UpdateStatus(
         state=UpdateState.ROLLBACK_STARTED,
         revision=service.revision,
@@ -84,15 +107,21 @@ def roll_back(
     )
     back = replace(
         service,
-        spec=to.spec,
+        spec=spec,
         revision=number,
-        task_revision=_task_revision(tx, service, to.spec, number),
+        task_revision=_task_revision(tx, service, spec, number),
         previous_revision=None if is_automatic else service.revision,
         update=status,
     )
     tx.update(back)
     _add_revision(tx, back, f"{'automatic ' if is_automatic else ''}rollback to {to.number}")
     return back
+
+
+def _was_scaled(tx: Transaction, service: Service) -> bool:
+    """Whether the number of replicas was changed since the update began."""
+    row = tx.get(Revision, revision_id(service.id, service.task_revision))
+    return row is not None and row.spec.replicas != service.spec.replicas
 
 
 def base_of(tx: Transaction, service: Service) -> Revision | None:
@@ -148,8 +177,7 @@ def _task_revision(tx: Transaction, service: Service, spec: ServiceSpec, number:
     identity = _identity(spec)
     if identity == _identity(service.spec):
         return service.task_revision
-    earlier = [row for row in tx.all(Revision) if row.service_id == service.id]
-    for row in sorted(earlier, key=lambda row: row.number, reverse=True):
+    for row in sorted(tx.revisions_of(service.id), key=lambda row: row.number, reverse=True):
         is_kept = tx.get(Revision, revision_id(service.id, row.task_revision)) is not None
         if is_kept and _identity(row.spec) == identity:
             return row.task_revision
@@ -161,11 +189,11 @@ def _status_after(tx: Transaction, old: Service, new: Service) -> UpdateStatus |
     status = old.update
     if new.task_revision != old.task_revision:
         return _begun(tx, new, new.spec.update, before=old)
-    if status is None or status.state not in (*_UNFINISHED, *_PAUSED):
+    if status is None or not (status.state.is_on_trial or status.state.is_paused):
         return status
-    if status.state in _PAUSED and replace(old.spec, replicas=new.spec.replicas) != new.spec:
+    if status.state.is_paused and replace(old.spec, replicas=new.spec.replicas) != new.spec:
         return _begun(tx, new, new.spec.update, before=old)
-    if status.state in _UNFINISHED:
+    if status.state.is_on_trial:
         # The same tasks, and perhaps more of them: what is under way goes on.
         return replace(status, revision=new.revision, policy=new.spec.update)
     return status
@@ -177,7 +205,7 @@ def _begun(
     """An update from now on. It goes back to the last spec that was not itself on trial."""
     before = before or service
     status = before.update
-    on_trial = status is not None and status.state in _UNFINISHED
+    on_trial = status is not None and status.state.is_on_trial
     return UpdateStatus(
         state=UpdateState.UPDATING,
         revision=service.revision,

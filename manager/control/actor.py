@@ -39,7 +39,7 @@ from skep.domain.control import (
     UpdateNodeRequest,
     UpdateServiceRequest,
 )
-from skep.domain.objects import Cluster, Node, Object, Request, Revision, Service, Stack, Task
+from skep.domain.objects import Cluster, Node, Object, Request, Service, Stack, Task
 from skep.domain.validate import check_request_id
 from skep.env import CallError, CallHandler, Channel, Code, Env, Rejected, Retryable
 from skep.manager.control.core import nodes, services, stacks
@@ -260,8 +260,9 @@ class Control:
 
     def _list_revisions(self, request: ListRevisionsRequest) -> ListRevisionsResponse:
         service = find(self._store.tables, Service, request.service)
-        rows = [row for row in self._store.tables.all(Revision) if row.service_id == service.id]
-        rows.sort(key=lambda row: row.number, reverse=True)
+        rows = sorted(
+            self._store.tables.revisions_of(service.id), key=lambda row: row.number, reverse=True
+        )
         return ListRevisionsResponse(revisions=tuple(rows), version=self._store.version)
 
     def _list_tasks(self, request: ListTasksRequest) -> ListTasksResponse:

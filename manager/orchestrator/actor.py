@@ -7,13 +7,12 @@ from collections.abc import Hashable
 
 from skep.domain.base import ServiceId, replace
 from skep.domain.objects import Cluster, Node, Revision, Service, Task, UpdateState, revision_id
-from skep.domain.spec import ServiceSpec
 from skep.manager.orchestrator.core.plan import Plan
 from skep.manager.orchestrator.core.reaper import reapable
 from skep.manager.orchestrator.core.replicated import reconcile
 from skep.manager.orchestrator.core.slots import Scene
 from skep.manager.passes import PASS_CHANGES, Pass
-from skep.manager.revisions import base_of, published_clash, roll_back
+from skep.manager.revisions import base_of, newest_of, published_clash, roll_back, spec_of
 from skep.manager.store.core.command import Change
 from skep.manager.store.core.tables import View
 from skep.manager.store.core.transaction import Transaction
@@ -84,7 +83,8 @@ class Orchestrator(ServicePass):
             nodes={node_id: node for node_id, node in nodes.items() if node is not None},
             now_ns=now_ns,
             new_id=self.env.ids.new_id,
-            spec_of=lambda number: _spec_of(view, service_id, number),
+            spec_of=lambda revision: spec_of(view, service_id, revision),
+            base_task_revision=_base_task_revision(view, service),
         )
         return reconcile(scene)
 
@@ -144,14 +144,20 @@ class Reaper(ServicePass):
                 needed.add(service.previous_revision)
             if service.update is not None:
                 needed.add(service.update.base_revision)
-        for row in tx.all(Revision):
-            if row.service_id == service_id and row.number not in needed:
+        # What tasks are is in the first spec of their revision, where they may run in its newest.
+        newest = (newest_of(tx, service_id, number) for number in tuple(needed))
+        needed |= {row.number for row in newest if row is not None}
+        for row in tuple(tx.revisions_of(service_id)):
+            if row.number not in needed:
                 tx.remove(Revision, row.id)
 
 
-def _spec_of(view: View, service_id: ServiceId, number: int) -> ServiceSpec | None:
-    row = view.get(Revision, revision_id(service_id, number))
-    return None if row is None else row.spec
+def _base_task_revision(view: View, service: Service) -> int | None:
+    """The tasks that were right before the update."""
+    if service.update is None:
+        return None
+    row = view.get(Revision, revision_id(service.id, service.update.base_revision))
+    return None if row is None else row.task_revision
 
 
 def _roll_back(tx: Transaction, service: Service, why: str) -> None:

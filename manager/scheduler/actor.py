@@ -7,9 +7,10 @@ import logging
 from collections.abc import Hashable
 
 from skep.domain.base import ServiceId
-from skep.domain.objects import Node, Revision, Service, Task, revision_id
+from skep.domain.objects import Node, Service, Task
 from skep.domain.spec import PortMode, Protocol, ServiceSpec, TaskSpec
 from skep.manager.passes import PASS_CHANGES, Pass
+from skep.manager.revisions import spec_of
 from skep.manager.scheduler.core.filters import Demand, HostPort, loads_by_node
 from skep.manager.scheduler.core.place import (
     Placement,
@@ -118,13 +119,8 @@ class Demands:
 
 
 def service_spec(view: View, task: Task) -> ServiceSpec | None:
-    """The spec that a task goes by. Placement, restart policy and ports may be changed without a
-    new task revision; a task of the present one goes by the service's present spec."""
-    service = view.get(Service, task.service_id)
-    if service is not None and service.task_revision == task.revision:
-        return service.spec
-    revision = view.get(Revision, revision_id(task.service_id, task.revision))
-    return None if revision is None else revision.spec
+    """The spec that a task goes by."""
+    return spec_of(view, task.service_id, task.revision)
 
 
 def task_spec(view: View, task: Task) -> TaskSpec | None:

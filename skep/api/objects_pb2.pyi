@@ -535,7 +535,7 @@ class TaskStatus(_message.Message):
     def __init__(self, state: _Optional[_Union[TaskState, str]] = ..., since_ns: _Optional[int] = ..., message: _Optional[str] = ..., error: _Optional[str] = ..., exit_code: _Optional[int] = ..., pid: _Optional[int] = ..., is_healthy: _Optional[bool] = ..., counter: _Optional[int] = ..., session_id: _Optional[str] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "service_id", "service_name", "revision", "slot", "desired_state", "status", "node_id", "address", "attempt", "start_at_ns", "healthy_ns", "ended_ns")
+    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "service_id", "service_name", "revision", "slot", "desired_state", "status", "node_id", "address", "attempt", "start_at_ns", "healthy_ns", "ended_ns", "sick_ns")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -553,6 +553,7 @@ class Task(_message.Message):
     START_AT_NS_FIELD_NUMBER: _ClassVar[int]
     HEALTHY_NS_FIELD_NUMBER: _ClassVar[int]
     ENDED_NS_FIELD_NUMBER: _ClassVar[int]
+    SICK_NS_FIELD_NUMBER: _ClassVar[int]
     id: str
     namespace: str
     version: int
@@ -570,7 +571,8 @@ class Task(_message.Message):
     start_at_ns: int
     healthy_ns: int
     ended_ns: int
-    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., service_id: _Optional[str] = ..., service_name: _Optional[str] = ..., revision: _Optional[int] = ..., slot: _Optional[int] = ..., desired_state: _Optional[_Union[DesiredState, str]] = ..., status: _Optional[_Union[TaskStatus, _Mapping]] = ..., node_id: _Optional[str] = ..., address: _Optional[str] = ..., attempt: _Optional[int] = ..., start_at_ns: _Optional[int] = ..., healthy_ns: _Optional[int] = ..., ended_ns: _Optional[int] = ...) -> None: ...
+    sick_ns: int
+    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., service_id: _Optional[str] = ..., service_name: _Optional[str] = ..., revision: _Optional[int] = ..., slot: _Optional[int] = ..., desired_state: _Optional[_Union[DesiredState, str]] = ..., status: _Optional[_Union[TaskStatus, _Mapping]] = ..., node_id: _Optional[str] = ..., address: _Optional[str] = ..., attempt: _Optional[int] = ..., start_at_ns: _Optional[int] = ..., healthy_ns: _Optional[int] = ..., ended_ns: _Optional[int] = ..., sick_ns: _Optional[int] = ...) -> None: ...
 
 class Stack(_message.Message):
     __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "name", "spec", "revision")

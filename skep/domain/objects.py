@@ -97,15 +97,31 @@ class UpdateState(enum.Enum):
     ROLLBACK_PAUSED = "rollback_paused"
     ROLLBACK_COMPLETED = "rollback_completed"
 
+    @property
+    def is_active(self) -> bool:
+        """Whether tasks are being changed."""
+        return self in (UpdateState.UPDATING, UpdateState.ROLLBACK_STARTED)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it waits for a person."""
+        return self in (UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED)
+
+    @property
+    def is_on_trial(self) -> bool:
+        """Whether the service's present spec has yet to prove itself."""
+        return self in (UpdateState.UPDATING, UpdateState.PAUSED)
+
 
 class UpdateStatus(Struct, frozen=True, kw_only=True):
     """The newest change of a service's task revision, under way or over.
 
-    `revision` is the spec that was asked for, `base_revision` the last one known to be good: where
-    an automatic rollback goes. In the rollback states `revision` is the one that was given up,
-    and the service's own is a newer number with the spec of `base_revision`. `policy` is the one
-    the change goes by; `failed_slots` are the slots that have failed under it. `ended_ns` is when
-    the change was completed or paused; `message` says why it is as it is.
+    `revision` is the spec that was asked for, `base_revision` the last one before it that was not
+    on trial itself: where an automatic rollback goes. In the rollback states `revision` is the
+    one that was given up, and the service's own is a newer number with the spec of
+    `base_revision`. `policy` is the one the change goes by; `failed_slots` are the slots that have
+    failed under it. `ended_ns` is when the change was completed or paused; `message` says why it
+    is as it is.
     """
 
     state: UpdateState
@@ -124,7 +140,7 @@ class Service(Object, frozen=True, kw_only=True):
     `revision` counts specs. `task_revision` is the revision whose tasks are right: the first one
     that said of tasks what the present spec says, so that scaling replaces nothing, and tasks
     that still run from before an update are right again after a rollback. `previous_revision` is
-    the spec before the last update: where a rollback goes that names no revision. `ports` are the
+    the spec before the present one: where a rollback goes that names no revision. `ports` are the
     spec's with the published ones filled in by the allocator. A service that is being removed is
     marked first, and deleted once its tasks ended.
     """
@@ -174,9 +190,10 @@ class Task(Object, frozen=True, kw_only=True):
     """One attempt to run one slot of a service on one node; never moved, never restarted.
 
     `attempt` counts replacements after a failure within one slot and task revision.
-    `start_at_ns` (wall time) is when a replacement may start, by its restart delay. `healthy_ns`
-    and `ended_ns` are when the leader stored that it was healthy for the first time, and that it
-    had ended: windows are measured between stamps of one clock.
+    `start_at_ns` (wall time) is when a replacement may start, by its restart delay. `healthy_ns`,
+    `sick_ns` and `ended_ns` are when the leader stored that it was healthy for the first time,
+    that it was so no longer, and that it had ended: windows are measured between stamps of one
+    clock.
     """
 
     id: TaskId
@@ -191,6 +208,7 @@ class Task(Object, frozen=True, kw_only=True):
     attempt: int = 0
     start_at_ns: int | None = None
     healthy_ns: int | None = None
+    sick_ns: int | None = None
     ended_ns: int | None = None
 
     @property

@@ -106,7 +106,7 @@ def rollback_service(tx: Transaction, request: RollbackServiceRequest) -> Servic
         )
     row = tx.get(Revision, revision_id(service.id, number))
     if row is None:
-        kept = sorted(each.number for each in tx.all(Revision) if each.service_id == service.id)
+        kept = sorted(each.number for each in tx.revisions_of(service.id))
         raise CallError(
             Code.NOT_FOUND,
             f"service {service.name!r} has no revision {number}; kept are "

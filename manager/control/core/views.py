@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from skep.domain.base import replace
-from skep.domain.constraints import are_met
 from skep.domain.control import ListTasksRequest, ServiceView
 from skep.domain.objects import (
-    Availability,
     Node,
     NodeState,
     Service,
     Stack,
     Task,
-    UpdateState,
 )
 from skep.domain.spec import RestartCondition
 from skep.domain.states import DesiredState, TaskState
 from skep.manager.control.core.find import find
+from skep.manager.orchestrator.core.slots import Scene
+from skep.manager.revisions import spec_of
 from skep.manager.store.core.tables import View
 
 # Different problems of one service that are worth telling.
@@ -26,7 +25,8 @@ PROBLEMS_LIMIT = 5
 def service_view(view: View, service: Service) -> ServiceView:
     """A service and how far reality has come."""
     tasks = tuple(view.tasks_of_service(service.id))
-    right = {task.id for task in tasks if _is_right(view, service, task)}
+    scene = _scene(view, service, tasks)
+    right = {task.id for task in tasks if _is_right(scene, task)}
     leftovers = [
         task
         for task in tasks
@@ -75,16 +75,26 @@ def _is_up(task: Task) -> bool:
     return task.is_wanted and task.status.state is TaskState.RUNNING and task.status.is_healthy
 
 
-def _is_right(view: View, service: Service, task: Task) -> bool:
+def _is_right(scene: Scene, task: Task) -> bool:
     """Whether it runs as the spec says, where the spec and the operator let it."""
-    node = _node(view, task)
     return (
         _is_up(task)
-        and task.revision == service.task_revision
-        and node is not None
-        and node.state is not NodeState.DOWN
-        and node.availability is not Availability.DRAIN
-        and are_met(service.spec.task.placement.constraints, node)
+        and task.revision == scene.service.task_revision
+        and scene.loss(task) is None
+        and scene.misplacement(task) is None
+    )
+
+
+def _scene(view: View, service: Service, tasks: tuple[Task, ...]) -> Scene:
+    on = {task.node_id for task in tasks if task.node_id is not None}
+    nodes = {node_id: view.get(Node, node_id) for node_id in on}
+    return Scene(
+        service=service,
+        tasks=tasks,
+        nodes={node_id: node for node_id, node in nodes.items() if node is not None},
+        now_ns=0,
+        new_id=str,
+        spec_of=lambda revision: spec_of(view, service.id, revision),
     )
 
 
@@ -115,8 +125,8 @@ def _has_its_ports(service: Service) -> bool:
 
 def _is_under_way(service: Service) -> bool:
     """Whether its tasks are being changed, or that waits for a person."""
-    over = (UpdateState.COMPLETED, UpdateState.ROLLBACK_COMPLETED)
-    return service.update is not None and service.update.state not in over
+    update = service.update
+    return update is not None and (update.state.is_active or update.state.is_paused)
 
 
 def _done(service: Service, tasks: tuple[Task, ...]) -> set[int]:

@@ -44,6 +44,8 @@ def _stamped(task: Task, now_ns: int) -> Task:
     status = task.status
     if status.state is TaskState.RUNNING and status.is_healthy and task.healthy_ns is None:
         return replace(task, healthy_ns=now_ns)
+    if status.state is TaskState.RUNNING and not status.is_healthy and task.sick_ns is None:
+        return replace(task, sick_ns=now_ns)
     if task.is_terminal:
         return replace(task, ended_ns=now_ns)
     return task

@@ -29,7 +29,11 @@ def reapable(
         history_limit = max(history_limit, attempts + 1 if attempts else 1)
     gone: list[Task] = []
     slots: dict[int, list[Task]] = {}
+    serving_ns: dict[int, int] = {}
     for task in tasks:
+        if task.is_wanted and task.status.state is TaskState.RUNNING:
+            oldest_ns = serving_ns.get(task.slot, task.created_ns)
+            serving_ns[task.slot] = min(task.created_ns, oldest_ns)
         is_over = task.is_terminal or _is_out_of_reach(task, nodes)
         if not is_over or task.is_wanted:
             continue
@@ -37,10 +41,17 @@ def reapable(
             gone.append(task)
         elif task.is_terminal:
             slots.setdefault(task.slot, []).append(task)
-    for history in slots.values():
+    for slot, history in slots.items():
         history.sort(key=lambda task: (task.created_ns, task.version, task.id))
-        gone += history[: max(len(history) - history_limit, 0)]
+        gone += _forgotten(history, serving_ns.get(slot), history_limit)
     return gone
+
+
+def _forgotten(history: list[Task], since_ns: int | None, limit: int) -> list[Task]:
+    """Of a slot's ended tasks, the oldest first, those beyond the limit; but not the first one
+    after a task that still runs: it tells since when that one is to be followed by another."""
+    first = next((task for task in history if since_ns and task.created_ns > since_ns), None)
+    return [task for task in history[: max(len(history) - limit, 0)] if task is not first]
 
 
 def _is_out_of_reach(task: Task, nodes: Mapping[NodeId, Node]) -> bool:

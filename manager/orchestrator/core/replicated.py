@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from skep.domain.base import SECOND_NS, NodeId, replace
-from skep.domain.objects import Task
+from skep.domain.objects import Task, UpdateState
 from skep.domain.states import DesiredState, TaskState
 from skep.manager.orchestrator.core.plan import Plan
 from skep.manager.orchestrator.core.restart import may_restart, start_ns
@@ -48,7 +48,7 @@ def reconcile(scene: Scene) -> Plan:
         return Plan(update=plan.update, rollback_why=plan.rollback_why)
     moving = sum(1 for slot in kept.values() if _is_moving(scene, slot))
     for slot in kept.values():
-        if slot.number not in step.changed:
+        if slot.number not in step.taken:
             moving += _tend(scene, slot, plan, moving)
     if step.completed is not None and not plan.decisions:
         # Not before: what doesn't fit into this pass could be a slot that is to go, and comes
@@ -70,12 +70,12 @@ def _shrink(scene: Scene, slots: Mapping[int, Slot], plan: Plan) -> list[int]:
     ranked: list[tuple[int, int, int, int]] = []
     by_life = sorted(slots, key=lambda number: (not slots[number].is_serving, number))
     for number in by_life:
-        lead = slots[number].lead
-        if lead.node_id is None or lead.is_terminal:
+        anchor = slots[number].anchor
+        if anchor.node_id is None or anchor.is_terminal:
             ranked.append((1, 0, len(ranked), number))
             continue
-        copies[lead.node_id] = copies.get(lead.node_id, 0) + 1
-        ranked.append((0, copies[lead.node_id], len(ranked), number))
+        copies[anchor.node_id] = copies.get(anchor.node_id, 0) + 1
+        ranked.append((0, copies[anchor.node_id], len(ranked), number))
     keep = sorted(entry[-1] for entry in sorted(ranked)[:wanted])
     for number, slot in slots.items():
         if number not in keep:
@@ -93,8 +93,15 @@ def _fill(scene: Scene, slots: Mapping[int, Slot], kept: int, plan: Plan) -> Non
         number += 1
         while number in slots:
             number += 1
-        task = scene.new_task(number, scene.service.task_revision)
-        plan.decide().create(task, "slot is empty")
+        plan.decide().create(scene.new_task(number, _revision_of_new(scene)), "slot is empty")
+
+
+def _revision_of_new(scene: Scene) -> int:
+    """What an empty slot gets. While an update is paused that is not the release it stopped at."""
+    status = scene.service.update
+    if status is not None and status.state is UpdateState.PAUSED:
+        return scene.base_task_revision or scene.service.task_revision
+    return scene.service.task_revision
 
 
 # ------------------------------------------------------------------------------ one slot
@@ -128,14 +135,21 @@ def _tend(scene: Scene, slot: Slot, plan: Plan, moving: int) -> int:
 
 def _hand_over(scene: Scene, slot: Slot, plan: Plan) -> None:
     """Stop the older tasks of a slot once the lead serves, or when they can't go on anyway."""
+    lead = slot.lead
     for old in slot.kept:
-        if is_running(slot.lead):
+        if is_running(lead) and scene.loss(lead) is None:
             why = "its successor is healthy"
         elif old.is_terminal:
             why = f"ended: {old.status.state.value}"
         elif (loss := scene.loss(old)) is not None:
             why = loss
         elif (misplaced := scene.misplacement(old)) is not None:
+            if lead.revision != old.revision:
+                # A move needs a successor of its own. While an update is under way, its end will
+                # tell what the slot is to be; after that, what hasn't made it goes.
+                if not _is_changing(scene):
+                    plan.decide().want(lead, DesiredState.SHUTDOWN, "its predecessor has to move")
+                continue
             ends_ns = _move_ends_ns(scene, slot, old)
             if scene.now_ns < ends_ns:
                 plan.wake(ends_ns)
@@ -144,6 +158,10 @@ def _hand_over(scene: Scene, slot: Slot, plan: Plan) -> None:
         else:
             continue
         plan.decide().want(old, DesiredState.SHUTDOWN, why)
+
+
+def _is_changing(scene: Scene) -> bool:
+    return scene.service.update is not None and scene.service.update.state.is_active
 
 
 def _after_end(scene: Scene, slot: Slot, plan: Plan) -> None:
@@ -197,8 +215,11 @@ def _successor(
 ) -> Task:
     """The next task of a slot. It waits for its time, and for all that are to stop before it
     (`stopped` among them) to have done so. It is of the revision of what it replaces; where that
-    is nothing that anybody wants, of the present one."""
+    is nothing that anybody wants, of the present one, unless that is on trial."""
     revision = slot.lead.revision if slot.lead.is_wanted else slot.target
+    status = scene.service.update
+    if slot.lead.revision == scene.base_task_revision and status and status.state.is_on_trial:
+        revision = slot.lead.revision
     is_waiting = start_at_ns is not None or any(
         scene.is_stopping(old) or (old is stopped and scene.is_alive(old)) for old in slot.tasks
     )
@@ -270,8 +291,11 @@ def _move(scene: Scene, slot: Slot, why: str, plan: Plan, moving: int) -> int:
 
 
 def _is_moving(scene: Scene, slot: Slot) -> bool:
-    """Whether a task of it goes on only until its successor elsewhere is healthy."""
-    return any(scene.misplacement(old) is not None for old in slot.kept)
+    """Whether a task of it goes on only until its successor elsewhere is healthy. One that no
+    node will take holds nobody up."""
+    lead = slot.lead
+    has_place = lead.node_id is not None or not lead.status.error
+    return has_place and any(scene.misplacement(old) is not None for old in slot.kept)
 
 
 def _stay(scene: Scene, slot: Slot, plan: Plan) -> bool:

@@ -12,6 +12,7 @@ the policy says.
 from __future__ import annotations
 
 import enum
+import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -28,9 +29,6 @@ from skep.domain.states import DesiredState, TaskState
 from skep.manager.orchestrator.core.plan import Decision, Plan
 from skep.manager.orchestrator.core.slots import Scene, Slot, is_done, is_given_up, is_running
 
-ACTIVE = frozenset({UpdateState.UPDATING, UpdateState.ROLLBACK_STARTED})
-PAUSED = frozenset({UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED})
-
 # Slots that a message names; the status has them all.
 NAMED_LIMIT = 5
 
@@ -41,7 +39,7 @@ class Verdict(enum.Enum):
     OUTDATED = "outdated"  # Its lead is of another revision.
     RETURNABLE = "returnable"  # The same, but a task of the right one still runs.
     IN_FLIGHT = "in flight"  # It is on its way to be healthy.
-    UNPLACED = "unplaced"  # It never had a node, and had none before either.
+    UNPLACED = "unplaced"  # No node would take it, and none had one of its tasks before either.
     DONE = "done"  # It is healthy, or was to run once and did.
     FAILED = "failed"  # Under this change; it is not waited for.
 
@@ -60,17 +58,18 @@ class Sight:
 
 @dataclass(frozen=True)
 class Step:
-    """What one pass did for a change. `changed` are slots that nobody else should touch in this
-    pass; `completed` is the status of a change that is over, if nothing else is left to write."""
+    """What one pass did for a change. `taken` are slots that nobody else should touch in this
+    pass: those that were changed, and those that wait for it with nothing that anybody wants.
+    `completed` is the status of a change that is over, if nothing else is left to write."""
 
-    changed: frozenset[int] = frozenset()
+    taken: frozenset[int] = frozenset()
     completed: UpdateStatus | None = None
 
 
 def walk(scene: Scene, slots: Mapping[int, Slot], plan: Plan) -> Step:
     """Take the service's change of revision one step further."""
     status = scene.service.update
-    if status is None or status.state not in ACTIVE:
+    if status is None or not status.state.is_active:
         return Step()
     sights = [_judge(scene, slot, status) for slot in slots.values()]
     status = _with_failures(status, sights)
@@ -84,7 +83,13 @@ def walk(scene: Scene, slots: Mapping[int, Slot], plan: Plan) -> Step:
     if status != scene.service.update:
         plan.update = status
     is_complete = not changed and _is_complete(scene, sights)
-    return Step(frozenset(changed), _completed(scene, status) if is_complete else None)
+    waiting = {
+        sight.slot.number
+        for sight in sights
+        if sight.verdict is Verdict.OUTDATED and is_given_up(sight.slot.lead)
+    }
+    taken = frozenset(changed | waiting)
+    return Step(taken, _completed(scene, status) if is_complete else None)
 
 
 def effective_order(scene: Scene, policy: UpdatePolicy) -> UpdateOrder:
@@ -105,42 +110,65 @@ def _judge(scene: Scene, slot: Slot, status: UpdateStatus) -> Sight:
         # A slot that has failed keeps what still serves in it, or what it came to.
         verdict = Verdict.FAILED if slot.number in status.failed_slots else Verdict.OUTDATED
         return Sight(slot, verdict)
+    if _is_of_the_past(slot, status):
+        return Sight(slot, Verdict.OUTDATED)
+    if _is_untouched(slot, status):
+        return Sight(slot, Verdict.DONE)
     failure = _failure(scene, slot, status)
     if slot.number in status.failed_slots or failure:
         return Sight(slot, Verdict.FAILED, why=failure)
     if is_done(scene, lead):
-        return Sight(slot, Verdict.DONE)
-    if is_running(lead):
-        return _judge_running(scene, slot, status)
-    if not slot.was_ever_placed:
+        ended_ns = lead.ended_ns if lead.ended_ns is not None else scene.now_ns
+        return _judge_good(scene, slot, ended_ns, status.policy.delay_ns, 0)
+    # Where it is an older one that serves, that has proven itself, and only moves to another node.
+    good = next((task for task in (lead, *slot.kept) if _serves(task, target)), None)
+    if good is not None:
+        healthy_ns = good.healthy_ns if good.healthy_ns is not None else scene.now_ns
+        policy = status.policy
+        return _judge_good(scene, slot, healthy_ns, policy.delay_ns, policy.monitor_ns)
+    if not slot.was_ever_placed and lead.status.error:
         return Sight(slot, Verdict.UNPLACED)
-    ends_ns = _deadline_ns(scene, slot, status.policy)
+    ends_ns = _deadline_ns(scene, slot, status)
     if scene.now_ns >= ends_ns:
         limit_s = status.policy.healthy_deadline_ns / 1e9
         seen = lead.status.error or lead.status.message or lead.status.state.value
         why = f"{_called(lead)} did not become healthy within {limit_s:g} s ({seen})"
         return Sight(slot, Verdict.FAILED, why=why)
-    return Sight(slot, Verdict.IN_FLIGHT, is_busy=True, until_ns=ends_ns)
+    return Sight(slot, Verdict.IN_FLIGHT, is_busy=slot.was_ever_placed, until_ns=ends_ns)
 
 
-def _judge_running(scene: Scene, slot: Slot, status: UpdateStatus) -> Sight:
+def _is_of_the_past(slot: Slot, status: UpdateStatus) -> bool:
+    """Whether the lead is of the right revision only because that was right before: it is over,
+    and was so when this change began. A new word on a release is a new chance for it."""
     lead = slot.lead
-    if lead.created_ns < status.started_ns:
-        # It was right before this change began.
-        return Sight(slot, Verdict.DONE)
-    healthy_ns = lead.healthy_ns if lead.healthy_ns is not None else scene.now_ns
-    cool_ns = healthy_ns + status.policy.delay_ns
-    if scene.now_ns < cool_ns:
-        return Sight(slot, Verdict.DONE, is_busy=True, until_ns=cool_ns)
-    stable_ns = healthy_ns + status.policy.monitor_ns
+    if not is_given_up(lead) or lead.created_ns >= status.started_ns:
+        return False
+    has_failed = lead.status.state in (TaskState.FAILED, TaskState.REJECTED)
+    return lead is not slot.tasks[-1] or has_failed
+
+
+def _is_untouched(slot: Slot, status: UpdateStatus) -> bool:
+    """Whether a rollback has nothing to do with the slot: it never left the release that is
+    right again, and how well it is has another reason."""
+    is_rollback = status.state is UpdateState.ROLLBACK_STARTED
+    return is_rollback and slot.chain[0].created_ns < status.started_ns
+
+
+def _judge_good(scene: Scene, slot: Slot, since_ns: int, delay_ns: int, monitor_ns: int) -> Sight:
+    """A slot that is as it should be since then: it gives its place away after the delay, and is
+    watched for the monitor."""
+    if scene.now_ns < since_ns + delay_ns:
+        return Sight(slot, Verdict.DONE, is_busy=True, until_ns=since_ns + delay_ns)
+    stable_ns = since_ns + monitor_ns
     return Sight(slot, Verdict.DONE, until_ns=stable_ns if stable_ns > scene.now_ns else None)
 
 
 def _failure(scene: Scene, slot: Slot, status: UpdateStatus) -> str:
     """What went wrong with the slot under this change; empty if nothing did."""
     for task in slot.tasks:
-        is_new = task.revision == scene.service.task_revision
-        if is_new and task.created_ns >= status.started_ns and _ended_early(scene, task, status):
+        is_right = task.revision == scene.service.task_revision
+        ended_ns = task.ended_ns if task.ended_ns is not None else scene.now_ns
+        if is_right and ended_ns >= status.started_ns and _ended_early(scene, task, status):
             seen = task.status.error or task.status.message or task.status.state.value
             return f"{_called(task)}: {seen}"
     lead = slot.lead
@@ -150,36 +178,44 @@ def _failure(scene: Scene, slot: Slot, status: UpdateStatus) -> str:
 
 
 def _ended_early(scene: Scene, task: Task, status: UpdateStatus) -> bool:
-    """Whether it ended by itself before it was healthy, or too soon after, or is about to."""
-    if task.is_wanted and task.status.state is TaskState.RUNNING and not task.status.is_healthy:
-        # Its worker is stopping it, and one that hangs at that may outlive the monitor.
-        healthy_ns = task.healthy_ns if task.healthy_ns is not None else scene.now_ns
-        return scene.now_ns - healthy_ns < status.policy.monitor_ns
-    has_failed = task.status.state in (TaskState.FAILED, TaskState.REJECTED) or (
+    """Whether it ended by itself before it was healthy, or too soon after; one that has turned
+    sick is about to, and may hang at it for longer than the monitor."""
+    has_ended = task.status.state in (TaskState.FAILED, TaskState.REJECTED) or (
         task.status.state is TaskState.COMPLETE
         and scene.spec.task.restart.condition is RestartCondition.ANY
     )
-    if not has_failed:
+    is_sick = task.is_wanted and task.status.state is TaskState.RUNNING and not is_running(task)
+    if not has_ended and not (is_sick and task.sick_ns is not None):
         return False
-    if task.healthy_ns is None or task.ended_ns is None:
+    end_ns = task.sick_ns if task.sick_ns is not None else task.ended_ns
+    if task.healthy_ns is None or end_ns is None:
         return True
-    return task.ended_ns - task.healthy_ns < status.policy.monitor_ns
+    return end_ns - task.healthy_ns < status.policy.monitor_ns
 
 
-def _deadline_ns(scene: Scene, slot: Slot, policy: UpdatePolicy) -> int:
-    """When a slot that isn't healthy has failed: counted from the first of the tasks that have not
-    been healthy since."""
-    since_ns, stop_ns = slot.lead.created_ns, 0
-    for task in reversed(slot.chain):
-        if task.healthy_ns is not None:
-            break
-        since_ns = task.created_ns
+def _deadline_ns(scene: Scene, slot: Slot, status: UpdateStatus) -> int:
+    """When a slot that isn't healthy has failed: counted from when it began to become so under
+    this change, and not before its predecessor has stopped."""
+    lead = slot.lead
+    since_ns, stop_ns = status.started_ns, 0
+    if lead.healthy_ns is not None:
+        lost_ns = next((at for at in (lead.sick_ns, lead.ended_ns) if at is not None), None)
+        since_ns = max(since_ns, lost_ns or lead.updated_ns)
+    else:
+        trying = itertools.takewhile(lambda task: task.healthy_ns is None, reversed(slot.chain))
+        since_ns = max(since_ns, min(task.created_ns for task in trying))
     for task in slot.tasks:
+        if task.revision != lead.revision and task.ended_ns is not None:
+            since_ns = max(since_ns, task.ended_ns)
         if scene.is_stopping(task):
             stop_ns = max(stop_ns, scene.stop_bound_ns(task))
     health = scene.spec.task.run.health
-    start_ns = health.start_period_ns if health is not None else 0
-    return since_ns + stop_ns + start_ns + policy.healthy_deadline_ns
+    start_period_ns = health.start_period_ns if health is not None else 0
+    return since_ns + stop_ns + start_period_ns + status.policy.healthy_deadline_ns
+
+
+def _serves(task: Task, revision: int) -> bool:
+    return task.revision == revision and is_running(task)
 
 
 def _is_live(task: Task) -> bool:
@@ -267,6 +303,12 @@ def _change_next(scene: Scene, status: UpdateStatus, sights: list[Sight], plan: 
             # change itself makes.
             _change(scene, slot, status.policy, plan)
             changed.add(slot.number)
+    if status.state is UpdateState.ROLLBACK_STARTED:
+        # What the failed release has brought down is down already.
+        for slot in outdated:
+            if not slot.is_serving and slot.number not in changed:
+                _change(scene, slot, status.policy, plan)
+                changed.add(slot.number)
     rest = [slot for slot in outdated if slot.number not in changed]
     room = _room(status.policy, sights)
     # What doesn't serve anyway goes first.

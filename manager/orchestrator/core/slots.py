@@ -31,6 +31,11 @@ class Slot:
     tasks: tuple[Task, ...]
     target: int
 
+    @property
+    def anchor(self) -> Task:
+        """The task that serves, where one does; else the lead."""
+        return next((task for task in reversed(self.tasks) if is_running(task)), self.lead)
+
     @functools.cached_property
     def lead(self) -> Task:
         """The task that tells the slot's story."""
@@ -72,7 +77,8 @@ class Slot:
 class Scene:
     """What one pass sees: a service, its tasks, the nodes they are on, and the time.
 
-    `spec_of` gives the spec of a revision, while it is kept.
+    `spec_of` gives the spec that tasks of a revision go by, while it is known: the scheduler's
+    rule as well. `base_task_revision` are the tasks that were right before the last update.
     """
 
     service: Service
@@ -81,6 +87,7 @@ class Scene:
     now_ns: int
     new_id: Callable[[], str]
     spec_of: Callable[[int], ServiceSpec | None]
+    base_task_revision: int | None = None
 
     @property
     def spec(self) -> ServiceSpec:
@@ -88,10 +95,7 @@ class Scene:
         return self.service.spec
 
     def spec_for(self, task: Task) -> ServiceSpec:
-        """The spec that a task goes by: its revision's, or the present one where the two agree on
-        what a task is, but perhaps not on where it may run. The scheduler's rule as well."""
-        if task.revision == self.service.task_revision:
-            return self.spec
+        """The spec that a task goes by."""
         return self.spec_of(task.revision) or self.spec
 
     def stop_bound_ns(self, task: Task) -> int:
@@ -133,16 +137,18 @@ class Scene:
 
     @functools.cached_property
     def _crowded(self) -> frozenset[tuple[NodeId, int]]:
-        """Slots that nodes have beyond the most that they may have: the highest numbers."""
-        most = self.spec.task.placement.max_replicas_per_node
-        if most is None:
-            return frozenset()
-        here: dict[NodeId, set[int]] = {}
+        """Slots that nodes have beyond the most that they may have: the highest numbers. Each
+        goes by the spec of its own task."""
+        here: dict[NodeId, dict[int, int | None]] = {}
         for task in self.tasks:
             if task.is_wanted and not task.is_terminal and task.node_id is not None:
-                here.setdefault(task.node_id, set()).add(task.slot)
+                most = self.spec_for(task).task.placement.max_replicas_per_node
+                here.setdefault(task.node_id, {})[task.slot] = most
         return frozenset(
-            (node_id, slot) for node_id, slots in here.items() for slot in sorted(slots)[most:]
+            (node_id, slot)
+            for node_id, slots in here.items()
+            for place, (slot, most) in enumerate(sorted(slots.items()))
+            if most is not None and place >= most
         )
 
     def new_task(self, slot: int, revision: int) -> Task:

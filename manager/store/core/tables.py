@@ -55,6 +55,10 @@ class View:
         """A node's tasks, ended ones included."""
         raise AssertionError("View.tasks_of_node must be defined")
 
+    def revisions_of(self, service_id: str) -> Iterable[Revision]:
+        """The specs that a service has had, as far as they are kept."""
+        raise AssertionError("View.revisions_of must be defined")
+
 
 class Tables(View):
     """The committed state."""
@@ -64,6 +68,7 @@ class Tables(View):
         self._names: dict[tuple[type[Object], str, str], str] = {}
         self._by_service: dict[ServiceId, dict[str, Task]] = {}
         self._by_node: dict[NodeId, dict[str, Task]] = {}
+        self._revisions: dict[ServiceId, dict[str, Revision]] = {}
 
     def get(self, kind: type[R], id_: str) -> R | None:
         """See `View.get`."""
@@ -85,6 +90,10 @@ class Tables(View):
     def tasks_of_node(self, node_id: str) -> ValuesView[Task]:
         """See `View.tasks_of_node`."""
         return self._by_node.get(NodeId(node_id), {}).values()
+
+    def revisions_of(self, service_id: str) -> ValuesView[Revision]:
+        """See `View.revisions_of`."""
+        return self._revisions.get(ServiceId(service_id), {}).values()
 
     def count(self, kind: type[Object]) -> int:
         """Rows in one table."""
@@ -116,6 +125,8 @@ class Tables(View):
             self._by_service.setdefault(row.service_id, {})[row.id] = row
             if row.node_id is not None:
                 self._by_node.setdefault(row.node_id, {})[row.id] = row
+        if isinstance(row, Revision):
+            self._revisions.setdefault(row.service_id, {})[row.id] = row
 
     def _unindex(self, row: Object) -> None:
         if isinstance(row, _NAMED):
@@ -126,11 +137,15 @@ class Tables(View):
             _drop(self._by_service, row.service_id, row.id)
             if row.node_id is not None:
                 _drop(self._by_node, row.node_id, row.id)
+        if isinstance(row, Revision):
+            _drop(self._revisions, row.service_id, row.id)
 
     def check_invariants(self) -> None:
         """Indexes agree with the tables. For tests and the simulator."""
         tasks = self._objects[Task]
         assert {id_ for rows in self._by_service.values() for id_ in rows} == set(tasks)
+        revisions = {id_ for rows in self._revisions.values() for id_ in rows}
+        assert revisions == set(self._objects[Revision])
         placed = {id_ for id_, task in tasks.items() if task.node_id is not None}
         assert {id_ for rows in self._by_node.values() for id_ in rows} == placed
         for (kind, namespace, name), id_ in self._names.items():
@@ -139,7 +154,7 @@ class Tables(View):
         assert len(self._names) == sum(len(self._objects[kind]) for kind in _NAMED)
 
 
-def _drop(index: dict[Any, dict[str, Task]], key: Any, id_: str) -> None:
+def _drop(index: dict[Any, dict[str, Any]], key: Any, id_: str) -> None:
     rows = index[key]
     del rows[id_]
     if not rows:

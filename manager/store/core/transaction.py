@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from skep.domain.objects import Node, Object, Service, Stack, Task
+from skep.domain.objects import Node, Object, Revision, Service, Stack, Task
 from skep.domain.spec import NAMESPACE
 from skep.domain.states import desired_order, order
 from skep.manager.store.core.command import WireChange, encode_row
@@ -61,6 +61,11 @@ class Transaction(View):
         """See `View.tasks_of_node`."""
         rows = self._base.tasks_of_node(node_id)
         return self._merge(Task, rows, lambda task: task.node_id == node_id)
+
+    def revisions_of(self, service_id: str) -> list[Revision]:
+        """See `View.revisions_of`."""
+        rows = self._base.revisions_of(service_id)
+        return self._merge(Revision, rows, lambda row: row.service_id == service_id)
 
     def create(self, row: Object) -> None:
         """Add a new object."""

@@ -57,23 +57,27 @@ POLICIES = tuple(
         max_failure_ratio=ratio,
         failure_action=action,
         order=order,
+        healthy_deadline_ns=deadline_s * SECOND_NS,
     )
     for order in UpdateOrder
-    for action, parallelism, delay_s, monitor_s, ratio in (
-        (FailureAction.PAUSE, 1, 0, 5, 0.0),
-        (FailureAction.ROLLBACK, 2, 1, 10, 0.0),
-        (FailureAction.ROLLBACK, 0, 0, 0, 0.5),
-        (FailureAction.CONTINUE, 1, 0, 5, 0.0),
+    for action, parallelism, delay_s, monitor_s, ratio, deadline_s in (
+        (FailureAction.PAUSE, 1, 0, 5, 0.0, 300),
+        (FailureAction.PAUSE, 1, 10, 5, 0.0, 10),
+        (FailureAction.ROLLBACK, 2, 1, 10, 0.0, 300),
+        (FailureAction.ROLLBACK, 0, 0, 0, 0.5, 10),
+        (FailureAction.CONTINUE, 1, 0, 5, 0.0, 20),
     )
 )
+# Enough for all replicas of the specs here on the nodes that there are in the end.
+MOST_PER_NODE = (None, None, 2, 3)
 LIMITS = (1, 3, 400)
 DISKS = ("ssd", "spinning")
 SECONDS = (0.5, 5.0, 45.0)
 JUMPS_S = (-3600.0, 3600.0)
 
 SPECS = st.builds(
-    lambda constraints, memory, restart, **direct: spec(
-        placement=Placement(constraints=constraints),
+    lambda constraints, most, memory, restart, **direct: spec(
+        placement=Placement(constraints=constraints, max_replicas_per_node=most),
         reservations=Resources(memory_bytes=memory),
         restart=restart,
         **direct,
@@ -82,6 +86,7 @@ SPECS = st.builds(
     image=st.sampled_from(("v1", "v2", "v3")),
     replicas=st.integers(0, 4),
     constraints=st.sampled_from(CONSTRAINTS),
+    most=st.sampled_from(MOST_PER_NODE),
     memory=st.sampled_from(MEMORY),
     restart=st.builds(
         RestartPolicy,
@@ -217,7 +222,10 @@ def any_spec(dice: Random) -> ServiceSpec:
         name=dice.choice(NAMES),
         image=dice.choice(("v1", "v2", "v3")),
         replicas=dice.randrange(5),
-        placement=Placement(constraints=dice.choice((*CONSTRAINTS, ()))),
+        placement=Placement(
+            constraints=dice.choice((*CONSTRAINTS, ())),
+            max_replicas_per_node=dice.choice(MOST_PER_NODE),
+        ),
         reservations=Resources(memory_bytes=dice.choice(MEMORY)),
         restart=restart,
         ports=dice.choice(PORTS),
