@@ -26,6 +26,7 @@ from skep.manager.orchestrator.core.plan import Plan
 from skep.manager.orchestrator.core.slots import Scene, Slot
 from skep.manager.store.core.transaction import Transaction
 from skep.worker import journal
+from skep.worker.core import task
 from skep.worker.core.ledger import Change
 from skep.worker.journal import Journal
 from tests.sim.long import scenario
@@ -73,6 +74,8 @@ def _request_dedupe(patch: pytest.MonkeyPatch) -> None:
 
 def _drain_hold(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(DrainWatch, "applied_everywhere", lambda *_: True)
+    # Its moment of patience would cover most of what the netproxies lack.
+    patch.setattr(task, "DRAIN_WINDOW_S", 0.0)
 
 
 def _predecessor_wait(patch: pytest.MonkeyPatch) -> None:

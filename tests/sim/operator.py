@@ -364,5 +364,6 @@ def is_as_acknowledged(
         and given_up is not None
         and given_up.spec == spec
         and base is not None
-        and base.spec == service.spec
+        # What was scaled during the update stays so.
+        and base.spec == replace(service.spec, replicas=base.spec.replicas)
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from skep.domain.base import NodeId, ServiceId, TaskId
+from skep.domain.base import NodeId, ServiceId, TaskId, replace
 from skep.domain.control import RemoveResponse, WatchAction
 from skep.domain.objects import (
     Node,
@@ -228,7 +228,11 @@ class UpdateJudge:
             has_served = any(
                 task.healthy_ns is not None for task in tasks if task.revision == new.task_revision
             )
-            if was_placed and not has_served:
+            # A rollback leaves slots alone that never left the release that is right again.
+            is_rollback = status.state is UpdateState.ROLLBACK_STARTED
+            right = [task for task in tasks if task.revision == new.task_revision]
+            is_untouched = any(task.created_ns < status.started_ns for task in right)
+            if was_placed and not has_served and not (is_rollback and is_untouched):
                 lost.append(slot)
         if len(lost) / max(new.spec.replicas, 1) > status.policy.max_failure_ratio:
             self.fail(f"{story}: though the release has never served in slots {sorted(lost)}")
@@ -239,7 +243,8 @@ class UpdateJudge:
         if base is None:
             self.fail(f"{story}: there is no revision {status.base_revision}")
             return
-        if base.spec != new.spec:
+        # What was scaled during the update stays so.
+        if base.spec != replace(new.spec, replicas=base.spec.replicas):
             self.fail(f"{story}: the spec is not that of revision {base.number}")
         alive = [
             task

@@ -303,14 +303,12 @@ def _change_next(scene: Scene, status: UpdateStatus, sights: list[Sight], plan: 
             # change itself makes.
             _change(scene, slot, status.policy, plan)
             changed.add(slot.number)
-    if status.state is UpdateState.ROLLBACK_STARTED:
-        # What the failed release has brought down is down already.
-        for slot in outdated:
-            if not slot.is_serving and slot.number not in changed:
-                _change(scene, slot, status.policy, plan)
-                changed.add(slot.number)
     rest = [slot for slot in outdated if slot.number not in changed]
     room = _room(status.policy, sights)
+    if status.state is UpdateState.ROLLBACK_STARTED:
+        # What the failed release has brought down is down already, and waits for nobody.
+        down = sum(1 for slot in rest if not slot.is_serving)
+        room = None if room is None else max(room, down)
     # What doesn't serve anyway goes first.
     for slot in sorted(rest, key=lambda slot: (slot.is_serving, slot.number))[:room]:
         _change(scene, slot, status.policy, plan)
