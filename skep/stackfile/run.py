@@ -50,8 +50,6 @@ def _check_command(place: Place, fields: Fields, words: tuple[str, ...]) -> None
         raise place.error("nothing to run; add 'command'")
     if not words[0]:
         raise place.error("the first word of a command is the program; it can't be empty")
-    if image:
-        image.warn("image beside a command is only the release's name; nothing is pulled")
 
 
 def _folder(place: Place) -> str:
@@ -69,6 +67,11 @@ def _health(place: Place) -> HealthCheck:
     if "test" not in fields:
         raise place.needs_container(
             "healthcheck without test", "the image would bring the test; add 'test'"
+        )
+    if "start_interval" in fields and "start_period" not in fields:
+        fields["start_interval"].warn(
+            "start_interval is the pace within the start period; without start_period, the first "
+            "test comes after a whole interval"
         )
     default = HealthCheck(test=NO_TEST)
     return HealthCheck(

@@ -127,7 +127,7 @@ def _warn(deployed: Fields, spec: ServiceSpec, ports: list[PlacedPort]) -> None:
     has_health = health is not None and health.test != NO_TEST
     for key in ("update_config", "rollback_config"):
         deploy.warn_of_unwatched(deployed.section(key, keys.UPDATE_CONFIG), has_health)
-    held = [at for port, at in ports if port.mode is PortMode.HOST and port.published]
+    held = [at for port, at in ports if port.mode is PortMode.HOST]
     if held and UpdateOrder.START_FIRST in (spec.update.order, spec.rollback.order):
         held[0].warn(
             "start-first, but the old task holds this port of its node: it is stopped first"

@@ -53,6 +53,17 @@ def blocks(language: str) -> list[tuple[int, str]]:
     return [(text.count("\n", 0, one.start(1)) + 1, one.group(1)) for one in found]
 
 
+@pytest.mark.parametrize(("line", "code"), blocks("python"))
+def test_a_block_can_be_pasted_at_a_prompt(line: int, code: str) -> None:
+    """There a blank line ends what is indented, and nothing else does."""
+    for chunk in re.split(r"\n\s*\n", code.strip()):
+        tree = compile(
+            chunk, f"{PAGE.name}:{line}", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST
+        )
+        assert isinstance(tree, ast.Module)
+        assert not any(hasattr(each, "body") for each in tree.body[:-1]), chunk
+
+
 # ------------------------------------------------------------------------ managers in memory
 
 

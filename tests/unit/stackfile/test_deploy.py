@@ -216,14 +216,19 @@ def test_start_first_with_a_port_that_the_old_task_holds_is_told() -> None:
         "a.yml:6:13: start-first, but the old task holds this port of its node: it is stopped "
         "first",
     )
-    assert told(service(PROBED, START_FIRST, "ports: [{target: 80, mode: host}]")).warnings == ()
+    assert told(service(PROBED, START_FIRST, "ports: [{target: 80, mode: host}]")).warnings
     assert told(service(PROBED, START_FIRST, "ports: ['80:80']")).warnings == ()
 
 
-def test_an_image_beside_a_command_is_told_to_be_a_name_only() -> None:
-    assert told(service("image: shop/web:1.2")).warnings == (
-        "a.yml:4:12: image beside a command is only the release's name; nothing is pulled",
-    )
+def test_a_pace_of_the_start_period_without_one_is_told() -> None:
+    pace = "test: probe, start_interval: 200ms"
+    (line,) = told(service(f"healthcheck: {{{pace}}}")).warnings
+    assert line.startswith("a.yml:4:48: start_interval is the pace within the start period")
+    assert told(service(f"healthcheck: {{{pace}, start_period: 1s}}")).warnings == ()
+
+
+def test_an_image_beside_a_command_is_the_release_s_name_and_nothing_to_be_told() -> None:
+    assert told(service("image: shop/web:1.2")).warnings == ()
 
 
 def test_labels_of_a_container_are_told_to_go_nowhere() -> None:
