@@ -96,6 +96,9 @@ def _spec(path: str, action: argparse.Action) -> str:
     if action.choices is not None:
         return " ".join(map(str, action.choices))
     metavar = action.metavar if isinstance(action.metavar, str) else ""
+    if re.fullmatch(r"[a-z-]+(?:\|[a-z-]+)+", metavar):
+        # Words in small letters are what to type, not what it stands for.
+        return metavar.replace("|", " ")
     if metavar.startswith("SERVICE="):
         return "@scale"
     group = path.partition(" ")[0]

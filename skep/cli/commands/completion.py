@@ -96,7 +96,8 @@ async def _ask(options: argparse.Namespace, kind: str) -> list[str]:
             case "stacks":
                 return [stack.name for stack in await cluster.stacks.list(is_stale=True)]
             case "tasks":
-                return [task.id for task in await cluster.tasks.list(is_stale=True)]
+                tasks = await cluster.tasks.list(is_stale=True)
+                return sorted({task.name for task in tasks if task.is_wanted})
         end = "=" if kind == "scale" else ""
         views = await cluster.services.list(is_stale=True)
         return [f"{view.service.name}{end}" for view in views]

@@ -136,6 +136,10 @@ def test_options_and_their_choices(terminal: Terminal) -> None:
     assert terminal.offers("service", "ls", "--format", "") == ["json", "table", "yaml"]
     assert terminal.offers("node", "update", "--availability", "d") == ["drain"]
     assert terminal.offers("completion", "") == ["bash", "fish", "zsh"]
+    orders = ["start-first", "stop-first"]
+    assert terminal.offers("service", "create", "--update-order", "") == orders
+    assert terminal.offers("service", "update", "--rollback-failure-action", "p") == ["pause"]
+    assert terminal.offers("service", "create", "--restart-condition", "on") == ["on-failure"]
 
 
 def test_the_value_of_an_option_after_a_sign(terminal: Terminal) -> None:
@@ -215,7 +219,10 @@ def test_the_names_themselves(shell: Shell) -> None:
     assert names(shell, "scale") == ["shop_clock=", "shop_web="]
     assert names(shell, "nodes")[:2] == ["m1", "m2"]
     assert names(shell, "stacks") == ["shop"]
-    assert len(names(shell, "tasks")) == 4
+    tasks = ["shop_clock.1", "shop_web.1", "shop_web.2", "shop_web.3"]
+    assert names(shell, "tasks") == tasks
+    for task in tasks:
+        assert shell.skep(f"service logs {task}") == 0
     assert names(shell, "contexts") == ["default"]
     assert names(shell, "clusters") == []
 
