@@ -49,9 +49,11 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """What may follow after the words of `path`: commands, or options and arguments. Of the
-    arguments the last one may come again where `is_many`."""
+    arguments the last one may come again where `is_many`. `aliases` are other names of commands,
+    with the names that are offered."""
 
     path: str
+    aliases: tuple[tuple[str, str], ...] = ()
     commands: tuple[tuple[str, str], ...] = ()
     options: tuple[Option, ...] = ()
     arguments: tuple[str, ...] = ()
@@ -61,6 +63,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 def places(parser: argparse.ArgumentParser, path: str = "") -> Iterator[Place]:
     """Every place of a command line, the outer ones first."""
     commands: list[tuple[str, str]] = []
+    aliases: list[tuple[str, str]] = []
     options: list[Option] = []
     arguments: list[str] = []
     is_many = False
@@ -68,8 +71,10 @@ def places(parser: argparse.ArgumentParser, path: str = "") -> Iterator[Place]:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             texts = {each.dest: each.help or "" for each in action._choices_actions}
-            commands += [(name, texts.get(name, "")) for name in action.choices]
-            inner += [(f"{path} {name}".strip(), each) for name, each in action.choices.items()]
+            names = {action.choices[name]: name for name in texts}
+            commands += texts.items()
+            aliases += [(n, names[each]) for n, each in action.choices.items() if n not in texts]
+            inner += [(f"{path} {name}".strip(), each) for each, name in names.items()]
         elif action.option_strings:
             options.append(
                 Option(
@@ -83,6 +88,7 @@ def places(parser: argparse.ArgumentParser, path: str = "") -> Iterator[Place]:
             is_many = action.nargs in ("*", "+")
     yield Place(
         path=path,
+        aliases=tuple(aliases),
         commands=tuple(commands),
         options=tuple(options),
         arguments=tuple(arguments),

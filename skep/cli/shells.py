@@ -32,6 +32,8 @@ _skep_walk() {
             else
                 _skep_pending=$_skep_spec
             fi
+        elif _skep_alias "$_skep_path" "$word" && [ -n "$_skep_spec" ]; then
+            _skep_path="$_skep_path $_skep_spec"
         elif _skep_is_command "$_skep_path" "$word"; then
             _skep_path="${_skep_path:+$_skep_path }$word"
         else
@@ -209,6 +211,8 @@ function __skep_complete
             else
                 set pending "$spec"
             end
+        else if set -l named (__skep_alias "$path" $token); and test -n "$named"
+            set path (string trim -- "$path $named")
         else if contains -- $token (__skep_commands "$path" | string replace -r '\t.*' '')
             set path (string trim -- "$path $token")
         else
@@ -248,8 +252,11 @@ def zsh(places: Sequence[Place]) -> str:
 
 def fish(places: Sequence[Place]) -> str:
     """The script for fish."""
-    commands, options, values, arguments = [], [], [], []
+    commands, options, values, arguments, aliases = [], [], [], [], []
     for place in places:
+        for alias, name in place.aliases:
+            mark = _quoted(f"{place.path}:{alias}")
+            aliases.append(f"        case {mark}\n            echo {_quoted(name)}\n")
         head = f"        case {_quoted(place.path)}\n"
         body = "".join(_fish_line(name, text) for name, text in place.commands)
         if body:
@@ -267,6 +274,7 @@ def fish(places: Sequence[Place]) -> str:
             [
                 "# Completion of skep for fish.\n",
                 _fish_function("__skep_commands", '"$argv[1]"', commands),
+                _fish_function("__skep_alias", '"$argv[1]:$argv[2]"', aliases),
                 _fish_function("__skep_options", '"$argv[1]"', options),
                 _fish_function("__skep_option", '"$argv[1]:$argv[2]"', values),
                 _fish_function("__skep_argument", '"$argv[1]:$argv[2]"', arguments),
@@ -277,8 +285,9 @@ def fish(places: Sequence[Place]) -> str:
 
 
 def _tables(places: Sequence[Place]) -> str:
-    commands, options, values, arguments = [], [], [], []
+    commands, options, values, arguments, aliases = [], [], [], [], []
     for place in places:
+        aliases += [_row(f"{place.path}:{alias}", name) for alias, name in place.aliases]
         names = " ".join(name for name, _ in place.commands)
         if names:
             commands.append(_row(place.path, names))
@@ -294,6 +303,7 @@ def _tables(places: Sequence[Place]) -> str:
     return "\n".join(
         [
             _function("_skep_commands", '"$1"', commands),
+            _function("_skep_alias", '"$1:$2"', aliases),
             _function("_skep_options", '"$1"', options),
             _function("_skep_option", '"$1:$2"', values),
             _function("_skep_argument", '"$1:$2"', arguments),

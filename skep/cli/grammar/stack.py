@@ -9,7 +9,15 @@ def add(commands: Subparsers) -> None:
     """Add them."""
     stack = group(commands, "stack", "sets of services, deployed as one")
     deploy = waits(
-        reaches(command(stack, "deploy", "stack.deploy", "make the cluster hold a stack")),
+        reaches(
+            command(
+                stack,
+                "deploy",
+                "stack.deploy",
+                "make the cluster hold a stack",
+                aliases=("up",),
+            )
+        ),
         for_updates=True,
     )
     _reads_files(deploy)

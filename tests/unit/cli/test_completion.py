@@ -130,6 +130,14 @@ def test_commands_and_groups(terminal: Terminal) -> None:
     assert terminal.offers("node", "") == ["inspect", "ls", "ps", "rm", "update"]
 
 
+def test_other_names_of_commands_are_understood_and_not_offered(terminal: Terminal) -> None:
+    assert "list" not in terminal.offers("service", "")
+    assert terminal.offers("service", "list", "--no-") == ["--no-trunc"]
+    assert terminal.offers("service", "remove", "shop_w") == ["shop_web"]
+    assert terminal.offers("stack", "up", "-c", "") == [FILES]
+    assert terminal.offers("service", "ps", "list", "shop_w") == ["shop_web"]
+
+
 def test_options_and_their_choices(terminal: Terminal) -> None:
     assert {"--format", "--quiet", "-q"} <= set(terminal.offers("service", "ls", "-"))
     assert terminal.offers("service", "ls", "--no-") == ["--no-trunc"]
