@@ -26,6 +26,8 @@ from skep.domain.spec import (
 # An option, what stands for its value, what it means, and its default where that is worth saying.
 Row = tuple[str, str, str, str]
 
+_SHORT = {"user": ("-u",), "workdir": ("-w",)}
+
 # Options that come several times, with what their values look like.
 LISTS: tuple[tuple[str, str, str], ...] = (
     ("publish", "8080:80", "a port to publish, and the task's own"),
@@ -51,7 +53,8 @@ def add_to(command: Parser, *, is_new: bool) -> None:
     text = _text("how many tasks", str(service.replicas), is_new)
     command.add_argument("--replicas", type=count, metavar="N", help=text)
     for flag, metavar, meaning, default in _rows(service):
-        command.add_argument(f"--{flag}", metavar=metavar, help=_text(meaning, default, is_new))
+        names = (f"--{flag}", *_SHORT.get(flag, ()))
+        command.add_argument(*names, metavar=metavar, help=_text(meaning, default, is_new))
     command.add_argument(
         "--no-healthcheck", action="store_true", help="no health check, a running task is healthy"
     )
