@@ -61,9 +61,9 @@ def _contexts(options: argparse.Namespace) -> list[str]:
 
 
 def _clusters(options: argparse.Namespace) -> list[str]:
-    from skep.cli.local.home import root
+    from skep.cli.local import home
 
-    return sorted(path.parent.name for path in root().glob("*/cluster.json"))
+    return home.names()
 
 
 def _processes(options: argparse.Namespace) -> list[str]:
