@@ -31,16 +31,14 @@ _NOT_YET: Mapping[str, frozenset[str]] = {
     for command, names in (
         ("service create", _CREATE),
         ("service update", _UPDATE),
-        ("service ls", "--filter -f"),
-        ("service ps", "--filter -f --no-resolve"),
+        ("service ps", "--no-resolve"),
         ("service logs", "--details"),
         ("node ls", "--filter -f"),
-        ("node ps", "--filter -f --no-resolve"),
+        ("node ps", "--no-resolve"),
         ("node update", "--role"),
         ("node rm", "--force -f"),
         ("stack deploy", "--resolve-image --with-registry-auth"),
-        ("stack ps", "--filter -f --no-resolve"),
-        ("stack services", "--filter -f"),
+        ("stack ps", "--no-resolve"),
     )
 }
 

@@ -77,6 +77,23 @@ def shows(command: Parser) -> Parser:
     return command
 
 
+def of_services(command: Parser) -> Parser:
+    """For lists of services."""
+    return _narrowed(command, "name=, id= or label=; several of a key: any of them, but all labels")
+
+
+def of_tasks(command: Parser) -> Parser:
+    """For lists of tasks."""
+    return _narrowed(command, "name=, id=, node= or desired-state=; several of a key: any of them")
+
+
+def _narrowed(command: Parser, text: str) -> Parser:
+    command.add_argument(
+        "-f", "--filter", action="append", default=[], metavar="KEY=VALUE", help=text
+    )
+    return command
+
+
 def may_be_stale(command: Parser) -> Parser:
     """For reads that are worth something without a quorum."""
     command.add_argument(

@@ -10,7 +10,7 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from skep.cli import hints, output, rows, session
+from skep.cli import filters, hints, output, rows, session
 from skep.cli.commands.tables import show_services, show_tasks
 from skep.cli.errors import Exit, Failure
 from skep.cli.options import COUNT_DIGITS
@@ -22,15 +22,18 @@ from skep.domain.objects import Service, Task
 
 def ls(options: argparse.Namespace) -> None:
     """List services."""
+    wanted = filters.read(options.filter, filters.SERVICE_KEYS)
 
     async def script(cluster: Cluster) -> None:
-        show_services(await cluster.services.list(is_stale=options.stale), options)
+        found = await cluster.services.list(is_stale=options.stale)
+        show_services(filters.services(found, wanted), options)
 
     session.run(options, script)
 
 
 def ps(options: argparse.Namespace) -> None:
     """List the tasks of services, with those that have ended."""
+    wanted = filters.read_for_tasks(options.filter)
 
     async def script(cluster: Cluster) -> None:
         tasks: list[Task] = []
@@ -45,7 +48,8 @@ def ps(options: argparse.Namespace) -> None:
             tasks += await cluster.tasks.list(
                 service=view.service.id, is_all=True, is_stale=options.stale
             )
-        await show_tasks(cluster, tasks, options)
+        kept = await filters.tasks(cluster, tasks, wanted, is_stale=options.stale)
+        await show_tasks(cluster, kept, options)
 
     session.run(options, script)
 

@@ -10,6 +10,8 @@ from skep.cli.options import (
     count,
     group,
     may_be_stale,
+    of_services,
+    of_tasks,
     reaches,
     shows,
     waits,
@@ -19,11 +21,11 @@ from skep.cli.options import (
 def add(commands: Subparsers) -> None:
     """Add them."""
     service = group(commands, "service", "what a cluster keeps running")
-    may_be_stale(reaches(shows(command(service, "ls", "service.ls", "list services"))))
+    may_be_stale(reaches(of_services(shows(command(service, "ls", "service.ls", "list services")))))
     _inspect(service)
     ps = reaches(shows(command(service, "ps", "service.ps", "list services' tasks, ended too")))
     ps.add_argument("refs", nargs="+", metavar="SERVICE")
-    may_be_stale(ps)
+    may_be_stale(of_tasks(ps))
     why = reaches(command(service, "why", "why.why", "explain why services aren't as asked"))
     why.add_argument("refs", nargs="+", metavar="SERVICE")
     why.add_argument("--format", choices=("table", "json", "yaml"), default="table")
