@@ -1,7 +1,8 @@
 """The command line as shells have to know it, read off the parser itself. Pure.
 
 What a word may be is a "spec" of one or more parts: "@services" are names that `skep __complete`
-knows, "/" is a file, "-" is anything; other parts are the words themselves.
+knows, "@revisions" those of the service that the first argument names, "/" is a file, "-" is
+anything; other parts are the words themselves.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _BY_METAVAR: Mapping[str, str] = {
     "STACK": "@stacks",
     "TASK": "@tasks",
     "CONTEXT": "@contexts",
+    "REVISION": "@revisions",
     "FILE": FILES,
     "FOLDER": FILES,
 }
@@ -29,6 +31,8 @@ _BY_GROUP: Mapping[tuple[str, str], str] = {
     ("service", "REF"): "@services",
     ("node", "REF"): "@nodes",
     ("local", "NAME"): "@processes",
+    ("service", "A"): "@revisions",
+    ("service", "B"): "@revisions",
 }
 _BY_DEST: Mapping[str, str] = {
     "cluster": "@clusters",

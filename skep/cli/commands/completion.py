@@ -34,6 +34,7 @@ def names(options: argparse.Namespace) -> None:
         parser = argparse.ArgumentParser(add_help=False)
         for flag in ("--cluster", "--context", "--managers-address"):
             parser.add_argument(flag)
+        parser.add_argument("of", nargs="?")
         found = _KINDS[kind](parser.parse_args(reach))
         print(
             "".join(f"{name}\n" for name in found[:NAMES_LIMIT] if _PLAIN.fullmatch(name)), end=""
@@ -93,6 +94,11 @@ async def _ask(options: argparse.Namespace, kind: str) -> list[str]:
         match kind:
             case "nodes":
                 return [node.name for node in await cluster.nodes.list(is_stale=True)]
+            case "revisions":
+                if not options.of:
+                    return []
+                kept = await cluster.services.history(options.of, is_stale=True)
+                return [str(revision.number) for revision in kept]
             case "stacks":
                 return [stack.name for stack in await cluster.stacks.list(is_stale=True)]
             case "tasks":
@@ -107,5 +113,8 @@ _KINDS: dict[str, Callable[[argparse.Namespace], list[str]]] = {
     "contexts": _contexts,
     "clusters": _clusters,
     "processes": _processes,
-    **{kind: _objects(kind) for kind in ("nodes", "services", "stacks", "tasks", "scale")},
+    **{
+        kind: _objects(kind)
+        for kind in ("nodes", "services", "stacks", "tasks", "scale", "revisions")
+    },
 }

@@ -29,6 +29,7 @@ shift
 case "$1" in
 services) printf '%s\\n' shop_web shop_db "$2" ;;
 scale) printf '%s\\n' shop_web= shop_db= ;;
+revisions) shift; printf 'of-%s\\n' "$@" ;;
 contexts) printf '%s\\n' default prod ;;
 clusters) printf '%s\\n' lab ;;
 *) printf '%s\\n' "$1-1" "$1-2" ;;
@@ -179,6 +180,15 @@ def test_names_are_of_the_cluster_that_was_named(terminal: Terminal, reach: str)
     assert offered == sorted(["shop_db", "shop_web", reach.replace(" ", "=")])
 
 
+def test_revisions_are_those_of_the_service_that_was_named(terminal: Terminal) -> None:
+    """The stub repeats what it was told."""
+    assert terminal.offers("service", "rollback", "web", "--to", "") == ["of-web"]
+    assert terminal.offers("service", "rollback", "--to", "") == []
+    assert terminal.offers("service", "diff", "web", "") == ["of-web"]
+    offered = terminal.offers("service", "diff", "--cluster=lab", "web", "1", "")
+    assert offered == ["of---cluster=lab", "of-web"]
+
+
 def test_a_target_to_scale_goes_on_with_its_number(terminal: Terminal) -> None:
     offered = terminal.offers("service", "scale", "shop_w")
     assert [each for each in offered if each != "(no space)"] == ["shop_web="]
@@ -231,6 +241,10 @@ def test_the_names_themselves(shell: Shell) -> None:
     assert names(shell, "tasks") == tasks
     for task in tasks:
         assert shell.skep(f"service logs {task}") == 0
+    assert shell.skep("service update shop_web --env-add A=1") == 0
+    shell.capsys.readouterr()
+    assert names(shell, "revisions", "shop_web") == ["2", "1"]
+    assert names(shell, "revisions", "nope") == names(shell, "revisions") == []
     assert names(shell, "contexts") == ["default"]
     assert names(shell, "clusters") == []
 

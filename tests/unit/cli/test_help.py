@@ -54,8 +54,8 @@ def test_defaults_are_told_where_they_apply(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("service update web --env FOO=1", "did you mean --env-add"),
-        ("service update web --publish=80", "did you mean --publish-add"),
+        ("service update web --env FOO=1", "did you mean --env-add; see"),
+        ("service update web --publish=80", "did you mean --publish-add; see"),
         ("service create --name x --env-add A=1 -- y", "did you mean --env"),
         ("service create --name x --limit 1 -- y", "did you mean --limit-cpu or --limit-memory or"),
         ("service create --name x --update 1 -- y", "did you mean one of --update-..."),
