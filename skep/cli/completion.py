@@ -1,7 +1,8 @@
 """The command line as shells have to know it, read off the parser itself. Pure.
 
 What a word may be is a "spec" of one or more parts: "@services" are names that `skep __complete`
-knows, "/" is a file, "-" is anything; other parts are the words themselves.
+knows, "@revisions" those of the service that the first argument names, "/" is a file, "-" is
+anything; other parts are the words themselves.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _BY_METAVAR: Mapping[str, str] = {
     "STACK": "@stacks",
     "TASK": "@tasks",
     "CONTEXT": "@contexts",
+    "REVISION": "@revisions",
     "FILE": FILES,
     "FOLDER": FILES,
 }
@@ -29,6 +31,8 @@ _BY_GROUP: Mapping[tuple[str, str], str] = {
     ("service", "REF"): "@services",
     ("node", "REF"): "@nodes",
     ("local", "NAME"): "@processes",
+    ("service", "A"): "@revisions",
+    ("service", "B"): "@revisions",
 }
 _BY_DEST: Mapping[str, str] = {
     "cluster": "@clusters",
@@ -49,9 +53,11 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """What may follow after the words of `path`: commands, or options and arguments. Of the
-    arguments the last one may come again where `is_many`."""
+    arguments the last one may come again where `is_many`. `aliases` are other names of commands,
+    with the names that are offered."""
 
     path: str
+    aliases: tuple[tuple[str, str], ...] = ()
     commands: tuple[tuple[str, str], ...] = ()
     options: tuple[Option, ...] = ()
     arguments: tuple[str, ...] = ()
@@ -61,6 +67,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 def places(parser: argparse.ArgumentParser, path: str = "") -> Iterator[Place]:
     """Every place of a command line, the outer ones first."""
     commands: list[tuple[str, str]] = []
+    aliases: list[tuple[str, str]] = []
     options: list[Option] = []
     arguments: list[str] = []
     is_many = False
@@ -68,8 +75,10 @@ def places(parser: argparse.ArgumentParser, path: str = "") -> Iterator[Place]:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             texts = {each.dest: each.help or "" for each in action._choices_actions}
-            commands += [(name, texts.get(name, "")) for name in action.choices]
-            inner += [(f"{path} {name}".strip(), each) for name, each in action.choices.items()]
+            names = {action.choices[name]: name for name in texts}
+            commands += texts.items()
+            aliases += [(n, names[each]) for n, each in action.choices.items() if n not in texts]
+            inner += [(f"{path} {name}".strip(), each) for each, name in names.items()]
         elif action.option_strings:
             options.append(
                 Option(
@@ -83,6 +92,7 @@ def places(parser: argparse.ArgumentParser, path: str = "") -> Iterator[Place]:
             is_many = action.nargs in ("*", "+")
     yield Place(
         path=path,
+        aliases=tuple(aliases),
         commands=tuple(commands),
         options=tuple(options),
         arguments=tuple(arguments),
@@ -96,6 +106,9 @@ def _spec(path: str, action: argparse.Action) -> str:
     if action.choices is not None:
         return " ".join(map(str, action.choices))
     metavar = action.metavar if isinstance(action.metavar, str) else ""
+    if re.fullmatch(r"[a-z-]+(?:\|[a-z-]+)+", metavar):
+        # Words in small letters are what to type, not what it stands for.
+        return metavar.replace("|", " ")
     if metavar.startswith("SERVICE="):
         return "@scale"
     group = path.partition(" ")[0]

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 TIMEOUT_S = 60.0
+# Docker's other words for the same.
+ALIASES = {"ls": ("list",), "rm": ("remove",)}
 # More than anything there is to count has.
 COUNT_DIGITS = 9
 _UNITS_S = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -20,11 +22,17 @@ Parser = argparse.ArgumentParser
 Subparsers = Any
 
 
-def command(parent: Subparsers, name: str, target: str, text: str) -> Parser:
-    """One command; `target` is what it runs."""
+def command(
+    parent: Subparsers, name: str, target: str, text: str, *, aliases: tuple[str, ...] = ()
+) -> Parser:
+    """One command; `target` is what it runs, `aliases` are other names of it."""
     # Scripts outlive releases: an abbreviation that is clear today may not be tomorrow.
     command: Parser = parent.add_parser(
-        name, help=text, description=text[0].upper() + text[1:], allow_abbrev=False
+        name,
+        aliases=(*ALIASES.get(name, ()), *aliases),
+        help=text,
+        description=text[0].upper() + text[1:],
+        allow_abbrev=False,
     )
     command.set_defaults(run=loader(target))
     return command
@@ -66,6 +74,23 @@ def shows(command: Parser) -> Parser:
     command.add_argument("--format", choices=("table", "json", "yaml"), default="table")
     command.add_argument("-q", "--quiet", action="store_true", help="ids only")
     command.add_argument("--no-trunc", action="store_true", help="whole ids in tables")
+    return command
+
+
+def of_services(command: Parser) -> Parser:
+    """For lists of services."""
+    return _narrowed(command, "name=, id= or label=; several of a key: any of them, but all labels")
+
+
+def of_tasks(command: Parser) -> Parser:
+    """For lists of tasks."""
+    return _narrowed(command, "name=, id=, node= or desired-state=; several of a key: any of them")
+
+
+def _narrowed(command: Parser, text: str) -> Parser:
+    command.add_argument(
+        "-f", "--filter", action="append", default=[], metavar="KEY=VALUE", help=text
+    )
     return command
 
 

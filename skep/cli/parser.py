@@ -12,6 +12,8 @@ from skep.cli.errors import Exit
 from skep.cli.grammar import context, local, look, node, service, stack
 from skep.cli.options import Parser, command, loader
 
+_SWITCHES = {"true": True, "1": True, "false": False, "0": False}
+
 
 class _Version(argparse.Action):
     """Does what the version command does."""
@@ -28,21 +30,50 @@ class _Parser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """As always; but an unknown option is told before an option that it was meant to be is
-        found missing."""
-        if self.get_default("run") is not None:
-            known = [name for action in self._actions for name in action.option_strings]
-            for word in args or ():
-                name = word.partition("=")[0]
-                if re.fullmatch("--[a-z-]+", name) and name not in known:
-                    self._unknown(name, known)
-        return super().parse_known_args(args, namespace)
+        found missing, and by the command that doesn't know it."""
+        if self.get_default("run") is None:
+            return super().parse_known_args(args, namespace)
+        known = [name for action in self._actions for name in action.option_strings]
+        for word in args or ():
+            name = word.partition("=")[0]
+            if re.fullmatch("--[a-z0-9-]+|-[A-Za-z]", name) and name not in known:
+                self._unknown(name, known)
+        words, switches = self._switched(args or ())
+        found, rest = super().parse_known_args(words, namespace)
+        for name, is_on in switches.items():
+            setattr(found, name, is_on)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
+
+    def _switched(self, words: Sequence[str]) -> tuple[list[str], dict[str, bool]]:
+        """The words with --detach for --detach=false, as Docker's options take it, and what such
+        words say: the last one counts."""
+        flags = {
+            name: action.dest
+            for action in self._actions
+            if isinstance(action, argparse._StoreTrueAction)
+            for name in action.option_strings
+        }
+        found: list[str] = []
+        said: dict[str, bool] = {}
+        for word in words:
+            name, sign, value = word.partition("=")
+            if name not in flags:
+                found.append(word)
+                continue
+            if sign and value.lower() not in _SWITCHES:
+                self.error(f"{name}: '{value}' is neither true nor false")
+            said[flags[name]] = _SWITCHES[value.lower()] if sign else True
+            found.append(name)
+        return found, said
 
     def _unknown(self, name: str, known: Sequence[str]) -> NoReturn:
-        import difflib
+        from skep.cli import misspelt
 
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean {close[0]}" if close else ""
-        self.error(f"unrecognized arguments: {name}{hint}")
+        command = self.prog.partition(" ")[2]
+        runs = self.get_default("needs_command") is not None
+        self.error(misspelt.problem(command, name, known, runs=runs))
 
     def error(self, message: str) -> NoReturn:
         print(f"skep: error: {message}; see '{self.prog} --help'", file=sys.stderr)

@@ -154,6 +154,8 @@ async def written(cluster: Cluster, specs: Iterable[ServiceSpec]) -> dict[str, i
 async def _told(cluster: Cluster, error: _End) -> Failure:
     failure = as_failure(error)
     assert failure is not None
+    from skep.cli import hints
+
     views = [view for view in error.views if story.is_at_fault(view, error)]
     evidence: list[str] = []
     steps: list[story.Step] = []
@@ -163,6 +165,7 @@ async def _told(cluster: Cluster, error: _End) -> Failure:
             # The reason is known; a cluster that can't say more takes nothing from it.
             with contextlib.suppress(client.ClientError):
                 evidence += await _evidence(cluster, view, str(failure))
+        evidence += hints.not_an_image(view.service, "\n".join((str(failure), *evidence)))
     failure.evidence, failure.steps = tuple(evidence), tuple(steps)
     return failure
 

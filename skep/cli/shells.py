@@ -12,10 +12,11 @@ from skep.cli.completion import Place
 
 _WALK = r"""
 # Walks along the words before the cursor. Afterwards _skep_path is the command, _skep_number how
-# many arguments it has so far, _skep_pending the spec of the value that an option waits for, and
-# _skep_reach names the cluster. Fails after "--": what follows is not skep's.
+# many arguments it has so far, _skep_pending the spec of the value that an option waits for,
+# _skep_reach names the cluster, and _skep_first is the first argument. Fails after "--": what
+# follows is not skep's.
 _skep_walk() {
-    _skep_path="" _skep_number=0 _skep_pending="" _skep_reach=""
+    _skep_path="" _skep_number=0 _skep_pending="" _skep_reach="" _skep_first=""
     local word
     for word in "$@"; do
         if [ "$word" = "=" ]; then
@@ -32,10 +33,13 @@ _skep_walk() {
             else
                 _skep_pending=$_skep_spec
             fi
+        elif _skep_alias "$_skep_path" "$word" && [ -n "$_skep_spec" ]; then
+            _skep_path="$_skep_path $_skep_spec"
         elif _skep_is_command "$_skep_path" "$word"; then
             _skep_path="${_skep_path:+$_skep_path }$word"
         else
             _skep_number=$((_skep_number + 1))
+            _skep_first=${_skep_first:-$word}
         fi
     done
 }
@@ -54,6 +58,10 @@ _skep_words() {
     for part in $2; do
         case "$part" in
         / | - | @managers) ;;
+        @revisions)
+            [ -z "$_skep_first" ] ||
+                "$1" __complete revisions ${_skep_reach:+"$_skep_reach"} "$_skep_first" 2>/dev/null
+            ;;
         @*) "$1" __complete "${part#@}" ${_skep_reach:+"$_skep_reach"} 2>/dev/null ;;
         *) printf '%s\n' "$part" ;;
         esac
@@ -84,7 +92,7 @@ _skep_expected() {
 
 _BASH = r"""
 _skep() {
-    local IFS=$' \t\n' _skep_path _skep_number _skep_pending _skep_reach _skep_spec
+    local IFS=$' \t\n' _skep_path _skep_number _skep_pending _skep_reach _skep_first _skep_spec
     local word=${COMP_WORDS[COMP_CWORD]} start="" name
     COMPREPLY=()
     if ! _skep_walk "${COMP_WORDS[@]:1:COMP_CWORD-1}"; then
@@ -116,7 +124,7 @@ complete -F _skep skep
 
 _ZSH = r"""
 _skep() {
-    local _skep_path _skep_number _skep_pending _skep_reach _skep_spec
+    local _skep_path _skep_number _skep_pending _skep_reach _skep_first _skep_spec
     local -a names
     # The look-up is apart, since its options would break what belongs to zsh; so is this, since
     # zsh takes back at the end of a function what that has said of the word.
@@ -171,14 +179,19 @@ function __skep_note -S
     end
 end
 
-function __skep_words -a command spec start word
+function __skep_words -a command spec start word first
     for part in (string split -n ' ' -- $spec)
         switch $part
             case - @managers
             case /
                 __fish_complete_path "$word"
+            case @revisions
+                test -n "$first"; or continue
+                for name in ($command __complete revisions $argv[6..] $first 2>/dev/null)
+                    echo $start$name
+                end
             case '@*'
-                for name in ($command __complete (string sub -s 2 -- $part) $argv[5..] 2>/dev/null)
+                for name in ($command __complete (string sub -s 2 -- $part) $argv[6..] 2>/dev/null)
                     echo $start$name
                 end
             case '*'
@@ -195,6 +208,7 @@ function __skep_complete
     set -l number 0
     set -l pending ''
     set -l reach
+    set -l first ''
     for token in $tokens[2..]
         if test -n "$pending"
             __skep_note $pending $token
@@ -209,10 +223,13 @@ function __skep_complete
             else
                 set pending "$spec"
             end
+        else if set -l named (__skep_alias "$path" $token); and test -n "$named"
+            set path (string trim -- "$path $named")
         else if contains -- $token (__skep_commands "$path" | string replace -r '\t.*' '')
             set path (string trim -- "$path $token")
         else
             set number (math $number + 1)
+            test -n "$first"; or set first $token
         end
     end
     set -l start ''
@@ -223,12 +240,13 @@ function __skep_complete
         set word $parts[2]
     end
     if test -n "$pending"
-        __skep_words $command "$pending" "$start" "$word" $reach
+        __skep_words $command "$pending" "$start" "$word" "$first" $reach
     else if string match -qr '^-' -- $word
         __skep_options "$path"
     else
         __skep_commands "$path"
-        __skep_words $command (__skep_argument "$path" $number; or echo -) '' "$word" $reach
+        set -l spec (__skep_argument "$path" $number; or echo -)
+        __skep_words $command $spec '' "$word" "$first" $reach
     end
 end
 
@@ -248,8 +266,11 @@ def zsh(places: Sequence[Place]) -> str:
 
 def fish(places: Sequence[Place]) -> str:
     """The script for fish."""
-    commands, options, values, arguments = [], [], [], []
+    commands, options, values, arguments, aliases = [], [], [], [], []
     for place in places:
+        for alias, name in place.aliases:
+            mark = _quoted(f"{place.path}:{alias}")
+            aliases.append(f"        case {mark}\n            echo {_quoted(name)}\n")
         head = f"        case {_quoted(place.path)}\n"
         body = "".join(_fish_line(name, text) for name, text in place.commands)
         if body:
@@ -267,6 +288,7 @@ def fish(places: Sequence[Place]) -> str:
             [
                 "# Completion of skep for fish.\n",
                 _fish_function("__skep_commands", '"$argv[1]"', commands),
+                _fish_function("__skep_alias", '"$argv[1]:$argv[2]"', aliases),
                 _fish_function("__skep_options", '"$argv[1]"', options),
                 _fish_function("__skep_option", '"$argv[1]:$argv[2]"', values),
                 _fish_function("__skep_argument", '"$argv[1]:$argv[2]"', arguments),
@@ -277,8 +299,9 @@ def fish(places: Sequence[Place]) -> str:
 
 
 def _tables(places: Sequence[Place]) -> str:
-    commands, options, values, arguments = [], [], [], []
+    commands, options, values, arguments, aliases = [], [], [], [], []
     for place in places:
+        aliases += [_row(f"{place.path}:{alias}", name) for alias, name in place.aliases]
         names = " ".join(name for name, _ in place.commands)
         if names:
             commands.append(_row(place.path, names))
@@ -294,6 +317,7 @@ def _tables(places: Sequence[Place]) -> str:
     return "\n".join(
         [
             _function("_skep_commands", '"$1"', commands),
+            _function("_skep_alias", '"$1:$2"', aliases),
             _function("_skep_options", '"$1"', options),
             _function("_skep_option", '"$1:$2"', values),
             _function("_skep_argument", '"$1:$2"', arguments),

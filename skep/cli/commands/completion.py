@@ -34,6 +34,7 @@ def names(options: argparse.Namespace) -> None:
         parser = argparse.ArgumentParser(add_help=False)
         for flag in ("--cluster", "--context", "--managers-address"):
             parser.add_argument(flag)
+        parser.add_argument("of", nargs="?")
         found = _KINDS[kind](parser.parse_args(reach))
         print(
             "".join(f"{name}\n" for name in found[:NAMES_LIMIT] if _PLAIN.fullmatch(name)), end=""
@@ -61,9 +62,9 @@ def _contexts(options: argparse.Namespace) -> list[str]:
 
 
 def _clusters(options: argparse.Namespace) -> list[str]:
-    from skep.cli.local.home import root
+    from skep.cli.local import home
 
-    return sorted(path.parent.name for path in root().glob("*/cluster.json"))
+    return home.names()
 
 
 def _processes(options: argparse.Namespace) -> list[str]:
@@ -93,10 +94,16 @@ async def _ask(options: argparse.Namespace, kind: str) -> list[str]:
         match kind:
             case "nodes":
                 return [node.name for node in await cluster.nodes.list(is_stale=True)]
+            case "revisions":
+                if not options.of:
+                    return []
+                kept = await cluster.services.history(options.of, is_stale=True)
+                return [str(revision.number) for revision in kept]
             case "stacks":
                 return [stack.name for stack in await cluster.stacks.list(is_stale=True)]
             case "tasks":
-                return [task.id for task in await cluster.tasks.list(is_stale=True)]
+                tasks = await cluster.tasks.list(is_stale=True)
+                return sorted({task.name for task in tasks if task.is_wanted})
         end = "=" if kind == "scale" else ""
         views = await cluster.services.list(is_stale=True)
         return [f"{view.service.name}{end}" for view in views]
@@ -106,5 +113,8 @@ _KINDS: dict[str, Callable[[argparse.Namespace], list[str]]] = {
     "contexts": _contexts,
     "clusters": _clusters,
     "processes": _processes,
-    **{kind: _objects(kind) for kind in ("nodes", "services", "stacks", "tasks", "scale")},
+    **{
+        kind: _objects(kind)
+        for kind in ("nodes", "services", "stacks", "tasks", "scale", "revisions")
+    },
 }

@@ -13,9 +13,8 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from skep.cli import output, rows, session, text
+from skep.cli import filters, output, rows, session, text
 from skep.cli.changes import AnyRow, Change, Sight, fits
-from skep.cli.errors import Exit, Failure
 from skep.client import Cluster
 from skep.domain.control import WatchEvent
 
@@ -24,7 +23,7 @@ FILTER_KEYS = ("service", "node", "stack", "kind")
 
 def events(options: argparse.Namespace) -> None:
     """Tell what happens, a line a change."""
-    filters = _filters(options.filter)
+    wanted = filters.read(options.filter, FILTER_KEYS)
     seen = Seen(options.since)
 
     async def script(cluster: Cluster) -> None:
@@ -35,7 +34,7 @@ def events(options: argparse.Namespace) -> None:
             change = sight.take(event)
             if event.is_resync:
                 sight.read((await read_all(cluster))[1])
-            if change is not None and fits(change, filters):
+            if change is not None and fits(change, wanted):
                 print(line(change) if options.format == "table" else _json(change), flush=True)
 
     _run(options, script)
@@ -119,17 +118,6 @@ def _run(options: argparse.Namespace, script: session.Script) -> None:
     except KeyboardInterrupt:
         if sys.stdout.isatty():
             output.note("")
-
-
-def _filters(texts: list[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for given in texts:
-        key, sign, value = given.partition("=")
-        if key not in FILTER_KEYS or not sign or not value:
-            known = ", ".join(f"{key}=" for key in FILTER_KEYS)
-            raise Failure(f"--filter '{given}' is not known; write one of {known}", Exit.USAGE)
-        found.setdefault(key, []).append(value)
-    return found
 
 
 def line(change: Change) -> str:

@@ -12,7 +12,7 @@ import msgspec
 
 from skep.cli import diff as differ
 from skep.cli import output, rows, session
-from skep.cli.errors import Exit, Failure
+from skep.cli.errors import Failure
 from skep.client import Cluster
 from skep.domain.objects import Revision, Service, Task
 from skep.domain.states import TaskState
@@ -128,5 +128,5 @@ def _pair(
 def _found(service: Service, by_number: dict[int, Revision], number: int) -> Revision:
     if number not in by_number:
         there = ", ".join(map(str, sorted(by_number))) or "none"
-        raise Failure(f"{service.name} has no revision {number}; kept are {there}", Exit.USAGE)
+        raise Failure(f"{service.name} has no revision {number}; kept are {there}")
     return by_number[number]

@@ -57,10 +57,10 @@ def logs(options: argparse.Namespace) -> None:
     try:
         session.run(options, script)
     except KeyboardInterrupt:
-        if options.follow:
-            # This is how one stops to follow; there is nothing to say about it.
-            raise SystemExit(Exit.INTERRUPTED) from None
-        raise
+        if not options.follow:
+            raise
+        # This is how one stops to follow: no failure, and nothing to say about it.
+        return
     if printer.problems:
         raise Failure("some output could not be had: see the warnings")
 

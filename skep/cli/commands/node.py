@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from skep import client
-from skep.cli import output, rows, session, story
+from skep.cli import filters, output, rows, session, story
 from skep.cli.commands.tables import show_tasks
 from skep.cli.errors import Exit, Failure, as_failure
 from skep.cli.grammar.node import DRAIN_TIMEOUT_S
@@ -55,13 +55,14 @@ def inspect(options: argparse.Namespace) -> None:
 
 def ps(options: argparse.Namespace) -> None:
     """List the tasks of nodes."""
+    wanted = filters.read_for_tasks(options.filter)
 
     async def script(cluster: Cluster) -> None:
         tasks: list[Task] = []
         for ref in options.refs:
             node = await cluster.nodes.get(ref)
             tasks += await cluster.tasks.list(node=node.id, is_all=options.all)
-        await show_tasks(cluster, tasks, options)
+        await show_tasks(cluster, await filters.tasks(cluster, tasks, wanted), options)
 
     session.run(options, script)
 

@@ -10,11 +10,11 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from skep.cli import output, rows, session
+from skep.cli import filters, hints, output, rows, session
 from skep.cli.commands.tables import show_services, show_tasks
 from skep.cli.errors import Exit, Failure
 from skep.cli.options import COUNT_DIGITS
-from skep.client import Cluster
+from skep.client import Cluster, NotFound
 from skep.client.outcome import is_paused, patience_s
 from skep.domain.base import SECOND_NS
 from skep.domain.objects import Service, Task
@@ -22,24 +22,34 @@ from skep.domain.objects import Service, Task
 
 def ls(options: argparse.Namespace) -> None:
     """List services."""
+    wanted = filters.read(options.filter, filters.SERVICE_KEYS)
 
     async def script(cluster: Cluster) -> None:
-        show_services(await cluster.services.list(is_stale=options.stale), options)
+        found = await cluster.services.list(is_stale=options.stale)
+        show_services(filters.services(found, wanted), options)
 
     session.run(options, script)
 
 
 def ps(options: argparse.Namespace) -> None:
     """List the tasks of services, with those that have ended."""
+    wanted = filters.read_for_tasks(options.filter)
 
     async def script(cluster: Cluster) -> None:
         tasks: list[Task] = []
         for ref in options.refs:
-            view = await cluster.services.get(ref, is_stale=options.stale)
+            try:
+                view = await cluster.services.get(ref, is_stale=options.stale)
+            except NotFound:
+                hint = hints.not_a_service(ref)
+                if not hint:
+                    raise
+                raise Failure(hint) from None
             tasks += await cluster.tasks.list(
                 service=view.service.id, is_all=True, is_stale=options.stale
             )
-        await show_tasks(cluster, tasks, options)
+        kept = await filters.tasks(cluster, tasks, wanted, is_stale=options.stale)
+        await show_tasks(cluster, kept, options)
 
     session.run(options, script)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from skep import client, stackfile
-from skep.cli import output, rows, session
+from skep.cli import filters, output, rows, session
 from skep.cli.commands.tables import show_services, show_tasks
 from skep.cli.errors import Failure, as_failure
 from skep.cli.stackfiles import placed, raw_stack, read_stack
@@ -88,19 +88,22 @@ def ls(options: argparse.Namespace) -> None:
 
 def ps(options: argparse.Namespace) -> None:
     """List a stack's tasks, with those that have ended."""
+    wanted = filters.read_for_tasks(options.filter)
 
     async def script(cluster: Cluster) -> None:
         tasks = await cluster.tasks.list(stack=options.name, is_all=True)
-        await show_tasks(cluster, tasks, options)
+        await show_tasks(cluster, await filters.tasks(cluster, tasks, wanted), options)
 
     session.run(options, script)
 
 
 def services(options: argparse.Namespace) -> None:
     """List a stack's services."""
+    wanted = filters.read(options.filter, filters.SERVICE_KEYS)
 
     async def script(cluster: Cluster) -> None:
-        show_services(await cluster.services.list(stack=options.name), options)
+        found = await cluster.services.list(stack=options.name)
+        show_services(filters.services(found, wanted), options)
 
     session.run(options, script)
 

@@ -232,7 +232,7 @@ def down(options: argparse.Namespace) -> None:
     """Stop everything of a local cluster and remove its folder."""
     of = Home(options.cluster)
     if of.load() is None:
-        print(f"no cluster '{of.name}' in {root()}; nothing to stop")
+        print(f"there is no cluster '{of.name}' in {root()}; nothing to stop, which is no failure")
         return
     with of.locked():
         cluster = of.load()

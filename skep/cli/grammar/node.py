@@ -8,6 +8,7 @@ from skep.cli.options import (
     group,
     inspects,
     may_be_stale,
+    of_tasks,
     reaches,
     seconds,
     shows,
@@ -24,7 +25,7 @@ def add(commands: Subparsers) -> None:
     inspect = reaches(command(node, "inspect", "node.inspect", "show all there is about nodes"))
     inspects(inspect)
     ps = reaches(shows(command(node, "ps", "node.ps", "list the tasks of nodes")))
-    ps.add_argument("refs", nargs="+", metavar="NODE")
+    of_tasks(ps).add_argument("refs", nargs="+", metavar="NODE")
     ps.add_argument("-a", "--all", action="store_true", help="ended tasks too")
     update = reaches(command(node, "update", "node.update", "change nodes"))
     update.add_argument("refs", nargs="+", metavar="NODE")

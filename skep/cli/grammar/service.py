@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from skep.cli.grammar import described
 from skep.cli.options import (
     Parser,
     Subparsers,
@@ -9,28 +10,22 @@ from skep.cli.options import (
     count,
     group,
     may_be_stale,
+    of_services,
+    of_tasks,
     reaches,
     shows,
     waits,
-)
-
-_LISTS = (
-    ("publish", "8080:80"),
-    ("env", "NAME=VALUE"),
-    ("label", "KEY=VALUE"),
-    ("constraint", "EXPRESSION"),
-    ("placement-pref", "spread=node.labels.NAME"),
 )
 
 
 def add(commands: Subparsers) -> None:
     """Add them."""
     service = group(commands, "service", "what a cluster keeps running")
-    may_be_stale(reaches(shows(command(service, "ls", "service.ls", "list services"))))
+    may_be_stale(reaches(of_services(shows(command(service, "ls", "service.ls", "list services")))))
     _inspect(service)
     ps = reaches(shows(command(service, "ps", "service.ps", "list services' tasks, ended too")))
     ps.add_argument("refs", nargs="+", metavar="SERVICE")
-    may_be_stale(ps)
+    may_be_stale(of_tasks(ps))
     why = reaches(command(service, "why", "why.why", "explain why services aren't as asked"))
     why.add_argument("refs", nargs="+", metavar="SERVICE")
     why.add_argument("--format", choices=("table", "json", "yaml"), default="table")
@@ -75,12 +70,12 @@ def _logs(service: Subparsers) -> None:
 def _create(service: Subparsers) -> None:
     create = command(service, "create", "service.create", "create a service")
     waits(reaches(create))
-    create.add_argument("--name", required=True)
+    create.add_argument("--name", required=True, metavar="NAME", help="the service's name")
     short = {"publish": ["-p"], "env": ["-e"], "label": ["-l"]}
-    for flag, metavar in _LISTS:
+    for flag, metavar, text in described.LISTS:
         names = [f"--{flag}", *short.get(flag, [])]
-        create.add_argument(*names, action="append", default=[], metavar=metavar)
-    _describes(create)
+        create.add_argument(*names, action="append", default=[], metavar=metavar, help=text)
+    described.add_to(create, is_new=True)
     create.add_argument("command", nargs="*", metavar="COMMAND", help="best after '--'")
     create.set_defaults(needs_command=True)
     create.add_argument("-q", "--quiet", action="store_true", help="print nothing but the id")
@@ -90,10 +85,12 @@ def _update(service: Subparsers) -> None:
     update = reaches(command(service, "update", "service.update", "change a service"))
     _quiet(waits(update, for_updates=True))
     update.add_argument("ref", metavar="SERVICE")
-    for flag, metavar in _LISTS:
-        update.add_argument(f"--{flag}-add", action="append", default=[], metavar=metavar)
-        update.add_argument(f"--{flag}-rm", action="append", default=[], metavar="WHICH")
-    _describes(update)
+    for flag, metavar, text in described.LISTS:
+        for end, shown, meaning in (("add", metavar, text), ("rm", *described.REMOVED[flag])):
+            update.add_argument(
+                f"--{flag}-{end}", action="append", default=[], metavar=shown, help=meaning
+            )
+    described.add_to(update, is_new=False)
     update.add_argument("--args", metavar="WORDS", help="new arguments; the entrypoint stays")
     update.add_argument("--force", action="store_true", help="new tasks even without a change")
     update.add_argument(
@@ -121,51 +118,3 @@ def _past(service: Subparsers) -> None:
 
 def _quiet(command: Parser) -> None:
     command.add_argument("-q", "--quiet", action="store_true", help="no progress")
-
-
-def _describes(command: Parser) -> None:
-    """What a service's tasks are; durations, sizes and amounts as in a stack file."""
-    command.add_argument("--replicas", type=count, metavar="N")
-    for flag, metavar in (
-        ("image", "NAME"),
-        ("entrypoint", "WORDS"),
-        ("workdir", "FOLDER"),
-        ("user", "USER"),
-        ("stop-signal", "SIGNAL"),
-        ("stop-grace-period", "DURATION"),
-        ("health-cmd", "LINE"),
-        ("health-interval", "DURATION"),
-        ("health-timeout", "DURATION"),
-        ("health-start-period", "DURATION"),
-        ("health-start-interval", "DURATION"),
-        ("health-retries", "N"),
-        ("restart-condition", "none|on-failure|any"),
-        ("restart-delay", "DURATION"),
-        ("restart-max-attempts", "N"),
-        ("restart-window", "DURATION"),
-        ("limit-cpu", "CPUS"),
-        ("limit-memory", "SIZE"),
-        ("limit-pids", "N"),
-        ("reserve-cpu", "CPUS"),
-        ("reserve-memory", "SIZE"),
-        ("replicas-max-per-node", "N"),
-    ):
-        command.add_argument(f"--{flag}", metavar=metavar)
-    for prefix, actions in (
-        ("update", "pause|continue|rollback"),
-        ("rollback", "pause|continue"),
-    ):
-        for flag, metavar in (
-            ("parallelism", "N"),
-            ("delay", "DURATION"),
-            ("monitor", "DURATION"),
-            ("max-failure-ratio", "SHARE"),
-            ("failure-action", actions),
-            ("order", "stop-first|start-first"),
-            ("healthy-deadline", "DURATION"),
-        ):
-            command.add_argument(f"--{prefix}-{flag}", metavar=metavar)
-    command.add_argument("--no-healthcheck", action="store_true")
-    command.add_argument(
-        "--log-opt", action="append", default=[], metavar="NAME=VALUE", help="max-size, max-file"
-    )

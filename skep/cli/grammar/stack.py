@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from skep.cli.options import Parser, Subparsers, command, group, may_be_stale, reaches, shows, waits
+from skep.cli.options import (
+    Parser,
+    Subparsers,
+    command,
+    group,
+    may_be_stale,
+    of_services,
+    of_tasks,
+    reaches,
+    shows,
+    waits,
+)
 
 
 def add(commands: Subparsers) -> None:
     """Add them."""
     stack = group(commands, "stack", "sets of services, deployed as one")
     deploy = waits(
-        reaches(command(stack, "deploy", "stack.deploy", "make the cluster hold a stack")),
+        reaches(
+            command(
+                stack,
+                "deploy",
+                "stack.deploy",
+                "make the cluster hold a stack",
+                aliases=("up",),
+            )
+        ),
         for_updates=True,
     )
     _reads_files(deploy)
@@ -23,11 +42,11 @@ def add(commands: Subparsers) -> None:
     )
     may_be_stale(reaches(shows(command(stack, "ls", "stack.ls", "list stacks"))))
     ps = reaches(shows(command(stack, "ps", "stack.ps", "list a stack's tasks, ended too")))
-    ps.add_argument("name", metavar="STACK")
+    of_tasks(ps).add_argument("name", metavar="STACK")
     services = reaches(
         shows(command(stack, "services", "stack.services", "list a stack's services"))
     )
-    services.add_argument("name", metavar="STACK")
+    of_services(services).add_argument("name", metavar="STACK")
     rm = waits(reaches(command(stack, "rm", "stack.rm", "remove stacks")))
     rm.add_argument("names", nargs="+", metavar="STACK")
 

@@ -31,6 +31,11 @@ def root() -> Path:
     return Path(given).absolute() if given else Path.home() / ".local/share/skep"
 
 
+def names() -> list[str]:
+    """The clusters there are."""
+    return sorted(path.parent.name for path in root().glob("*/cluster.json"))
+
+
 class Home:
     """One cluster's folder."""
 
@@ -71,10 +76,11 @@ class Home:
         """The cluster. Raises Failure when there is none."""
         cluster = self.load()
         if cluster is None:
+            there = f"there are {', '.join(names())}" if names() else "there is none at all"
             raise Failure(
-                f"there is no cluster '{self.name}' in {root()}; start one with 'skep up', or name "
-                "another's managers with --managers-address",
-                Exit.UNREACHABLE,
+                f"there is no cluster '{self.name}' in {root()}; {there}; start one with "
+                "'skep up', or name another's managers with --managers-address",
+                Exit.USAGE,
             )
         return cluster
 

@@ -29,6 +29,7 @@ shift
 case "$1" in
 services) printf '%s\\n' shop_web shop_db "$2" ;;
 scale) printf '%s\\n' shop_web= shop_db= ;;
+revisions) shift; printf 'of-%s\\n' "$@" ;;
 contexts) printf '%s\\n' default prod ;;
 clusters) printf '%s\\n' lab ;;
 *) printf '%s\\n' "$1-1" "$1-2" ;;
@@ -130,12 +131,24 @@ def test_commands_and_groups(terminal: Terminal) -> None:
     assert terminal.offers("node", "") == ["inspect", "ls", "ps", "rm", "update"]
 
 
+def test_other_names_of_commands_are_understood_and_not_offered(terminal: Terminal) -> None:
+    assert "list" not in terminal.offers("service", "")
+    assert terminal.offers("service", "list", "--no-") == ["--no-trunc"]
+    assert terminal.offers("service", "remove", "shop_w") == ["shop_web"]
+    assert terminal.offers("stack", "up", "-c", "") == [FILES]
+    assert terminal.offers("service", "ps", "list", "shop_w") == ["shop_web"]
+
+
 def test_options_and_their_choices(terminal: Terminal) -> None:
     assert {"--format", "--quiet", "-q"} <= set(terminal.offers("service", "ls", "-"))
     assert terminal.offers("service", "ls", "--no-") == ["--no-trunc"]
     assert terminal.offers("service", "ls", "--format", "") == ["json", "table", "yaml"]
     assert terminal.offers("node", "update", "--availability", "d") == ["drain"]
     assert terminal.offers("completion", "") == ["bash", "fish", "zsh"]
+    orders = ["start-first", "stop-first"]
+    assert terminal.offers("service", "create", "--update-order", "") == orders
+    assert terminal.offers("service", "update", "--rollback-failure-action", "p") == ["pause"]
+    assert terminal.offers("service", "create", "--restart-condition", "on") == ["on-failure"]
 
 
 def test_the_value_of_an_option_after_a_sign(terminal: Terminal) -> None:
@@ -165,6 +178,15 @@ def test_names_are_of_the_cluster_that_was_named(terminal: Terminal, reach: str)
     """The stub repeats what it was told of the cluster."""
     offered = terminal.offers("service", "ps", *reach.split(), "")
     assert offered == sorted(["shop_db", "shop_web", reach.replace(" ", "=")])
+
+
+def test_revisions_are_those_of_the_service_that_was_named(terminal: Terminal) -> None:
+    """The stub repeats what it was told."""
+    assert terminal.offers("service", "rollback", "web", "--to", "") == ["of-web"]
+    assert terminal.offers("service", "rollback", "--to", "") == []
+    assert terminal.offers("service", "diff", "web", "") == ["of-web"]
+    offered = terminal.offers("service", "diff", "--cluster=lab", "web", "1", "")
+    assert offered == ["of---cluster=lab", "of-web"]
 
 
 def test_a_target_to_scale_goes_on_with_its_number(terminal: Terminal) -> None:
@@ -215,7 +237,14 @@ def test_the_names_themselves(shell: Shell) -> None:
     assert names(shell, "scale") == ["shop_clock=", "shop_web="]
     assert names(shell, "nodes")[:2] == ["m1", "m2"]
     assert names(shell, "stacks") == ["shop"]
-    assert len(names(shell, "tasks")) == 4
+    tasks = ["shop_clock.1", "shop_web.1", "shop_web.2", "shop_web.3"]
+    assert names(shell, "tasks") == tasks
+    for task in tasks:
+        assert shell.skep(f"service logs {task}") == 0
+    assert shell.skep("service update shop_web --env-add A=1") == 0
+    shell.capsys.readouterr()
+    assert names(shell, "revisions", "shop_web") == ["2", "1"]
+    assert names(shell, "revisions", "nope") == names(shell, "revisions") == []
     assert names(shell, "contexts") == ["default"]
     assert names(shell, "clusters") == []
 

@@ -143,7 +143,7 @@ def test_a_context_from_birth_to_death(shell: Shell, config: Path) -> None:
     assert stat.S_IMODE(config.stat().st_mode) == 0o600
     assert stat.S_IMODE(config.parent.stat().st_mode) == 0o700
     assert [entry.name for entry in config.parent.iterdir()] == ["config.json"]
-    assert shell.skep("node ls") == 4
+    assert shell.skep("node ls") == 2
     assert shell.skep("node ls --context prod") == 0
     assert shell.skep("context use prod") == 0
     assert shell.skep("node ls") == 0

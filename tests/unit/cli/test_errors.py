@@ -36,7 +36,9 @@ from tests.unit.client import fake
         ("service scale x=99999999999999999999", 2, "replicas are too many"),
         ("service rm x --timeout 0s", 2, "--timeout 0 leaves no time to wait; use --detach"),
         ("up --managers x", 2, "'x' is not a whole number"),
-        ("local ls", 4, "there is no cluster 'default' in"),
+        ("local ls", 2, "there is no cluster 'default' in"),
+        ("node ls --context nope", 2, "there is no context 'nope' (from --context); there are def"),
+        ("service ps nope_web.1", 1, "its service's tasks are in: skep service ps nope_web"),
         ("node ls --managers-address nowhere", 2, "'nowhere' is not an address"),
         ("up /nowhere.yml", 2, "/nowhere.yml: No such file"),
     ],
@@ -45,6 +47,34 @@ def test_every_error_is_one_line(shell: Shell, line: str, code: int, says: str) 
     assert shell.skep(line) == code
     assert re.fullmatch(r"skep: error: [^\n]+\n", shell.err)
     assert says in shell.err
+
+
+def test_a_revision_that_is_not_there_is_no_bad_usage(shell: Shell) -> None:
+    assert shell.skep("service create --name web -- serve") == 0
+    for line in ("service rollback web --to 99", "service diff web 1 99", "service diff web 99"):
+        assert shell.skep(line) == 1
+        assert "has no revision 99" in shell.err
+
+
+@pytest.mark.parametrize(
+    ("words", "is_told"),
+    [("nginx", True), ("docker.io/my/app:1.2", True), ("nginx -g", False), ("./nginx", False)],
+)
+def test_an_image_as_the_command_is_told_from_a_program(
+    shell: Shell, words: str, is_told: bool
+) -> None:
+    problem = f'web.1: "{words}" is no program on this node in PATH (/bin)'
+    shell.control.is_quick = False
+    shell.control.problems["web"] = (problem,)
+    assert shell.skep(f"service create --name web --timeout 2s -- {words}") == 3
+    line = (
+        f"if '{words}' is an image: the process engine runs a command on the node, not an image, "
+        "as in: skep service update web -- python3 -m http.server\n"
+    )
+    assert (line in shell.err) == is_told
+    shell.control.problems["web"] = ("no suitable node",)
+    assert shell.skep("service update web --env-add A=1 --timeout 2s") == 3
+    assert "is an image" not in shell.err
 
 
 def test_the_same_name_twice_is_refused(shell: Shell) -> None:
@@ -79,10 +109,21 @@ def test_without_a_cluster_the_next_step_is_told(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SKEP_ADDRESS")
-    assert shell.skep("node ls") == 4
-    assert "start one with 'skep up'" in shell.err
+    assert shell.skep("node ls") == 2
+    assert "there is none at all; start one with 'skep up'" in shell.err
     assert shell.skep("down") == 0
-    assert "nothing to stop" in shell.out
+    assert "nothing to stop, which is no failure" in shell.out
+
+
+def test_a_cluster_that_is_not_there_is_told_with_those_that_are(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SKEP_ADDRESS")
+    for name in ("lab", "demo"):
+        with local.opened(home.Home(name), 1, 0):
+            pass
+    assert shell.skep("node ls --cluster nope") == 2
+    assert "there are demo, lab; start one with 'skep up'" in shell.err
 
 
 def test_a_local_cluster_without_managers_is_told_at_once(

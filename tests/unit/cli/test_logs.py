@@ -200,5 +200,8 @@ def test_mistakes_are_one_clear_line(shell: Shell, reader: Reader, line: str, wo
 
 def test_following_ends_by_an_interrupt_without_a_word(shell: Shell, reader: Reader) -> None:
     reader.events = [event("t", (1, "a")), KeyboardInterrupt()]
-    assert shell.skep("service logs --raw -f shop_web") == 130
+    assert shell.skep("service logs --raw -f shop_web") == 0
     assert (shell.out, shell.err) == ("a\n", "")
+    # Without --follow there is an end that was not waited for.
+    reader.events = [event("t", (1, "a")), KeyboardInterrupt()]
+    assert shell.skep("service logs --raw shop_web") == 130

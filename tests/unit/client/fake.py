@@ -369,7 +369,7 @@ class FakeControl:
         kept = [r for r in self.revisions if (r.service_id, r.number) == (row.id, number)]
         if not kept:
             why = f"service {row.name!r} has no revision {number or ''} to go back to"
-            raise CallError(Code.FAILED_PRECONDITION, why)
+            raise CallError(Code.FAILED_PRECONDITION if number is None else Code.NOT_FOUND, why)
         self.roll_back(row.name, kept[0].number, "manually requested rollback")
         if self.is_quick:
             self.converge()

@@ -1,0 +1,79 @@
+"""What `--filter` keeps of a list: as Docker has it, names and ids by their beginning; of one key
+any value will do, of labels all must be there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from skep.cli.errors import Exit, Failure
+from skep.client import Cluster
+from skep.domain.base import Pairs
+from skep.domain.control import ServiceView
+from skep.domain.objects import Task
+from skep.domain.states import DesiredState
+
+SERVICE_KEYS = ("name", "id", "label")
+TASK_KEYS = ("name", "id", "node", "desired-state")
+
+Filters = Mapping[str, Sequence[str]]
+
+
+def read(texts: Iterable[str], known: Sequence[str]) -> dict[str, list[str]]:
+    """The values of each key in texts such as "name=web". Raises Failure."""
+    found: dict[str, list[str]] = {}
+    for given in texts:
+        key, sign, value = given.partition("=")
+        if key not in known or not sign or not value:
+            words = ", ".join(f"{key}=" for key in known)
+            raise Failure(f"--filter '{given}' is not known; write one of {words}", Exit.USAGE)
+        found.setdefault(key, []).append(value)
+    return found
+
+
+def read_for_tasks(texts: Iterable[str]) -> dict[str, list[str]]:
+    """The same for tasks. Raises Failure."""
+    found = read(texts, TASK_KEYS)
+    states = [state.value for state in DesiredState]
+    for value in found.get("desired-state", ()):
+        if value not in states:
+            words = f"{', '.join(states[:-1])} and {states[-1]}"
+            raise Failure(f"--filter desired-state: '{value}' is not one of {words}", Exit.USAGE)
+    return found
+
+
+def services(views: Iterable[ServiceView], filters: Filters) -> list[ServiceView]:
+    """Those that fit."""
+    return [
+        view
+        for view in views
+        if _begins(view.service.name, filters.get("name"))
+        and _begins(view.service.id, filters.get("id"))
+        and _has(view.service.spec.labels, filters.get("label", ()))
+    ]
+
+
+async def tasks(
+    cluster: Cluster, found: Iterable[Task], filters: Filters, *, is_stale: bool = False
+) -> list[Task]:
+    """Those that fit. Raises NotFound for a node that isn't there."""
+    refs = filters.get("node", ())
+    nodes = {(await cluster.nodes.get(ref, is_stale=is_stale)).id for ref in refs}
+    states = filters.get("desired-state")
+    return [
+        task
+        for task in found
+        if _begins(task.name, filters.get("name"))
+        and _begins(task.id, filters.get("id"))
+        and (not nodes or task.node_id in nodes)
+        and (states is None or task.desired_state.value in states)
+    ]
+
+
+def _begins(text: str, starts: Sequence[str] | None) -> bool:
+    return starts is None or text.startswith(tuple(starts))
+
+
+def _has(labels: Pairs, wanted: Iterable[str]) -> bool:
+    """Each is "key", for any value, or "key=value"."""
+    there = {name for name, _ in labels} | {f"{name}={value}" for name, value in labels}
+    return all(each in there for each in wanted)
