@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from skep.cli import updatewords
 from skep.cli.changes import Change
 from skep.cli.text import NS_PER_S, counted, fit, pad, plain, width
 from skep.domain.control import ServiceView
@@ -183,7 +184,6 @@ _UPDATES = {
     UpdateState.PAUSED: ("bad", "update to {0} paused"),
     UpdateState.ROLLBACK_STARTED: ("busy", "going back from {0} to {1}"),
     UpdateState.ROLLBACK_PAUSED: ("bad", "rollback from {0} paused"),
-    UpdateState.ROLLBACK_COMPLETED: ("bad", "{0} was rolled back to {1}"),
 }
 
 
@@ -197,8 +197,12 @@ def _status(view: ServiceView) -> tuple[str, str]:
         return "busy", f"updating to {update.revision}{failed}" + _after(problems)
     if update is not None and update.state in _UPDATES:
         look, words = _UPDATES[update.state]
-        return look, words.format(update.revision, update.base_revision) + _after(update.message)
+        why = updatewords.reason(update)
+        return look, words.format(update.revision, update.base_revision) + _after(why)
     if view.is_converged:
+        if update is not None and updatewords.is_rolled_back(view.service):
+            back = f"{update.revision} was rolled back to {update.base_revision}"
+            return "busy", back + _after(updatewords.reason(update))
         return "good", "as asked"
     if view.given_up:
         # Without a problem it did what it had to, once.

@@ -6,6 +6,7 @@ what it says of itself.
 
 from __future__ import annotations
 
+from skep.cli import updatewords
 from skep.domain.base import replace
 from skep.domain.objects import (
     Node,
@@ -109,11 +110,17 @@ def _update(old: UpdateStatus | None, new: UpdateStatus | None) -> list[str]:
         return []
     is_same = old is not None and (old.state, old.revision) == (new.state, new.revision)
     if not is_same:
-        return [_because(_UPDATE_WORDS[new.state].format(new.revision), new.message)]
+        what = _UPDATE_WORDS[new.state].format(new.revision)
+        why = updatewords.reason(new)
+        # Why it was rolled back was told when that began.
+        told = updatewords.reason(old) if old is not None and old.revision == new.revision else ""
+        if told:
+            why = "" if why == told else why.removeprefix(f"{told}; ")
+        return [_because(what, why)]
     fresh = sorted(set(new.failed_slots) - set(old.failed_slots if old else ()))
     if fresh:
         named = ", ".join(map(str, fresh))
-        return [_because(f"slot {named} failed in the update", new.message)]
+        return [_because(f"slot {named} failed in the update", updatewords.reason(new))]
     return [new.message] if old and new.message != old.message and new.message else []
 
 

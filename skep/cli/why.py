@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from skep.cli import whyslot
+from skep.cli import updatewords, whyslot
 from skep.cli.text import counted, span
 from skep.domain.base import NodeId
 from skep.domain.control import ServiceView
@@ -118,7 +118,11 @@ def _summary(scene: Scene, *, is_well: bool) -> str:
         update = service.update
         if update is not None and update.ended_ns is not None:
             ago = span(scene.now_ns - update.ended_ns)
-            return f"{text}, complete for {ago}; all is as asked"
+            if update.state is not UpdateState.ROLLBACK_COMPLETED:
+                return f"{text}, complete for {ago}; all is as asked"
+            if updatewords.is_newest_word(service):
+                back = f"back at the spec of revision {update.base_revision} for {ago}"
+                return f"{text}, {back}; all is as asked"
         return f"{text}; all is as asked"
     if view.is_converged:
         return f"{text}; but:"
@@ -195,6 +199,11 @@ def _node_name(scene: Scene, task: Task) -> str:
 def _update(scene: Scene) -> list[Finding]:
     update = scene.service.update
     if update is None or update.state is UpdateState.COMPLETED:
+        return []
+    if update.state is UpdateState.ROLLBACK_COMPLETED and not updatewords.is_rolled_back(
+        scene.service
+    ):
+        # A person asked for it, or for something else since.
         return []
     words = {
         UpdateState.UPDATING: _updating,
@@ -295,7 +304,8 @@ def _failed(update: UpdateStatus) -> str:
 
 
 def _because(update: UpdateStatus) -> str:
-    return f": {update.message}" if update.message else ""
+    why = updatewords.reason(update)
+    return f": {why}" if why else ""
 
 
 def _rollback(scene: Scene) -> str:
@@ -349,8 +359,9 @@ def _nodes(scene: Scene) -> list[Finding]:
         tasks = f"{counted(len(held), 'task')} of it there" if held else "it gets no tasks"
         if node.state is not NodeState.READY:
             state = "down" if node.state is NodeState.DOWN else "not heard of yet"
-            reason = f" ({node.message})" if node.message else ""
-            what = f"{state} for {ago}{reason}; {tasks}"
+            was = "it was " if node.message.startswith("silent ") else ""
+            reason = f": {was}{node.message}" if node.message else ""
+            what = f"{state} since {ago}{reason}; {tasks}"
             advice = "start it, or forget it: skep node rm " + node.name
         elif node.availability is Availability.DRAIN and (held or is_short):
             what = f"drained; {tasks}"

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from skep import client
-from skep.cli import output, rows
+from skep.cli import output, rows, updatewords
 from skep.client import Cluster
 from skep.client.outcome import has_given_up
 from skep.domain.control import ServiceView
@@ -43,17 +43,16 @@ def _service_status(row: rows.ServiceRow) -> str:
         return "Removing"
     why = list(row.problems)
     words = "Converged" if row.converged else "Converging"
-    if row.converged and row.update == "rollback_completed":
+    if row.converged and row.rolled_back:
         words = "Converged, rolled back"
     if row.failed:
         # Without a problem it did what it had to, once.
         words = "Failed" if row.problems else "Ended"
     if row.update in _UPDATES:
         words = _UPDATES[row.update]
-        if row.update != "updating" and row.update_message:
-            # What the cluster says of it mostly begins with the same words.
-            message = row.update_message.removeprefix(words.lower()).strip()
-            why = [message, *why]
+        reason = updatewords.reason_in(row.update_message)
+        if row.update != "updating" and reason:
+            why = [reason, *why]
     return f"{words}: {'; '.join(why)}" if why else words
 
 

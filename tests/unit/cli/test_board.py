@@ -105,6 +105,12 @@ UPDATE = UpdateStatus(
     started_ns=1,
     failed_slots=(2,),
 )
+ROLLED_BACK = replace(
+    UPDATE,
+    state=UpdateState.ROLLBACK_COMPLETED,
+    message="rollback completed (update rolled back due to exit 1)",
+)
+BACK_BY_HAND = replace(ROLLED_BACK, message="rollback completed (manually requested rollback)")
 STATE = State(
     title="lab",
     now_ns=NOON_NS,
@@ -219,16 +225,24 @@ def test_the_newest_events_are_shown() -> None:
             view("a", 0, 1, update=replace(UPDATE, state=UpdateState.ROLLBACK_PAUSED)),
             "rollback from 4 paused",
         ),
-        (
-            view("a", 1, 1, update=replace(UPDATE, state=UpdateState.ROLLBACK_COMPLETED)),
-            "4 was rolled back to 3",
-        ),
+        (view("a", 1, 1, revision=5, update=ROLLED_BACK), "4 was rolled back to 3: exit 1"),
+        (view("a", 1, 1, revision=6, update=ROLLED_BACK), "as asked"),
+        (view("a", 0, 1, revision=5, update=ROLLED_BACK, problems=("why",)), "why"),
+        (view("a", 1, 1, revision=5, update=BACK_BY_HAND), "as asked"),
     ],
 )
 def test_the_status_of_a_service(of: ServiceView, words: str) -> None:
     lines = render(replace_state(views=(of,)))
     status = lines[2].index("STATUS")
     assert lines[3][status:] == words
+
+
+def test_a_healthy_service_is_never_red() -> None:
+    looks = {}
+    for name, update in (("automatic", ROLLED_BACK), ("by-hand", BACK_BY_HAND)):
+        state = replace_state(views=(view(name, 1, 1, revision=5, update=update),))
+        looks[name] = render(state, is_coloured=True)[3][:5]
+    assert looks == {"automatic": "\x1b[33m", "by-hand": "\x1b[32m"}
 
 
 def test_names_can_not_break_out_of_their_line() -> None:

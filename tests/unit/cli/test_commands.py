@@ -295,16 +295,32 @@ def test_how_far_a_change_is_is_marked_in_the_list(shell: Shell) -> None:
 
     assert status() == "Updating"
     shell.control.set_update("web", UpdateState.PAUSED, "update paused due to web.1")
-    assert status() == "Update paused: due to web.1"
+    assert status() == "Update paused: web.1"
     shell.control.problems["web"] = ("web.2: exit code 1",)
     shell.control.set_update("web", UpdateState.ROLLBACK_PAUSED, "why")
     assert status() == "Rollback paused: why; web.2: exit code 1"
     assert shell.rows("service ls")[0]["update"] == "rollback_paused"
     shell.control.problems.clear()
-    shell.control.set_update("web", UpdateState.ROLLBACK_COMPLETED, "rollback completed")
-    assert status() == "Converging"
+    shell.control.roll_back("web", 1, "update rolled back due to web.1")
+    assert status() == "Rolling back: web.1"
     shell.control.converge()
     assert status() == "Converged, rolled back"
+    # Whoever has changed it since has had the last word.
+    shell.control.is_quick = True
+    shell.skep("service scale web=2")
+    assert status() == "Converged"
+
+
+def test_a_rollback_by_hand_is_as_asked(shell: Shell) -> None:
+    shell.skep("service create --name web -- serve")
+    shell.skep("service update web -- other")
+    assert shell.skep("service rollback web --to 1") == 0
+    assert shell.skep("service ls") == 0
+    assert columns(shell.out.splitlines()[1])[-1] == "Converged"
+    assert [row["rolled_back"] for row in shell.rows("service ls")] == [False]
+    assert shell.skep("service why web") == 0
+    assert len(shell.out.splitlines()) == 1
+    assert "back at the spec of revision 1 for" in shell.out
 
 
 def test_an_update_that_changes_nothing_says_so(shell: Shell) -> None:

@@ -84,6 +84,11 @@ UPDATING = UpdateStatus(
     state=UpdateState.UPDATING, revision=4, base_revision=3, policy=UpdatePolicy(), started_ns=1
 )
 PAUSED = replace(UPDATING, state=UpdateState.PAUSED, message="1 of 3 slots failed")
+GOING_BACK = replace(
+    UPDATING,
+    state=UpdateState.ROLLBACK_STARTED,
+    message="update rolled back due to failure or early termination of task a.1: exit 1",
+)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +165,42 @@ def test_slots_that_fail_in_an_update_are_told_once() -> None:
         "service shop_web: update to revision 4 started",
         "service shop_web: slot 2 failed in the update: slot 2: exit code 1",
     ]
+
+
+def test_why_an_update_was_rolled_back_is_told_once() -> None:
+    over = replace(
+        GOING_BACK,
+        state=UpdateState.ROLLBACK_COMPLETED,
+        message=f"rollback completed ({GOING_BACK.message})",
+    )
+    updates = [replace(UPDATING, message="update in progress"), GOING_BACK, over]
+    events = [event(7 + place, replace(WEB, update=of)) for place, of in enumerate(updates)]
+    why = "failure or early termination of task a.1: exit 1"
+    assert told(sight(), events) == [
+        "service shop_web: update to revision 4 started",
+        f"service shop_web: rollback from revision 4 started: {why}",
+        "service shop_web: rollback from revision 4 completed",
+    ]
+    # Who has seen nothing before is told all of it, once.
+    assert told(sight(), events[2:]) == [
+        f"service shop_web: rollback from revision 4 completed: {why}"
+    ]
+
+
+def test_slots_that_failed_on_the_way_back_are_told() -> None:
+    updates = [
+        replace(GOING_BACK, failed_slots=(2,)),
+        replace(
+            GOING_BACK,
+            state=UpdateState.ROLLBACK_COMPLETED,
+            failed_slots=(2,),
+            message=f"rollback completed ({GOING_BACK.message}); slots that failed: 2",
+        ),
+    ]
+    events = [event(7 + place, replace(WEB, update=of)) for place, of in enumerate(updates)]
+    assert told(sight(), events)[1] == (
+        "service shop_web: rollback from revision 4 completed: slots that failed: 2"
+    )
 
 
 def test_the_stream_tells_the_old_state_and_the_reading_only_where_it_is_older() -> None:

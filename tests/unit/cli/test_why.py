@@ -428,13 +428,41 @@ PAUSED = {
 )
 def test_an_update_is_explained(fields: dict[str, object], says: str) -> None:
     service = replace(WEB, update=replace(UPDATING, **fields))
+    if fields.get("state") is UpdateState.ROLLBACK_COMPLETED:
+        service = replace(service, revision=5)
     revisions = (revision(4, "v4"), revision(3, "v3"))
     assert told([task()], service, revisions=revisions)[1:] == [f"update: {says}"]
 
 
 def test_a_rollback_is_not_what_was_asked_for() -> None:
-    given_up = replace(UPDATING, state=UpdateState.ROLLBACK_COMPLETED, ended_ns=NOW - S)
-    assert told([task()], replace(WEB, update=given_up))[0] == "web: 1 of 1 run, revision 4; but:"
+    given_up = replace(
+        UPDATING,
+        state=UpdateState.ROLLBACK_COMPLETED,
+        ended_ns=NOW - S,
+        message="rollback completed (update rolled back due to failure of task web.1: exit 1)",
+    )
+    service = replace(WEB, revision=5, update=given_up)
+    summary, finding = told([task()], service)
+    assert summary == "web: 1 of 1 run, revision 5; but:"
+    # Each thing is said once.
+    assert "was given up 1 s ago: failure of task web.1: exit 1; the spec of" in finding
+    # It was scaled or changed since: that has been done.
+    assert told([task()], replace(service, revision=6)) == [
+        "web: 1 of 1 run, revision 6; all is as asked"
+    ]
+
+
+def test_a_rollback_by_hand_is_what_was_asked_for() -> None:
+    done = replace(
+        UPDATING,
+        state=UpdateState.ROLLBACK_COMPLETED,
+        base_revision=1,
+        ended_ns=NOW - 180 * S,
+        message="rollback completed (manually requested rollback)",
+    )
+    assert told([task()], replace(WEB, revision=5, update=done)) == [
+        "web: 1 of 1 run, revision 5, back at the spec of revision 1 for 3 min; all is as asked"
+    ]
 
 
 def test_an_old_task_of_a_paused_update_says_so() -> None:
@@ -465,18 +493,25 @@ def test_nodes_are_told_of_where_they_matter() -> None:
     assert told([waiting], nodes=(drained, DOWN, node("m1", runs_tasks=False)))[2:] == [
         "node w1: drained; it gets no tasks -> to use it again: skep node update w1 "
         "--availability active",
-        "node w2: down for 5 min (3 heartbeats missed); it gets no tasks -> start it, or forget "
+        "node w2: down since 5 min: 3 heartbeats missed; it gets no tasks -> start it, or forget "
         "it: skep node rm w2",
     ]
     assert len(told([failed(9)], nodes=(drained, DOWN))) == 2
     assert told([task()], nodes=(W1, DOWN)) == ["web: 1 of 1 run, revision 4; all is as asked"]
 
 
+def test_a_node_that_was_silent_is_down_since_then() -> None:
+    silent = replace(DOWN, message="silent for 6.1 s")
+    assert told([task(node_id=DOWN.id)], nodes=(W1, silent))[2].startswith(
+        "node w2: down since 5 min: it was silent for 6.1 s; 1 task of it there"
+    )
+
+
 def test_a_task_on_a_lost_or_drained_node() -> None:
     lost = task(node_id=DOWN.id)
     assert told([lost], nodes=(W1, DOWN))[1:] == [
         "web.1: its node w2 is down; it is being replaced",
-        "node w2: down for 5 min (3 heartbeats missed); 1 task of it there -> start it, or forget "
+        "node w2: down since 5 min: 3 heartbeats missed; 1 task of it there -> start it, or forget "
         "it: skep node rm w2",
     ]
     drained = node("w1", availability=Availability.DRAIN)
