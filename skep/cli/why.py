@@ -84,6 +84,8 @@ def explain(scene: Scene) -> Story:
     if service.is_removing:
         return _removing(scene)
     findings = [*_slots(scene), *_update(scene), *_ports(scene), *_nodes(scene)]
+    if not findings and not scene.view.is_converged:
+        findings = [Finding(about="service", what=what) for what in scene.view.problems]
     is_well = scene.view.is_converged and not findings
     return Story(
         service=scene.name,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from skep.cli.why import Scene, explain, lines
+from skep.cli.whyslot import verdict
 from skep.domain.base import NodeId, ServiceId, TaskId, replace
 from skep.domain.control import ListRevisionsRequest, ListRevisionsResponse, ServiceView
 from skep.domain.objects import (
@@ -264,6 +265,38 @@ def test_why_nothing_follows(
         status={"state": state, "exit_code": exit_code},
     )
     assert told([last], service)[1] == f"web.1: {says} -> {FORCE}"
+
+
+def test_a_slot_in_which_an_older_task_serves_is_well() -> None:
+    # A start-first update to revision 5 that was rolled back.
+    service = replace(WEB, revision=6)
+    nodes = {W1.id: W1, W2.id: W2}
+    assert verdict([task(age_s=90), failed(20, revision=5)], service, nodes, NOW) is None
+    # Its successor on another node is not there yet.
+    moving = task(age_s=3, node_id=W2.id, status={"state": TaskState.STARTING})
+    assert verdict([task(age_s=90), moving], WEB, nodes, NOW) is None
+    # What the managers say of it is told all the same.
+    assert told([task(age_s=90), moving], problems=("web.1: is being moved",))[1:] == [
+        "service: web.1: is being moved"
+    ]
+
+
+def test_the_leading_task_tells_of_its_slot() -> None:
+    tried = failed(20, revision=5)
+    sick = task(age_s=90, status={"is_healthy": False})
+    assert told([sick, tried])[1].startswith("web.1: task task1-090-xy on w1 is unhealthy")
+    gone = failed(90)
+    assert told([gone, tried])[1].startswith("web.1: given up 89 s ago: exit code 3; its restart")
+    back = replace(UPDATING, state=UpdateState.ROLLBACK_STARTED, revision=5)
+    found = told([gone, tried], replace(WEB, revision=6, update=back))
+    assert found[1].startswith("web.1: ended 89 s ago (exit code 3); a new task follows")
+
+
+def test_a_slot_whose_update_failed_is_promised_nothing() -> None:
+    over = replace(UPDATING, state=UpdateState.COMPLETED, failed_slots=(1,))
+    assert told([task(revision=3), failed(9)], replace(WEB, update=over))[1] == (
+        f"web.1: runs the spec of revision 3: the update failed in this slot -> {LOGS}"
+    )
 
 
 PLACED = TaskSpec(
