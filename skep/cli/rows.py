@@ -67,7 +67,7 @@ class ServiceRow(Row, frozen=True, kw_only=True):
 
 
 class TaskRow(Row, frozen=True, kw_only=True):
-    """`since` is Unix time in seconds; `is_current` marks the newest of its slot; `image` is that
+    """`since` is Unix time in seconds; `is_current` marks the first of its slot; `image` is that
     of its own revision; `ports` are those that it publishes on its node alone."""
 
     id: str
@@ -186,8 +186,11 @@ Specs = Mapping[tuple[str, int], ServiceSpec]
 def task_rows(
     tasks: Iterable[Task], node_names: Mapping[str, str], specs: Specs | None = None
 ) -> list[TaskRow]:
-    """Tasks by service and slot, the newest of each slot first."""
-    ordered = sorted(tasks, key=lambda task: (task.service_name, task.slot, -_birth(task)))
+    """Tasks by service and slot; of each slot those that are wanted first, then the newest."""
+    ordered = sorted(
+        tasks,
+        key=lambda task: (task.service_name, task.slot, not task.is_wanted, -_birth(task)),
+    )
     rows = []
     before: tuple[str, int] | None = None
     for task in ordered:

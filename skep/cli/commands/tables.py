@@ -57,7 +57,8 @@ def _service_status(row: rows.ServiceRow) -> str:
 
 
 async def show_tasks(cluster: Cluster, tasks: Sequence[Task], options: argparse.Namespace) -> None:
-    """Tasks by slot, the newest first; older ones of a slot behind a mark, as Docker does."""
+    """Tasks by slot, the one that is wanted first, and then the newest; all but the first of a slot
+    behind a mark, as Docker does."""
     is_stale = getattr(options, "stale", False)
     nodes = await cluster.nodes.list(is_stale=is_stale)
     names: dict[str, str] = {node.id: node.name for node in nodes}
