@@ -8,11 +8,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from skep import client
-from skep.cli import output, rows, updatewords
+from skep.cli import output, rows, text, updatewords
 from skep.client import Cluster
 from skep.client.outcome import has_given_up
 from skep.domain.control import ServiceView
 from skep.domain.objects import Task
+
+# As much of an error as tells it from others; --no-trunc shows all of it.
+ERROR_SHOWN = 60
 
 
 def show_services(views: Iterable[ServiceView], options: argparse.Namespace) -> None:
@@ -71,7 +74,6 @@ async def show_tasks(cluster: Cluster, tasks: Sequence[Task], options: argparse.
         ("NODE", lambda row: row.node or ""),
         ("DESIRED STATE", lambda row: row.desired_state.capitalize()),
         ("CURRENT STATE", lambda row: rows.state_text(row, now_s)),
-        ("ERROR", lambda row: row.error or _reason_to_wait(row)),
     ]
     if any(row.ports for row in shown):
         columns.append(("PORTS", lambda row: rows.ports_text(row.ports)))
@@ -79,6 +81,7 @@ async def show_tasks(cluster: Cluster, tasks: Sequence[Task], options: argparse.
     columns += [
         ("ADDRESS", lambda row: row.address),
         ("PID", lambda row: "" if row.pid is None else str(row.pid)),
+        ("ERROR", lambda row: _error(row, is_whole=options.no_trunc)),
     ]
     output.show(shown, columns, shape=options.format, key="id" if options.quiet else None)
 
@@ -92,6 +95,11 @@ async def _specs(cluster: Cluster, tasks: Iterable[Task], *, is_stale: bool) -> 
             for revision in await cluster.services.history(service_id, is_stale=is_stale):
                 found[(str(service_id), revision.number)] = revision.spec
     return found
+
+
+def _error(row: rows.TaskRow, *, is_whole: bool) -> str:
+    error = row.error or _reason_to_wait(row)
+    return error if is_whole else text.fit(text.plain(error), ERROR_SHOWN)
 
 
 def _reason_to_wait(row: rows.TaskRow) -> str:

@@ -205,12 +205,12 @@ def test_history_is_shown_newest_first_with_how_it_ended(shell: Shell) -> None:
     assert shell.skep("service ps web") == 0
     head, one, old, two = shell.out.splitlines()
     assert columns(head) == [
-        "ID", "NAME", "IMAGE", "NODE", "DESIRED STATE", "CURRENT STATE", "ERROR", "ADDRESS", "PID",
+        "ID", "NAME", "IMAGE", "NODE", "DESIRED STATE", "CURRENT STATE", "ADDRESS", "PID", "ERROR",
     ]  # fmt: skip
     assert columns(one)[1:5] == ["web.1", "v1", "w1", "Running"]
     assert columns(old)[1:] == [
         "\\_ web.1", "v1", "w1", "Shutdown", "Failed 5 seconds ago",
-        "task: non-zero exit (137) [2J", "127.32.16.1",
+        "127.32.16.1", "task: non-zero exit (137) [2J",
     ]  # fmt: skip
     assert "\x1b" not in shell.out
     assert columns(two)[1] == "web.2"
@@ -226,6 +226,18 @@ def test_history_is_shown_newest_first_with_how_it_ended(shell: Shell) -> None:
     assert len(shell.rows("node ps -a w1")) == 2
 
 
+def test_a_long_error_is_cut_unless_it_is_wanted_whole(shell: Shell) -> None:
+    shell.skep("service create --name web -- serve")
+    (task,) = shell.control.tasks.values()
+    error = f"unhealthy: {'x' * 90}"
+    shell.control.tasks[task.id] = replace(task, status=replace(task.status, error=error))
+    assert shell.skep("service ps web") == 0
+    assert shell.out.splitlines()[1].endswith(f"   {error[:59]}…")
+    assert shell.skep("service ps --no-trunc web") == 0
+    assert shell.out.splitlines()[1].endswith(f"   {error}")
+    assert shell.rows("service ps web")[0]["error"] == error
+
+
 def test_a_task_is_shown_with_its_own_release_and_its_ports_on_the_node(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,7 +247,7 @@ def test_a_task_is_shown_with_its_own_release_and_its_ports_on_the_node(
     shell.skep("service update web --image v2 -d")
     assert shell.skep("service ps web") == 0
     head, new, old = shell.out.splitlines()
-    assert columns(head)[6:8] == ["ERROR", "PORTS"]
+    assert columns(head)[6:] == ["PORTS", "ADDRESS", "PID", "ERROR"]
     assert columns(new)[2] == "v2"
     assert columns(new)[6] == "*:80->8080/tcp (host)"
     assert columns(old)[1:3] == ["\\_ web.1", "v1"]
