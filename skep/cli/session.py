@@ -158,7 +158,7 @@ async def _told(cluster: Cluster, error: _End) -> Failure:
     evidence: list[str] = []
     steps: list[story.Step] = []
     for view in views[: story.TASKS_SHOWN]:
-        steps += story.next_steps(error, view.service)
+        steps += story.next_steps(error, view)
         if not isinstance(error, client.Superseded):
             # The reason is known; a cluster that can't say more takes nothing from it.
             with contextlib.suppress(client.ClientError):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
-from skep.cli import updatewords
+from skep.cli import hints, updatewords
 from skep.cli.output import printable, short_id
 from skep.client import (
     ClientError,
@@ -156,8 +157,35 @@ def evidence(
     return found
 
 
-def next_steps(error: ClientError, service: Service) -> list[Step]:
-    """What may be done about it, the likeliest first."""
+def next_steps(error: ClientError, view: ServiceView) -> list[Step]:
+    """What may be done about it, the likeliest first. What wrote nothing has no logs to look at."""
+    steps = _next_steps(error, view.service)
+    update, told = view.service.update, "; ".join(view.problems)
+    if update is not None and isinstance(error, RolledBack | UpdatePaused):
+        told += f"; {update.message}"
+    if hints.has_output(told):
+        return steps
+    steps = [step for step in steps if not step[0].startswith("skep service logs ")]
+    mend = _mend(view.service, told)
+    return [mend, *steps] if mend is not None else steps
+
+
+def _mend(service: Service, told: str) -> Step | None:
+    """What to change of a spec that can't run, where its trouble says that."""
+    change, task = f"skep service update {service.name}", service.spec.task
+    if hints.lacks_program(told):
+        return f"{change} -- COMMAND", "gives it a program that its nodes have"
+    if "constraints" in told and task.placement.constraints:
+        constraint = shlex.quote(task.placement.constraints[0])
+        return f"{change} --constraint-rm {constraint}", "lets it run on other nodes, too"
+    if "insufficient resources" in told:
+        return f"{change} --reserve-cpu CPUS --reserve-memory SIZE", "reserves less for each task"
+    if "not available" in told:
+        return "skep node ls", "shows which nodes are down, drained or paused"
+    return None
+
+
+def _next_steps(error: ClientError, service: Service) -> list[Step]:
     name = service.name
     why = (f"skep service why {name}", "explains it, slot by slot")
     logs = (f"skep service logs {name}", "shows what its tasks have written")

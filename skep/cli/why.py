@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from skep.cli import updatewords, whyslot
+from skep.cli import hints, updatewords, whyslot
 from skep.cli.text import counted, span
 from skep.domain.base import NodeId
 from skep.domain.control import ServiceView
@@ -249,7 +249,7 @@ def _paused(scene: Scene, update: UpdateStatus) -> tuple[str, str]:
     )
     return what, (
         f"to go on: skep service update {scene.name}; to undo: {_rollback(scene)}; "
-        f"or update it to a spec that works"
+        f"or {hints.mend(scene.name, update.message)}"
     )
 
 
@@ -259,6 +259,8 @@ def _rolling_back(scene: Scene, update: UpdateStatus) -> tuple[str, str]:
         f"{_named(scene, update.base_revision)} for {span(scene.now_ns - update.started_ns)}"
         f"{_failed(update)}{_because(update)}"
     )
+    if not hints.has_output(update.message):
+        return what, "nothing is to be done"
     return what, f"nothing is to be done; to see what was given up: {_logs(scene)}"
 
 
@@ -279,10 +281,11 @@ def _rolled_back(scene: Scene, update: UpdateStatus) -> tuple[str, str]:
         f"{_ago(scene, update)}{_because(update)}; the spec of "
         f"{_named(scene, update.base_revision)} runs again"
     )
-    return what, (
-        f"update it to a spec that works; what was asked for: "
-        f"skep service history {scene.name}; {_logs(scene)}"
-    )
+    advice = f"{hints.mend(scene.name, update.message)}; what was asked for: "
+    advice += f"skep service history {scene.name}"
+    if hints.has_output(update.message):
+        advice += f"; what it wrote: {_logs(scene)}"
+    return what, advice
 
 
 def _named(scene: Scene, number: int) -> str:
@@ -332,8 +335,8 @@ def _ports(scene: Scene) -> list[Finding]:
                 Finding(
                     about=f"port on {about}",
                     what=what,
-                    advice="if another program holds it, stop that one, or publish another port: "
-                    f"skep service update {scene.name} --publish-add",
+                    advice="if another program holds it, stop that one, or publish another port"
+                    f"{hints.republish(scene.service, what)}",
                 )
             )
     for port in scene.service.ports or scene.service.spec.ports:

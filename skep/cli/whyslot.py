@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from skep.cli import hints
 from skep.cli.text import counted, span
 from skep.domain.base import NodeId
 from skep.domain.objects import Availability, Node, NodeState, Service, Task
@@ -138,10 +139,9 @@ def _ended(history: Sequence[Task], service: Service, now_ns: int, *, is_newest:
         what = f"ended {_when(task, now_ns)} ({_end(task)}); a new task follows"
         return _and_failures(what, history, service, now_ns)
     policy = service.spec.task.restart
-    again = (
-        f"to run it once more: skep service update {service.name} --force; "
-        f"what it wrote: skep service logs {service.name}"
-    )
+    again = hints.look(service.name, _end(task))
+    if not hints.lacks_program(_end(task)):
+        again = f"to run it once more: skep service update {service.name} --force; {again}"
     if task.status.state is TaskState.COMPLETE:
         what = f"done: it ended by itself {_when(task, now_ns)} ({_end(task)})"
     else:
@@ -169,7 +169,7 @@ def _and_failures(what: str, history: Sequence[Task], service: Service, now_ns: 
     if len(failed) > 1:
         shown = "" if len(failed) == count else f", the last {len(failed)}"
         often += f"{shown} within {span(now_ns - first_ns)}"
-    advice = f"what it wrote: skep service logs {service.name}"
+    advice = hints.look(service.name, _end(failed[-1]))
     if service.previous_revision is not None and not _ever_ran(history, revision):
         advice += f"; back to revision {service.previous_revision}: skep service rollback "
         advice += service.name

@@ -271,13 +271,41 @@ def test_waiting_has_an_end_and_detaching_has_none(shell: Shell) -> None:
         "web 0/1: starting (no suitable node)",
         "skep: error: not converged after 3 s: web 0/1 (no suitable node)",
         "what next:",
-        "  skep service why web    explains it, slot by slot",
-        "  skep service ps web     lists its tasks",
-        "  skep service logs web   shows what its tasks have written",
+        "  skep service why web   explains it, slot by slot",
+        "  skep service ps web    lists its tasks",
     ]
     assert shell.skep("service update web --replicas 2 -d") == 0
     assert shell.skep("service rm web --timeout 2") == 3
     assert "not removed after 2 s: web" in shell.err
+
+
+@pytest.mark.parametrize(
+    ("problem", "step"),
+    [
+        (
+            'web.1: "nope" is no program on this node in PATH (/bin)',
+            "skep service update web -- COMMAND   gives it a program",
+        ),
+        (
+            "no suitable node (scheduling constraints not satisfied on 2 nodes)",
+            "skep service update web --constraint-rm node.labels.disk==ssd   lets it run",
+        ),
+        (
+            "no suitable node (insufficient resources on 2 nodes)",
+            "skep service update web --reserve-cpu CPUS --reserve-memory SIZE   reserves less",
+        ),
+        ("no suitable node (2 nodes not available for new tasks)", "skep node ls "),
+    ],
+)
+def test_what_can_not_run_is_to_be_changed(shell: Shell, problem: str, step: str) -> None:
+    shell.control.is_quick = False
+    shell.control.problems["web"] = (problem,)
+    assert shell.skep(
+        "service create --name web --timeout 3s --constraint node.labels.disk==ssd -- nope"
+    )
+    lines = shell.err.splitlines()
+    assert lines[lines.index("what next:") + 1].startswith(f"  {step}")
+    assert "service logs" not in shell.err
 
 
 def test_what_was_given_up_is_not_waited_for(shell: Shell) -> None:

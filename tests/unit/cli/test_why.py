@@ -455,7 +455,7 @@ PAUSED = {
             {**PAUSED, "state": UpdateState.ROLLBACK_COMPLETED},
             "revision 4 (v4), the last one asked for, was given up 20 s ago: 1 of 1 slots failed; "
             "the spec of revision 3 (v3) runs again -> update it to a spec that works; what was "
-            "asked for: skep service history web; skep service logs web",
+            "asked for: skep service history web; what it wrote: skep service logs web",
         ),
     ],
 )
@@ -508,11 +508,52 @@ def test_an_old_task_of_a_paused_update_says_so() -> None:
 # ---------------------------------------------------------------------- ports and nodes
 
 
+@pytest.mark.parametrize(
+    ("port", "says"),
+    [
+        (
+            Port(target=80, published=8080),
+            "publish another port, such as 8081: skep service update web --publish-rm 8080:80/tcp "
+            "--publish-add 8081:80/tcp",
+        ),
+        (
+            Port(target=80, published=65535),
+            "publish another port, such as 65534: skep service update web --publish-rm "
+            "65535:80/tcp --publish-add 65534:80/tcp",
+        ),
+    ],
+)
+def test_a_taken_port_can_be_changed_by_a_whole_command(port: Port, says: str) -> None:
+    other = Port(target=90, published=9090)
+    service = replace(WEB, spec=replace(SPEC, ports=(other, port)), ports=(other, port))
+    problem = f"w1: port {port.published} is taken"
+    (_, finding) = told([task()], service, problems=(problem,))
+    assert finding.endswith(says)
+
+
+NO_PROGRAM = '"nope" is no program on this node in PATH (/bin)'
+
+
+def test_what_never_wrote_anything_has_no_logs_to_look_at() -> None:
+    mend = "name a program that its nodes have: skep service update web -- COMMAND"
+    status = {"state": TaskState.REJECTED, "error": NO_PROGRAM}
+    trying = task(status=status, desired_state=DesiredState.RUNNING)
+    assert told([trying])[1].endswith(f"-> {mend}")
+    ended = replace(trying, desired_state=DesiredState.SHUTDOWN)
+    assert told([ended])[1].endswith(f"-> {mend}")
+    message = f"update rolled back due to failure of task web.1: {NO_PROGRAM}"
+    back = replace(UPDATING, state=UpdateState.ROLLBACK_COMPLETED, message=message)
+    (_, finding) = told([task()], replace(WEB, revision=5, update=back))
+    assert finding.endswith(f"-> {mend}; what was asked for: skep service history web")
+    paused = replace(back, state=UpdateState.PAUSED)
+    assert told([task()], replace(WEB, update=paused))[1].endswith(f"or {mend}")
+
+
 def test_ports_that_can_not_be_served() -> None:
     service = replace(WEB, ports=None, spec=replace(SPEC, ports=(Port(target=80),)))
     assert told([task()], service, problems=("w1: port 8080 is taken", "web.1: x"))[1:] == [
         "port on w1: port 8080 is taken -> if another program holds it, stop that one, or publish "
-        "another port: skep service update web --publish-add",
+        "another port",
         "port 80: no published port was picked yet",
     ]
 
