@@ -24,6 +24,8 @@ EVENTS_MINIMUM = 5
 # From here on a screen has room for what has happened, whatever else there is to show.
 EVENTS_HEIGHT = 16
 GAP = "  "
+# What there is to say of a service needs some room on any screen.
+LAST_MINIMUM = 20
 # Wider than any line.
 NO_LIMIT = 1_000_000
 
@@ -62,8 +64,8 @@ def render(
     top = _header(state, columns)
     if state.trouble:
         top.append(("bad", plain(state.trouble)))
-    services = _table(("SERVICE", "RUNNING", "TASKS", "STATUS"), _services(state), columns)
-    nodes = _table(("NODE", "STATUS", "TASKS", "ADDRESS"), _nodes(state), columns)
+    services = _table(("SERVICE", "RUNNING", "TASKS", "STATUS"), _services(state), columns, (2, 0))
+    nodes = _table(("NODE", "STATUS", "TASKS", "ADDRESS"), _nodes(state), columns, (0,))
     events = _events(state)
     end = [("faint", state.hint)] if state.hint else []
     if height is not None:
@@ -136,16 +138,24 @@ def _header(state: State, columns: int) -> list[Line]:
 # ------------------------------------------------------------------------------- tables
 
 
-def _table(heads: Sequence[str], rows: Sequence[Row], columns: int) -> list[Line]:
-    """A blank, a heading and rows. The last column takes what the others leave; a name takes at
-    most a third of the screen."""
+def _table(
+    heads: Sequence[str], rows: Sequence[Row], columns: int, yielding: Sequence[int]
+) -> list[Line]:
+    """A blank, a heading and rows. The last column takes what the others leave, and those that are
+    `yielding`, the first one first, leave it as much as it needs, up to a third of the screen; a
+    name takes at most as much."""
     if not rows:
         return []
     cells = [(look, [plain(cell) for cell in row]) for look, row in rows]
     widths = [
         max(len(head), *(width(row[place]) for _, row in cells)) for place, head in enumerate(heads)
     ]
+    third = max(LAST_MINIMUM, columns // 3)
     widths[0] = min(widths[0], max(len(heads[0]), columns // 3))
+    lacking = min(widths[-1], third) - (columns - sum(widths[:-1]) - len(GAP) * (len(heads) - 1))
+    for place in yielding:
+        given = max(0, min(lacking, widths[place] - len(heads[place])))
+        widths[place], lacking = widths[place] - given, lacking - given
     lines: list[Line] = [("", "")]
     for look, row in [("head", list(heads)), *cells]:
         shown = [pad(cell, room) for cell, room in zip(row[:-1], widths, strict=False)]

@@ -33,9 +33,18 @@ _UPDATE_WORDS = {
 _WANTED_WORDS = {
     DesiredState.READY: "waits for its turn to start",
     DesiredState.RUNNING: "may start",
-    DesiredState.SHUTDOWN: "is to stop",
-    DesiredState.REMOVE: "is to stop and go",
+    DesiredState.SHUTDOWN: "is to be stopped",
+    DesiredState.REMOVE: "is to be stopped and removed",
 }
+_ON_THE_WAY = (
+    TaskState.NEW,
+    TaskState.PENDING,
+    TaskState.ASSIGNED,
+    TaskState.ACCEPTED,
+    TaskState.PREPARING,
+    TaskState.READY,
+    TaskState.STARTING,
+)
 
 
 def of_task(old: Task | None, new: Task) -> list[str]:
@@ -53,6 +62,12 @@ def of_task(old: Task | None, new: Task) -> list[str]:
     if new.desired_state is not before_wanted and not new.is_terminal:
         words.append(_WANTED_WORDS[new.desired_state])
     return words
+
+
+def is_step(new: Task) -> bool:
+    """Whether a task is on its way to run, with nothing in it."""
+    status = new.status
+    return new.is_wanted and not status.error and status.state in _ON_THE_WAY
 
 
 def _reason(task: Task) -> str:

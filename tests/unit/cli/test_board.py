@@ -141,9 +141,9 @@ def test_the_board() -> None:
     assert render(STATE, 78, 18) == [
         "skep: lab   leader m1   2 of 3 nodes ready   1 of 2 services as asked",
         "",
-        "SERVICE  RUNNING  TASKS                               STATUS",
-        "web      2/3      1 running, 1 stopping, 1 unhealthy  updating to 4, 1 failed…",
-        "clock    1/1      1 running                           as asked",
+        "SERVICE  RUNNING  TASKS                             STATUS",
+        "web      2/3      1 running, 1 stopping, 1 unheal…  updating to 4, 1 failed: …",
+        "clock    1/1      1 running                         as asked",
         "",
         "NODE          STATUS        TASKS  ADDRESS",
         "w1            ready         4      10.0.0.1",
@@ -194,6 +194,20 @@ def test_what_is_not_well_stays_when_there_is_no_room_for_all() -> None:
         "s1       1/1      -      as asked",
         "… 6 more",
         "q ends this",
+    ]
+
+
+def test_a_narrow_screen_has_room_for_the_status() -> None:
+    lines = render(STATE, 60, 18)
+    assert lines[2:5] == [
+        "SERVICE  RUNNING  TASKS                 STATUS",
+        "web      2/3      1 running, 1 stoppi…  updating to 4, 1 fa…",
+        "clock    1/1      1 running             as asked",
+    ]
+    long = replace_state(views=(view("a-service-with-a-name", 0, 1, problems=("x" * 30,)),))
+    assert render(long, 40, 18)[2:4] == [
+        "SERVICE  RUNNING  TASKS  STATUS",
+        "a-serv…  0/1      -      xxxxxxxxxxxxxx…",
     ]
 
 

@@ -109,7 +109,7 @@ GOING_BACK = replace(
         (status(is_healthy=False), "task shop_web.2 (abcdefghijkl) on w1: unhealthy"),
         (
             replace(TASK, desired_state=DesiredState.SHUTDOWN),
-            "task shop_web.2 (abcdefghijkl) on w1: is to stop",
+            "task shop_web.2 (abcdefghijkl) on w1: is to be stopped",
         ),
         (replace(TASK, healthy_ns=7), None),
         (replace(FAILED, status=TASK.status, healthy_ns=7), None),
@@ -227,7 +227,7 @@ def test_a_removal_has_the_time_of_what_came_before_it() -> None:
     seen.take(event(8, W1, CREATE))
     removal = seen.take(event(9, FAILED, REMOVE))
     assert removal is not None
-    assert (removal.time, removal.what) == (8.0, "left the history")
+    assert (removal.time, removal.what) == (8.0, "forgotten")
     assert seen.all(Task) == []
 
 
@@ -237,7 +237,36 @@ def test_what_is_known_follows_the_changes() -> None:
     assert [task.status.state for task in seen.all(Task)] == [TaskState.FAILED]
     assert [node.name for node in seen.all(Node)] == ["w1", "w2"]
     assert told(seen, [event(11, replace(FAILED, node_id=NodeId("w2-id")), REMOVE)]) == [
-        "task shop_web.2 (abcdefghijkl) on w2: left the history"
+        "task shop_web.2 (abcdefghijkl) on w2: forgotten"
+    ]
+
+
+def test_without_its_steps_a_task_is_new_and_then_runs() -> None:
+    new = replace(PENDING, status=TaskStatus(state=TaskState.NEW))
+    stuck = replace(PENDING, status=TaskStatus(state=TaskState.PENDING, error="no suitable node"))
+    gone = replace(FAILED, desired_state=DesiredState.SHUTDOWN)
+    events = [
+        event(7, replace(new, desired_state=DesiredState.READY), CREATE),
+        event(8, PENDING),
+        event(9, stuck),
+        event(10, status(state=TaskState.PREPARING)),
+        event(11, status(state=TaskState.STARTING)),
+        event(12, TASK),
+        event(13, replace(TASK, desired_state=DesiredState.REMOVE)),
+        event(14, gone),
+        event(15, gone, REMOVE),
+        event(16, replace(W1, availability=Availability.DRAIN)),
+    ]
+    seen = Sight([W1, SHOP, WEB])
+    changes = [seen.take(each, has_steps=False) for each in events]
+    assert [change.what for change in changes if change] == [
+        "new; waits for its turn to start",
+        "pending: no suitable node",
+        "starting -> running",
+        "is to be stopped and removed",
+        "running -> failed: task: non-zero exit (1)",
+        "forgotten",
+        "availability active -> drain",
     ]
 
 
