@@ -496,6 +496,10 @@ def test_changes_are_shown_as_they_come(terminal: Terminal) -> None:
             board = asyncio.create_task(top.live(cluster, "lab", ""))
             while not control.streams:  # noqa: ASYNC110
                 await asyncio.sleep(0)
+            for number, state in ((9, TaskState.STARTING), (10, TaskState.RUNNING)):
+                row = task("web", 1, state, version=number)
+                step = WatchEvent(version=number, action=WatchAction.UPDATE, task=row)
+                control.tell(control.streams[0], step)
             event = WatchEvent(version=11, action=WatchAction.UPDATE, node=down)
             control.tell(control.streams[0], event)
             await asyncio.wait_for(sight_of(terminal, "node w2: ready -> down: gone"), 10)
@@ -504,7 +508,11 @@ def test_changes_are_shown_as_they_come(terminal: Terminal) -> None:
 
     with terminal.used():
         asyncio.run(go())
-    assert "2 of 3 nodes ready" in terminal.read()
+    shown = terminal.read()
+    assert "2 of 3 nodes ready" in shown
+    # What a task goes through on its way is for `skep events`.
+    assert "starting -> running" in shown
+    assert not re.search(": starting(?! -> )", shown)
 
 
 def test_another_size_is_followed_at_once(
