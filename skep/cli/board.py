@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from skep.cli import updatewords
 from skep.cli.changes import Change
 from skep.cli.text import NS_PER_S, counted, fit, pad, plain, width
 from skep.domain.control import ServiceView
@@ -23,6 +24,8 @@ EVENTS_MINIMUM = 5
 # From here on a screen has room for what has happened, whatever else there is to show.
 EVENTS_HEIGHT = 16
 GAP = "  "
+# What there is to say of a service needs some room on any screen.
+LAST_MINIMUM = 20
 # Wider than any line.
 NO_LIMIT = 1_000_000
 
@@ -61,8 +64,8 @@ def render(
     top = _header(state, columns)
     if state.trouble:
         top.append(("bad", plain(state.trouble)))
-    services = _table(("SERVICE", "RUNNING", "TASKS", "STATUS"), _services(state), columns)
-    nodes = _table(("NODE", "STATUS", "TASKS", "ADDRESS"), _nodes(state), columns)
+    services = _table(("SERVICE", "RUNNING", "TASKS", "STATUS"), _services(state), columns, (2, 0))
+    nodes = _table(("NODE", "STATUS", "TASKS", "ADDRESS"), _nodes(state), columns, (0,))
     events = _events(state)
     end = [("faint", state.hint)] if state.hint else []
     if height is not None:
@@ -135,16 +138,24 @@ def _header(state: State, columns: int) -> list[Line]:
 # ------------------------------------------------------------------------------- tables
 
 
-def _table(heads: Sequence[str], rows: Sequence[Row], columns: int) -> list[Line]:
-    """A blank, a heading and rows. The last column takes what the others leave; a name takes at
-    most a third of the screen."""
+def _table(
+    heads: Sequence[str], rows: Sequence[Row], columns: int, yielding: Sequence[int]
+) -> list[Line]:
+    """A blank, a heading and rows. The last column takes what the others leave, and those that are
+    `yielding`, the first one first, leave it as much as it needs, up to a third of the screen; a
+    name takes at most as much."""
     if not rows:
         return []
     cells = [(look, [plain(cell) for cell in row]) for look, row in rows]
     widths = [
         max(len(head), *(width(row[place]) for _, row in cells)) for place, head in enumerate(heads)
     ]
+    third = max(LAST_MINIMUM, columns // 3)
     widths[0] = min(widths[0], max(len(heads[0]), columns // 3))
+    lacking = min(widths[-1], third) - (columns - sum(widths[:-1]) - len(GAP) * (len(heads) - 1))
+    for place in yielding:
+        given = max(0, min(lacking, widths[place] - len(heads[place])))
+        widths[place], lacking = widths[place] - given, lacking - given
     lines: list[Line] = [("", "")]
     for look, row in [("head", list(heads)), *cells]:
         shown = [pad(cell, room) for cell, room in zip(row[:-1], widths, strict=False)]
@@ -183,7 +194,6 @@ _UPDATES = {
     UpdateState.PAUSED: ("bad", "update to {0} paused"),
     UpdateState.ROLLBACK_STARTED: ("busy", "going back from {0} to {1}"),
     UpdateState.ROLLBACK_PAUSED: ("bad", "rollback from {0} paused"),
-    UpdateState.ROLLBACK_COMPLETED: ("bad", "{0} was rolled back to {1}"),
 }
 
 
@@ -197,8 +207,12 @@ def _status(view: ServiceView) -> tuple[str, str]:
         return "busy", f"updating to {update.revision}{failed}" + _after(problems)
     if update is not None and update.state in _UPDATES:
         look, words = _UPDATES[update.state]
-        return look, words.format(update.revision, update.base_revision) + _after(update.message)
+        why = updatewords.reason(update)
+        return look, words.format(update.revision, update.base_revision) + _after(why)
     if view.is_converged:
+        if update is not None and updatewords.is_rolled_back(view.service):
+            back = f"{update.revision} was rolled back to {update.base_revision}"
+            return "busy", back + _after(updatewords.reason(update))
         return "good", "as asked"
     if view.given_up:
         # Without a problem it did what it had to, once.

@@ -65,8 +65,9 @@ class Sight:
         """Every object of a kind, as it is now as far as is known."""
         return [row for row in self._read.values() if isinstance(row, kind)]
 
-    def take(self, event: WatchEvent) -> Change | None:
-        """What an event of the stream says; None where that is nothing for a person."""
+    def take(self, event: WatchEvent, *, has_steps: bool = True) -> Change | None:
+        """What an event of the stream says; None where that is nothing for a person. Without
+        `has_steps`, tasks tell that they are new and that they run, and nothing in between."""
         if event.is_resync:
             return Change(
                 version=event.version,
@@ -88,6 +89,8 @@ class Sight:
         if event.action is WatchAction.CREATE and not isinstance(row, Task):
             what = f"{'joined' if isinstance(row, Node) else 'created'}, {what}"
         self._note(row, event.version, is_removed=is_removed)
+        if not has_steps and event.action is WatchAction.UPDATE:
+            what = "" if isinstance(row, Task) and tellings.is_step(row) else what
         return None if not what else self._change(row, event.version, what)
 
     def _before(self, row: AnyRow, version: int) -> AnyRow | None:
@@ -157,7 +160,7 @@ def _words(old: AnyRow | None, row: AnyRow) -> str:
 
 def _removal(row: AnyRow) -> str:
     is_history = isinstance(row, Task) and row.is_terminal
-    return "left the history" if is_history else "removed"
+    return "forgotten" if is_history else "removed"
 
 
 def fits(change: Change, filters: dict[str, list[str]]) -> bool:

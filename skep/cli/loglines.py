@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from skep.cli.output import ID_SHOWN
-from skep.domain.base import SECOND_NS
+from skep.domain.base import SECOND_NS, TaskId
 from skep.domain.control import LogEvent, LogLine
 
 GAP = b"    | "
@@ -41,6 +42,56 @@ class Merge:
         while self._waiting and (time_ns is None or self._waiting[0][0] <= time_ns):
             _, _, event, line = heapq.heappop(self._waiting)
             yield event, line
+
+
+@dataclass
+class Missing:
+    """What can't be had of tasks, and why: where that is the same of many, as with those of a node
+    that is down, it is told once."""
+
+    task_ids: set[TaskId | None] = field(default_factory=set)
+    _by_reason: dict[str, list[LogEvent]] = field(default_factory=dict)
+
+    def add(self, event: LogEvent) -> None:
+        """Take in an event with a problem."""
+        self.task_ids.add(event.task_id)
+        self._by_reason.setdefault(_shared_reason(event) or event.problem, []).append(event)
+
+    def told_now(self, event: LogEvent) -> str | None:
+        """What to say of an event at once, where nobody knows how many more there will be; None
+        if that was said, and the node has not been heard of since."""
+        reason = _shared_reason(event)
+        if event.lines:
+            self._by_reason = {
+                why: events
+                for why, events in self._by_reason.items()
+                if events[0].node_name != event.node_name
+            }
+        if not event.problem:
+            return None
+        is_new = reason is None or reason not in self._by_reason
+        self.add(event)
+        if not is_new:
+            return None
+        return f"{reason}: the output of its tasks can't be had" if reason else event.problem
+
+    def lines(self) -> list[str]:
+        """All of it, a line for each reason."""
+        return [
+            f"{why}: the output of {len(events)} tasks can't be had"
+            if len(events) > 1 and _shared_reason(events[0])
+            else events[0].problem
+            for why, events in self._by_reason.items()
+        ]
+
+
+# What managers say of one task, after what they say of its node.
+_OF_ONE_TASK = re.compile(r"(.+?): the (?:rest of the )?output of \S+ can't be had")
+
+
+def _shared_reason(event: LogEvent) -> str | None:
+    found = _OF_ONE_TASK.fullmatch(event.problem)
+    return found[1] if found else None
 
 
 @dataclass

@@ -73,7 +73,7 @@ def shows(command: Parser) -> Parser:
     """Options of commands that list things."""
     command.add_argument("--format", choices=("table", "json", "yaml"), default="table")
     command.add_argument("-q", "--quiet", action="store_true", help="ids only")
-    command.add_argument("--no-trunc", action="store_true", help="whole ids in tables")
+    command.add_argument("--no-trunc", action="store_true", help="whole ids and errors in tables")
     return command
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from skep.cli import updatewords
 from skep.domain.base import Pairs
 from skep.domain.control import ServiceView
 from skep.domain.objects import Node, NodeRole, Service, Stack, Task
@@ -46,7 +47,8 @@ class PortRow(Row, frozen=True, kw_only=True):
 
 class ServiceRow(Row, frozen=True, kw_only=True):
     """`running` counts the healthy tasks of the present spec; `failed` says that the restart
-    policy tries no more; `update` is the state of its newest update, `update_message` why."""
+    policy tries no more, `rolled_back` that the cluster gave up what was asked for last; `update`
+    is the state of its newest update, `update_message` why."""
 
     id: str
     name: str
@@ -55,6 +57,7 @@ class ServiceRow(Row, frozen=True, kw_only=True):
     desired: int
     converged: bool
     failed: bool
+    rolled_back: bool
     removing: bool
     image: str
     ports: list[PortRow]
@@ -64,7 +67,7 @@ class ServiceRow(Row, frozen=True, kw_only=True):
 
 
 class TaskRow(Row, frozen=True, kw_only=True):
-    """`since` is Unix time in seconds; `is_current` marks the newest of its slot; `image` is that
+    """`since` is Unix time in seconds; `is_current` marks the first of its slot; `image` is that
     of its own revision; `ports` are those that it publishes on its node alone."""
 
     id: str
@@ -156,6 +159,7 @@ def service_row(view: ServiceView, *, is_failed: bool) -> ServiceRow:
         desired=view.desired,
         converged=view.is_converged,
         failed=is_failed,
+        rolled_back=updatewords.is_rolled_back(service),
         removing=service.is_removing,
         image=service.spec.task.run.image,
         ports=[port_row(port) for port in ports_of(service)],
@@ -182,8 +186,11 @@ Specs = Mapping[tuple[str, int], ServiceSpec]
 def task_rows(
     tasks: Iterable[Task], node_names: Mapping[str, str], specs: Specs | None = None
 ) -> list[TaskRow]:
-    """Tasks by service and slot, the newest of each slot first."""
-    ordered = sorted(tasks, key=lambda task: (task.service_name, task.slot, -_birth(task)))
+    """Tasks by service and slot; of each slot those that are wanted first, then the newest."""
+    ordered = sorted(
+        tasks,
+        key=lambda task: (task.service_name, task.slot, not task.is_wanted, -_birth(task)),
+    )
     rows = []
     before: tuple[str, int] | None = None
     for task in ordered:

@@ -154,18 +154,18 @@ async def written(cluster: Cluster, specs: Iterable[ServiceSpec]) -> dict[str, i
 async def _told(cluster: Cluster, error: _End) -> Failure:
     failure = as_failure(error)
     assert failure is not None
-    from skep.cli import hints
+    from skep.cli import newcomer
 
     views = [view for view in error.views if story.is_at_fault(view, error)]
     evidence: list[str] = []
     steps: list[story.Step] = []
     for view in views[: story.TASKS_SHOWN]:
-        steps += story.next_steps(error, view.service)
+        steps += story.next_steps(error, view)
         if not isinstance(error, client.Superseded):
             # The reason is known; a cluster that can't say more takes nothing from it.
             with contextlib.suppress(client.ClientError):
                 evidence += await _evidence(cluster, view, str(failure))
-        evidence += hints.not_an_image(view.service, "\n".join((str(failure), *evidence)))
+        evidence += newcomer.not_an_image(view.service, "\n".join((str(failure), *evidence)))
     failure.evidence, failure.steps = tuple(evidence), tuple(steps)
     return failure
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
+from skep.cli import hints, updatewords
 from skep.cli.output import printable, short_id
 from skep.client import (
     ClientError,
@@ -32,12 +34,12 @@ Step = tuple[str, str]
 def progress_line(view: ServiceView, stable_s: float = 0.0, tasks: Sequence[Task] = ()) -> str:
     """How far one service is, that is watched for `stable_s` once it runs. While it `is_changing`,
     its living `tasks` tell what of it has changed."""
-    name, up = view.service.name, view.running
-    if is_changing(view):
-        up = _changed(view, tasks)[0]
+    name, update = view.service.name, view.service.update
+    if update is not None and is_changing(view) and _is_under_way(view):
+        return printable(f"{name}: {_changing(view, update, tasks)}")
     is_watched = view.is_converged and view.running and stable_s
     watched = f", watching {stable_s:g} s (monitor)" if is_watched else ""
-    return printable(f"{name} {up}/{view.desired}: {_doing(view, tasks)}{watched}")
+    return printable(f"{name} {view.running}/{view.desired}: {_doing(view)}{watched}")
 
 
 def is_changing(view: ServiceView) -> bool:
@@ -45,15 +47,17 @@ def is_changing(view: ServiceView) -> bool:
     return view.service.update is not None and view.service.update.state in UNDER_WAY
 
 
-def _doing(view: ServiceView, tasks: Sequence[Task]) -> str:
+def _is_under_way(view: ServiceView) -> bool:
+    return not view.is_converged and not view.service.is_removing
+
+
+def _doing(view: ServiceView) -> str:
     update = view.service.update
     problems = f" ({'; '.join(view.problems)})" if view.problems else ""
     if view.service.is_removing:
         return f"removing{problems}"
     if view.is_converged:
         return "completed" if view.completed and not view.running else "running"
-    if update is not None and update.state in UNDER_WAY:
-        return _changing(view, update, tasks)
     if update is not None and update.state in PAUSED:
         return update.message or update.state.value.replace("_", " ")
     if view.running > view.desired:
@@ -68,10 +72,13 @@ def _changing(view: ServiceView, update: UpdateStatus, tasks: Sequence[Task]) ->
     moving = f" ({in_flight} in flight)" if in_flight else ""
     is_all = up >= view.desired and not in_flight and not old
     watched = f", watching {update.policy.monitor_ns / SECOND_NS:g} s (monitor)" if is_all else ""
+    # Old tasks count as well: what is not updated yet serves all the same.
+    end = f"{moving}, {view.running}/{view.desired} running{watched}{failed}"
     if update.state is UpdateState.UPDATING:
-        return f"{'running' if is_all else 'updating'}{moving}{watched}{failed}"
-    why = f": {update.message}" if update.message else ""
-    return f"rolling back to revision {update.base_revision}{moving}{watched}{failed}{why}"
+        return f"updated {up}/{view.desired}{end}"
+    why = updatewords.reason(update)
+    back = f"rolled back {up}/{view.desired} to revision {update.base_revision}"
+    return f"{back}{end}{f': {why}' if why else ''}"
 
 
 def _changed(view: ServiceView, tasks: Sequence[Task]) -> tuple[int, int, int]:
@@ -150,8 +157,35 @@ def evidence(
     return found
 
 
-def next_steps(error: ClientError, service: Service) -> list[Step]:
-    """What may be done about it, the likeliest first."""
+def next_steps(error: ClientError, view: ServiceView) -> list[Step]:
+    """What may be done about it, the likeliest first. What wrote nothing has no logs to look at."""
+    steps = _next_steps(error, view.service)
+    update, told = view.service.update, "; ".join(view.problems)
+    if update is not None and isinstance(error, RolledBack | UpdatePaused):
+        told += f"; {update.message}"
+    if hints.has_output(told):
+        return steps
+    steps = [step for step in steps if not step[0].startswith("skep service logs ")]
+    mend = _mend(view.service, told)
+    return [mend, *steps] if mend is not None else steps
+
+
+def _mend(service: Service, told: str) -> Step | None:
+    """What to change of a spec that can't run, where its trouble says that."""
+    change, task = f"skep service update {service.name}", service.spec.task
+    if hints.lacks_program(told):
+        return f"{change} -- COMMAND", "gives it a program that its nodes have"
+    if "constraints" in told and task.placement.constraints:
+        constraint = shlex.quote(task.placement.constraints[0])
+        return f"{change} --constraint-rm {constraint}", "lets it run on other nodes, too"
+    if "insufficient resources" in told:
+        return f"{change} --reserve-cpu CPUS --reserve-memory SIZE", "reserves less for each task"
+    if "not available" in told:
+        return "skep node ls", "shows which nodes are down, drained or paused"
+    return None
+
+
+def _next_steps(error: ClientError, service: Service) -> list[Step]:
     name = service.name
     why = (f"skep service why {name}", "explains it, slot by slot")
     logs = (f"skep service logs {name}", "shows what its tasks have written")

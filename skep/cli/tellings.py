@@ -6,6 +6,7 @@ what it says of itself.
 
 from __future__ import annotations
 
+from skep.cli import updatewords
 from skep.domain.base import replace
 from skep.domain.objects import (
     Node,
@@ -32,9 +33,18 @@ _UPDATE_WORDS = {
 _WANTED_WORDS = {
     DesiredState.READY: "waits for its turn to start",
     DesiredState.RUNNING: "may start",
-    DesiredState.SHUTDOWN: "is to stop",
-    DesiredState.REMOVE: "is to stop and go",
+    DesiredState.SHUTDOWN: "is to be stopped",
+    DesiredState.REMOVE: "is to be stopped and removed",
 }
+_ON_THE_WAY = (
+    TaskState.NEW,
+    TaskState.PENDING,
+    TaskState.ASSIGNED,
+    TaskState.ACCEPTED,
+    TaskState.PREPARING,
+    TaskState.READY,
+    TaskState.STARTING,
+)
 
 
 def of_task(old: Task | None, new: Task) -> list[str]:
@@ -52,6 +62,12 @@ def of_task(old: Task | None, new: Task) -> list[str]:
     if new.desired_state is not before_wanted and not new.is_terminal:
         words.append(_WANTED_WORDS[new.desired_state])
     return words
+
+
+def is_step(new: Task) -> bool:
+    """Whether a task is on its way to run, with nothing in it."""
+    status = new.status
+    return new.is_wanted and not status.error and status.state in _ON_THE_WAY
 
 
 def _reason(task: Task) -> str:
@@ -109,11 +125,17 @@ def _update(old: UpdateStatus | None, new: UpdateStatus | None) -> list[str]:
         return []
     is_same = old is not None and (old.state, old.revision) == (new.state, new.revision)
     if not is_same:
-        return [_because(_UPDATE_WORDS[new.state].format(new.revision), new.message)]
+        what = _UPDATE_WORDS[new.state].format(new.revision)
+        why = updatewords.reason(new)
+        # Why it was rolled back was told when that began.
+        told = updatewords.reason(old) if old is not None and old.revision == new.revision else ""
+        if told:
+            why = "" if why == told else why.removeprefix(f"{told}; ")
+        return [_because(what, why)]
     fresh = sorted(set(new.failed_slots) - set(old.failed_slots if old else ()))
     if fresh:
         named = ", ".join(map(str, fresh))
-        return [_because(f"slot {named} failed in the update", new.message)]
+        return [_because(f"slot {named} failed in the update", updatewords.reason(new))]
     return [new.message] if old and new.message != old.message and new.message else []
 
 

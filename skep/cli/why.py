@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from skep.cli import whyslot
+from skep.cli import hints, updatewords, whyslot
 from skep.cli.text import counted, span
 from skep.domain.base import NodeId
 from skep.domain.control import ServiceView
@@ -84,6 +84,8 @@ def explain(scene: Scene) -> Story:
     if service.is_removing:
         return _removing(scene)
     findings = [*_slots(scene), *_update(scene), *_ports(scene), *_nodes(scene)]
+    if not findings and not scene.view.is_converged:
+        findings = [Finding(about="service", what=what) for what in scene.view.problems]
     is_well = scene.view.is_converged and not findings
     return Story(
         service=scene.name,
@@ -118,7 +120,11 @@ def _summary(scene: Scene, *, is_well: bool) -> str:
         update = service.update
         if update is not None and update.ended_ns is not None:
             ago = span(scene.now_ns - update.ended_ns)
-            return f"{text}, complete for {ago}; all is as asked"
+            if update.state is not UpdateState.ROLLBACK_COMPLETED:
+                return f"{text}, complete for {ago}; all is as asked"
+            if updatewords.is_newest_word(service):
+                back = f"back at the spec of revision {update.base_revision} for {ago}"
+                return f"{text}, {back}; all is as asked"
         return f"{text}; all is as asked"
     if view.is_converged:
         return f"{text}; but:"
@@ -196,6 +202,11 @@ def _update(scene: Scene) -> list[Finding]:
     update = scene.service.update
     if update is None or update.state is UpdateState.COMPLETED:
         return []
+    if update.state is UpdateState.ROLLBACK_COMPLETED and not updatewords.is_rolled_back(
+        scene.service
+    ):
+        # A person asked for it, or for something else since.
+        return []
     words = {
         UpdateState.UPDATING: _updating,
         UpdateState.PAUSED: _paused,
@@ -238,7 +249,7 @@ def _paused(scene: Scene, update: UpdateStatus) -> tuple[str, str]:
     )
     return what, (
         f"to go on: skep service update {scene.name}; to undo: {_rollback(scene)}; "
-        f"or update it to a spec that works"
+        f"or {hints.mend(scene.name, update.message)}"
     )
 
 
@@ -248,6 +259,8 @@ def _rolling_back(scene: Scene, update: UpdateStatus) -> tuple[str, str]:
         f"{_named(scene, update.base_revision)} for {span(scene.now_ns - update.started_ns)}"
         f"{_failed(update)}{_because(update)}"
     )
+    if not hints.has_output(update.message):
+        return what, "nothing is to be done"
     return what, f"nothing is to be done; to see what was given up: {_logs(scene)}"
 
 
@@ -268,10 +281,11 @@ def _rolled_back(scene: Scene, update: UpdateStatus) -> tuple[str, str]:
         f"{_ago(scene, update)}{_because(update)}; the spec of "
         f"{_named(scene, update.base_revision)} runs again"
     )
-    return what, (
-        f"update it to a spec that works; what was asked for: "
-        f"skep service history {scene.name}; {_logs(scene)}"
-    )
+    advice = f"{hints.mend(scene.name, update.message)}; what was asked for: "
+    advice += f"skep service history {scene.name}"
+    if hints.has_output(update.message):
+        advice += f"; what it wrote: {_logs(scene)}"
+    return what, advice
 
 
 def _named(scene: Scene, number: int) -> str:
@@ -295,7 +309,8 @@ def _failed(update: UpdateStatus) -> str:
 
 
 def _because(update: UpdateStatus) -> str:
-    return f": {update.message}" if update.message else ""
+    why = updatewords.reason(update)
+    return f": {why}" if why else ""
 
 
 def _rollback(scene: Scene) -> str:
@@ -320,8 +335,8 @@ def _ports(scene: Scene) -> list[Finding]:
                 Finding(
                     about=f"port on {about}",
                     what=what,
-                    advice="if another program holds it, stop that one, or publish another port: "
-                    f"skep service update {scene.name} --publish-add",
+                    advice="if another program holds it, stop that one, or publish another port"
+                    f"{hints.republish(scene.service, what)}",
                 )
             )
     for port in scene.service.ports or scene.service.spec.ports:
@@ -349,8 +364,9 @@ def _nodes(scene: Scene) -> list[Finding]:
         tasks = f"{counted(len(held), 'task')} of it there" if held else "it gets no tasks"
         if node.state is not NodeState.READY:
             state = "down" if node.state is NodeState.DOWN else "not heard of yet"
-            reason = f" ({node.message})" if node.message else ""
-            what = f"{state} for {ago}{reason}; {tasks}"
+            was = "it was " if node.message.startswith("silent ") else ""
+            reason = f": {was}{node.message}" if node.message else ""
+            what = f"{state} since {ago}{reason}; {tasks}"
             advice = "start it, or forget it: skep node rm " + node.name
         elif node.availability is Availability.DRAIN and (held or is_short):
             what = f"drained; {tasks}"

@@ -1,12 +1,13 @@
-"""Why one slot of a service isn't well: its newest task tells, and those before it. Pure."""
+"""Why one slot of a service isn't well: its leading task tells, and those before it. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from skep.cli import hints
 from skep.cli.text import counted, span
 from skep.domain.base import NodeId
-from skep.domain.objects import Availability, Node, NodeState, Service, Task, UpdateState
+from skep.domain.objects import Availability, Node, NodeState, Service, Task
 from skep.domain.spec import RestartCondition
 from skep.domain.states import DesiredState, TaskState
 
@@ -27,9 +28,13 @@ def verdict(
     history: Sequence[Task], service: Service, nodes: Mapping[NodeId, Node], now_ns: int
 ) -> Verdict | None:
     """Why a slot isn't as asked; None where it is. `history` is the slot's tasks, oldest first."""
-    task = history[-1]
+    if any(_serves(task, service, nodes) for task in history):
+        return None
+    task = _lead(history, service)
+    is_newest = task is history[-1]
+    history = history[: history.index(task) + 1]
     if task.is_terminal:
-        return _ended(history, service, now_ns)
+        return _ended(history, service, now_ns, is_newest=is_newest)
     if not task.is_wanted:
         return f"{_task(task, nodes)} is stopping; a new one follows", ""
     if task.start_at_ns is not None and task.start_at_ns > now_ns:
@@ -44,6 +49,27 @@ def verdict(
     if state in _ON_THE_WAY:
         return _starting(history, service, nodes, now_ns)
     return _running(task, service, nodes, now_ns)
+
+
+def _serves(task: Task, service: Service, nodes: Mapping[NodeId, Node]) -> bool:
+    """Whether a task is as the service's spec says, on a node that it may stay on."""
+    node = nodes.get(task.node_id) if task.node_id else None
+    return (
+        task.is_wanted
+        and task.status.state is TaskState.RUNNING
+        and task.status.is_healthy
+        and task.revision == service.task_revision
+        and node is not None
+        and node.state is not NodeState.DOWN
+        and node.availability is not Availability.DRAIN
+    )
+
+
+def _lead(history: Sequence[Task], service: Service) -> Task:
+    """The task that tells the slot's story: what was tried and rolled back is another story."""
+    right = [task for task in history if task.revision == service.task_revision]
+    fallback = (right or history)[-1]
+    return next((task for task in reversed(history) if task.is_wanted), fallback)
 
 
 def _running(
@@ -65,7 +91,12 @@ def _running(
     if task.revision == service.task_revision:
         return None
     update = service.update
-    if update is not None and update.state in (UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED):
+    if update is not None and not update.state.is_paused and task.slot in update.failed_slots:
+        return (
+            f"runs the spec of revision {task.revision}: the update failed in this slot",
+            f"what it wrote: skep service logs {service.name}",
+        )
+    if update is not None and update.state.is_paused:
         return f"runs the spec of revision {task.revision}; the update is paused", ""
     return f"runs the spec of revision {task.revision}; its turn in the update comes", ""
 
@@ -99,17 +130,18 @@ def _starting(
     return _and_failures(what, history, service, now_ns)
 
 
-def _ended(history: Sequence[Task], service: Service, now_ns: int) -> Verdict:
+def _ended(history: Sequence[Task], service: Service, now_ns: int, *, is_newest: bool) -> Verdict:
     """Nothing alive in the slot: a new task is about to be made, or the policy makes no more."""
     task = history[-1]
-    if task.is_wanted or task.revision != service.task_revision:
+    # One of before an update that is being taken back: the rollback brings another.
+    is_back = not is_newest and service.update is not None and service.update.state.is_active
+    if task.is_wanted or task.revision != service.task_revision or is_back:
         what = f"ended {_when(task, now_ns)} ({_end(task)}); a new task follows"
         return _and_failures(what, history, service, now_ns)
     policy = service.spec.task.restart
-    again = (
-        f"to run it once more: skep service update {service.name} --force; "
-        f"what it wrote: skep service logs {service.name}"
-    )
+    again = hints.look(service.name, _end(task))
+    if not hints.lacks_program(_end(task)):
+        again = f"to run it once more: skep service update {service.name} --force; {again}"
     if task.status.state is TaskState.COMPLETE:
         what = f"done: it ended by itself {_when(task, now_ns)} ({_end(task)})"
     else:
@@ -137,7 +169,7 @@ def _and_failures(what: str, history: Sequence[Task], service: Service, now_ns: 
     if len(failed) > 1:
         shown = "" if len(failed) == count else f", the last {len(failed)}"
         often += f"{shown} within {span(now_ns - first_ns)}"
-    advice = f"what it wrote: skep service logs {service.name}"
+    advice = hints.look(service.name, _end(failed[-1]))
     if service.previous_revision is not None and not _ever_ran(history, revision):
         advice += f"; back to revision {service.previous_revision}: skep service rollback "
         advice += service.name

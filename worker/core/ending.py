@@ -8,13 +8,16 @@ failure whatever the code, since whoever waits for it to become healthy waits in
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 
 from skep.domain.states import TaskState
 from skep.worker.engine.protocol import Exit
 
-# The output of a health test may be long; people look at its first lines.
 ERROR_LIMIT = 1000
+# One line: it stands in tables and in errors.
+GIST_LIMIT = 200
+_NO_ANSWER = re.compile(r"no answer within [^:]*: ")
 
 
 class StopCause(enum.Enum):
@@ -66,6 +69,19 @@ def ending(state: TaskState, stop: Stop | None, exit_: Exit | None, lost: str = 
     if code == 0:
         return Ending(TaskState.COMPLETE, "ended by itself", "finished", exit_code=0)
     return Ending(TaskState.FAILED, "ended by itself", error=describe(exit_), exit_code=code)
+
+
+def gist(complaint: str) -> str:
+    """What a health test complained of, in one line: of several its last one, which is where a
+    traceback has its error, after how long the test was waited for in vain, if it was."""
+    lines = [" ".join(line.split()) for line in complaint.splitlines() if line.strip()]
+    if not lines:
+        return ""
+    found = lines[-1]
+    limit = _NO_ANSWER.match(lines[0])
+    if limit and len(lines) > 1:
+        found = limit[0] + found
+    return found if len(found) <= GIST_LIMIT else f"{found[: GIST_LIMIT - 1]}…"
 
 
 def describe(exit_: Exit) -> str:

@@ -23,7 +23,7 @@ from skep.domain.states import (
     desired_order,
     order,
 )
-from skep.worker.core.ending import ERROR_LIMIT, Ending, Stop, StopCause, ending
+from skep.worker.core.ending import ERROR_LIMIT, Ending, Stop, StopCause, ending, gist
 from skep.worker.core.events import (
     Call,
     CallDue,
@@ -273,8 +273,7 @@ class TaskMachine:
             return
         verdict = self._health.probed(complaint)
         if verdict is Verdict.UNHEALTHY:
-            # One line: it stands in tables and in errors.
-            error = f"unhealthy: {' '.join((complaint or '').split())[:ERROR_LIMIT]}"
+            error = f"unhealthy: {gist(complaint or '')}"
             self._set_status(replace(self.status, is_healthy=False, message=error))
             self._stop = Stop(StopCause.UNHEALTHY, error)
             self._call(Call.STOP)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import TextIO
@@ -15,11 +16,11 @@ from typing import TextIO
 from skep import client
 from skep.cli import session
 from skep.cli.errors import Exit, Failure
-from skep.cli.loglines import Looks, Merge
+from skep.cli.loglines import Looks, Merge, Missing
 from skep.cli.options import seconds
 from skep.cli.output import note
 from skep.client import Cluster
-from skep.domain.base import SECOND_NS
+from skep.domain.base import SECOND_NS, TaskId
 from skep.domain.control import LogEvent, LogLine, LogStream
 from skep.domain.objects import Task
 
@@ -28,13 +29,14 @@ def logs(options: argparse.Namespace) -> None:
     """Print what the tasks of services, and single tasks, have written."""
     tail, since_ns = read_tail(options.tail), read_since(options.since, time.time_ns())
     looks = Looks(is_raw=options.raw, is_timed=options.timestamps, is_whole=options.no_trunc)
-    printer = _Printer(looks)
+    printer = _Printer(looks, is_follow=options.follow)
+    is_missed = False
 
     async def script(cluster: Cluster) -> None:
+        nonlocal is_missed
         services, tasks = await _find(cluster, options.refs)
         if not options.raw:
             await _entitle(cluster, looks, services, tasks, options)
-        merge = Merge()
         events = cluster.logs(
             services,
             [task.id for task in tasks],
@@ -46,13 +48,9 @@ def logs(options: argparse.Namespace) -> None:
             async for event in events:
                 if options.no_resolve and not options.raw:
                     await _entitle_late(cluster, looks, event)
-                if options.follow:
-                    printer.show((event, line) for line in event.lines)
-                else:
-                    printer.show(merge.add(event))
-                if event.problem:
-                    printer.warn(event.problem)
-        printer.show(merge.rest())
+                printer.take(event)
+        printer.end()
+        is_missed = await _is_missed(cluster, services, tasks, printer.missing.task_ids)
 
     try:
         session.run(options, script)
@@ -61,7 +59,7 @@ def logs(options: argparse.Namespace) -> None:
             raise
         # This is how one stops to follow: no failure, and nothing to say about it.
         return
-    if printer.problems:
+    if is_missed:
         raise Failure("some output could not be had: see the warnings")
 
 
@@ -76,6 +74,27 @@ async def _find(cluster: Cluster, refs: Iterable[str]) -> tuple[list[str], list[
             except client.NotFound:
                 raise Failure(f"there is no service or task '{ref[:80]}'") from None
     return services, tasks
+
+
+def _warn(problem: str) -> None:
+    note(f"skep: warning: {' '.join(problem.split())}")
+
+
+async def _is_missed(
+    cluster: Cluster, services: list[str], named: list[Task], missing: Collection[TaskId | None]
+) -> bool:
+    """Whether any of what can't be had was asked for: tasks that are named, and those of the
+    services that are still to run. What nobody wants any more is only nice to have."""
+    if not missing:
+        return False
+    if None in missing or any(task.id in missing for task in named):
+        return True
+    for service in services:
+        with contextlib.suppress(client.NotFound):
+            tasks = await cluster.tasks.list(service=service, is_all=True)
+            if any(task.is_wanted and task.id in missing for task in tasks):
+                return True
+    return False
 
 
 async def _entitle(
@@ -111,18 +130,38 @@ async def _entitle_late(cluster: Cluster, looks: Looks, event: LogEvent) -> None
 
 
 class _Printer:
-    """Lines of stdout go to stdout, those of stderr to stderr."""
+    """Lines of stdout go to stdout, those of stderr to stderr. Who follows gets them as they come,
+    others in the order of their times, and after them what is missing."""
 
-    def __init__(self, looks: Looks) -> None:
+    def __init__(self, looks: Looks, *, is_follow: bool) -> None:
         self._looks = looks
+        self._is_follow = is_follow
+        self._merge = Merge()
+        self.missing = Missing()
         self._last: TextIO | None = None
         self._is_safe = {out: out.isatty() for out in (sys.stdout, sys.stderr)}
         is_plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
         self._is_coloured = {out: out.isatty() and not is_plain for out in self._is_safe}
-        self.problems = 0
 
-    def show(self, lines: Iterable[tuple[LogEvent, LogLine]]) -> None:
-        """Print lines."""
+    def take(self, event: LogEvent) -> None:
+        """Print what can be printed with this event."""
+        if not self._is_follow:
+            self._show(self._merge.add(event))
+            if event.problem:
+                self.missing.add(event)
+            return
+        self._show((event, line) for line in event.lines)
+        if problem := self.missing.told_now(event):
+            _warn(problem)
+
+    def end(self) -> None:
+        """Print what is left."""
+        self._show(self._merge.rest())
+        if not self._is_follow:
+            for problem in self.missing.lines():
+                _warn(problem)
+
+    def _show(self, lines: Iterable[tuple[LogEvent, LogLine]]) -> None:
         for event, line in lines:
             out = sys.stdout if line.stream is LogStream.STDOUT else sys.stderr
             if out is not self._last:
@@ -134,11 +173,6 @@ class _Printer:
                 )
             )
         self._flush()
-
-    def warn(self, problem: str) -> None:
-        """Print what can't be had."""
-        self.problems += 1
-        note(f"skep: warning: {' '.join(problem.split())}")
 
     def _flush(self) -> None:
         if self._last is not None:

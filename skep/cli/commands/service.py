@@ -10,7 +10,7 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from skep.cli import filters, hints, output, rows, session
+from skep.cli import filters, newcomer, output, rows, session
 from skep.cli.commands.tables import show_services, show_tasks
 from skep.cli.errors import Exit, Failure
 from skep.cli.options import COUNT_DIGITS
@@ -41,7 +41,7 @@ def ps(options: argparse.Namespace) -> None:
             try:
                 view = await cluster.services.get(ref, is_stale=options.stale)
             except NotFound:
-                hint = hints.not_a_service(ref)
+                hint = newcomer.not_a_service(ref)
                 if not hint:
                     raise
                 raise Failure(hint) from None

@@ -8,11 +8,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from skep import client
-from skep.cli import output, rows
+from skep.cli import output, rows, text, updatewords
 from skep.client import Cluster
 from skep.client.outcome import has_given_up
 from skep.domain.control import ServiceView
 from skep.domain.objects import Task
+
+# As much of an error as tells it from others; --no-trunc shows all of it.
+ERROR_SHOWN = 60
 
 
 def show_services(views: Iterable[ServiceView], options: argparse.Namespace) -> None:
@@ -43,22 +46,22 @@ def _service_status(row: rows.ServiceRow) -> str:
         return "Removing"
     why = list(row.problems)
     words = "Converged" if row.converged else "Converging"
-    if row.converged and row.update == "rollback_completed":
+    if row.converged and row.rolled_back:
         words = "Converged, rolled back"
     if row.failed:
         # Without a problem it did what it had to, once.
         words = "Failed" if row.problems else "Ended"
     if row.update in _UPDATES:
         words = _UPDATES[row.update]
-        if row.update != "updating" and row.update_message:
-            # What the cluster says of it mostly begins with the same words.
-            message = row.update_message.removeprefix(words.lower()).strip()
-            why = [message, *why]
+        reason = updatewords.reason_in(row.update_message)
+        if row.update != "updating" and reason:
+            why = [reason, *why]
     return f"{words}: {'; '.join(why)}" if why else words
 
 
 async def show_tasks(cluster: Cluster, tasks: Sequence[Task], options: argparse.Namespace) -> None:
-    """Tasks by slot, the newest first; older ones of a slot behind a mark, as Docker does."""
+    """Tasks by slot, the one that is wanted first, and then the newest; all but the first of a slot
+    behind a mark, as Docker does."""
     is_stale = getattr(options, "stale", False)
     nodes = await cluster.nodes.list(is_stale=is_stale)
     names: dict[str, str] = {node.id: node.name for node in nodes}
@@ -71,7 +74,6 @@ async def show_tasks(cluster: Cluster, tasks: Sequence[Task], options: argparse.
         ("NODE", lambda row: row.node or ""),
         ("DESIRED STATE", lambda row: row.desired_state.capitalize()),
         ("CURRENT STATE", lambda row: rows.state_text(row, now_s)),
-        ("ERROR", lambda row: row.error or _reason_to_wait(row)),
     ]
     if any(row.ports for row in shown):
         columns.append(("PORTS", lambda row: rows.ports_text(row.ports)))
@@ -79,6 +81,7 @@ async def show_tasks(cluster: Cluster, tasks: Sequence[Task], options: argparse.
     columns += [
         ("ADDRESS", lambda row: row.address),
         ("PID", lambda row: "" if row.pid is None else str(row.pid)),
+        ("ERROR", lambda row: _error(row, is_whole=options.no_trunc)),
     ]
     output.show(shown, columns, shape=options.format, key="id" if options.quiet else None)
 
@@ -92,6 +95,11 @@ async def _specs(cluster: Cluster, tasks: Iterable[Task], *, is_stale: bool) -> 
             for revision in await cluster.services.history(service_id, is_stale=is_stale):
                 found[(str(service_id), revision.number)] = revision.spec
     return found
+
+
+def _error(row: rows.TaskRow, *, is_whole: bool) -> str:
+    error = row.error or _reason_to_wait(row)
+    return error if is_whole else text.fit(text.plain(error), ERROR_SHOWN)
 
 
 def _reason_to_wait(row: rows.TaskRow) -> str:

@@ -182,7 +182,7 @@ class _Look:
                 async for event in self._cluster.watch(from_version=begin):
                     if event.is_resync:
                         self.sight.read((await read_all(self._cluster))[1])
-                    elif (change := self.sight.take(event)) is not None:
+                    elif (change := self.sight.take(event, has_steps=False)) is not None:
                         self._changes.append(change)
                     seen = event.version
                     if event.action is not None or event.is_resync:

@@ -105,6 +105,12 @@ UPDATE = UpdateStatus(
     started_ns=1,
     failed_slots=(2,),
 )
+ROLLED_BACK = replace(
+    UPDATE,
+    state=UpdateState.ROLLBACK_COMPLETED,
+    message="rollback completed (update rolled back due to exit 1)",
+)
+BACK_BY_HAND = replace(ROLLED_BACK, message="rollback completed (manually requested rollback)")
 STATE = State(
     title="lab",
     now_ns=NOON_NS,
@@ -135,9 +141,9 @@ def test_the_board() -> None:
     assert render(STATE, 78, 18) == [
         "skep: lab   leader m1   2 of 3 nodes ready   1 of 2 services as asked",
         "",
-        "SERVICE  RUNNING  TASKS                               STATUS",
-        "web      2/3      1 running, 1 stopping, 1 unhealthy  updating to 4, 1 failed…",
-        "clock    1/1      1 running                           as asked",
+        "SERVICE  RUNNING  TASKS                             STATUS",
+        "web      2/3      1 running, 1 stopping, 1 unheal…  updating to 4, 1 failed: …",
+        "clock    1/1      1 running                         as asked",
         "",
         "NODE          STATUS        TASKS  ADDRESS",
         "w1            ready         4      10.0.0.1",
@@ -191,6 +197,20 @@ def test_what_is_not_well_stays_when_there_is_no_room_for_all() -> None:
     ]
 
 
+def test_a_narrow_screen_has_room_for_the_status() -> None:
+    lines = render(STATE, 60, 18)
+    assert lines[2:5] == [
+        "SERVICE  RUNNING  TASKS                 STATUS",
+        "web      2/3      1 running, 1 stoppi…  updating to 4, 1 fa…",
+        "clock    1/1      1 running             as asked",
+    ]
+    long = replace_state(views=(view("a-service-with-a-name", 0, 1, problems=("x" * 30,)),))
+    assert render(long, 40, 18)[2:4] == [
+        "SERVICE  RUNNING  TASKS  STATUS",
+        "a-serv…  0/1      -      xxxxxxxxxxxxxx…",
+    ]
+
+
 def test_the_newest_events_are_shown() -> None:
     lines = render(replace_state(changes=tuple(map(change, range(1, 50)))), 60, 20)
     assert lines[-2].startswith("11:00:49")
@@ -219,16 +239,24 @@ def test_the_newest_events_are_shown() -> None:
             view("a", 0, 1, update=replace(UPDATE, state=UpdateState.ROLLBACK_PAUSED)),
             "rollback from 4 paused",
         ),
-        (
-            view("a", 1, 1, update=replace(UPDATE, state=UpdateState.ROLLBACK_COMPLETED)),
-            "4 was rolled back to 3",
-        ),
+        (view("a", 1, 1, revision=5, update=ROLLED_BACK), "4 was rolled back to 3: exit 1"),
+        (view("a", 1, 1, revision=6, update=ROLLED_BACK), "as asked"),
+        (view("a", 0, 1, revision=5, update=ROLLED_BACK, problems=("why",)), "why"),
+        (view("a", 1, 1, revision=5, update=BACK_BY_HAND), "as asked"),
     ],
 )
 def test_the_status_of_a_service(of: ServiceView, words: str) -> None:
     lines = render(replace_state(views=(of,)))
     status = lines[2].index("STATUS")
     assert lines[3][status:] == words
+
+
+def test_a_healthy_service_is_never_red() -> None:
+    looks = {}
+    for name, update in (("automatic", ROLLED_BACK), ("by-hand", BACK_BY_HAND)):
+        state = replace_state(views=(view(name, 1, 1, revision=5, update=update),))
+        looks[name] = render(state, is_coloured=True)[3][:5]
+    assert looks == {"automatic": "\x1b[33m", "by-hand": "\x1b[32m"}
 
 
 def test_names_can_not_break_out_of_their_line() -> None:
@@ -468,6 +496,10 @@ def test_changes_are_shown_as_they_come(terminal: Terminal) -> None:
             board = asyncio.create_task(top.live(cluster, "lab", ""))
             while not control.streams:  # noqa: ASYNC110
                 await asyncio.sleep(0)
+            for number, state in ((9, TaskState.STARTING), (10, TaskState.RUNNING)):
+                row = task("web", 1, state, version=number)
+                step = WatchEvent(version=number, action=WatchAction.UPDATE, task=row)
+                control.tell(control.streams[0], step)
             event = WatchEvent(version=11, action=WatchAction.UPDATE, node=down)
             control.tell(control.streams[0], event)
             await asyncio.wait_for(sight_of(terminal, "node w2: ready -> down: gone"), 10)
@@ -476,7 +508,11 @@ def test_changes_are_shown_as_they_come(terminal: Terminal) -> None:
 
     with terminal.used():
         asyncio.run(go())
-    assert "2 of 3 nodes ready" in terminal.read()
+    shown = terminal.read()
+    assert "2 of 3 nodes ready" in shown
+    # What a task goes through on its way is for `skep events`.
+    assert "starting -> running" in shown
+    assert not re.search(": starting(?! -> )", shown)
 
 
 def test_another_size_is_followed_at_once(

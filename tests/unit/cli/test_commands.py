@@ -205,12 +205,12 @@ def test_history_is_shown_newest_first_with_how_it_ended(shell: Shell) -> None:
     assert shell.skep("service ps web") == 0
     head, one, old, two = shell.out.splitlines()
     assert columns(head) == [
-        "ID", "NAME", "IMAGE", "NODE", "DESIRED STATE", "CURRENT STATE", "ERROR", "ADDRESS", "PID",
+        "ID", "NAME", "IMAGE", "NODE", "DESIRED STATE", "CURRENT STATE", "ADDRESS", "PID", "ERROR",
     ]  # fmt: skip
     assert columns(one)[1:5] == ["web.1", "v1", "w1", "Running"]
     assert columns(old)[1:] == [
         "\\_ web.1", "v1", "w1", "Shutdown", "Failed 5 seconds ago",
-        "task: non-zero exit (137) [2J", "127.32.16.1",
+        "127.32.16.1", "task: non-zero exit (137) [2J",
     ]  # fmt: skip
     assert "\x1b" not in shell.out
     assert columns(two)[1] == "web.2"
@@ -226,6 +226,18 @@ def test_history_is_shown_newest_first_with_how_it_ended(shell: Shell) -> None:
     assert len(shell.rows("node ps -a w1")) == 2
 
 
+def test_a_long_error_is_cut_unless_it_is_wanted_whole(shell: Shell) -> None:
+    shell.skep("service create --name web -- serve")
+    (task,) = shell.control.tasks.values()
+    error = f"unhealthy: {'x' * 90}"
+    shell.control.tasks[task.id] = replace(task, status=replace(task.status, error=error))
+    assert shell.skep("service ps web") == 0
+    assert shell.out.splitlines()[1].endswith(f"   {error[:59]}…")
+    assert shell.skep("service ps --no-trunc web") == 0
+    assert shell.out.splitlines()[1].endswith(f"   {error}")
+    assert shell.rows("service ps web")[0]["error"] == error
+
+
 def test_a_task_is_shown_with_its_own_release_and_its_ports_on_the_node(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,7 +247,7 @@ def test_a_task_is_shown_with_its_own_release_and_its_ports_on_the_node(
     shell.skep("service update web --image v2 -d")
     assert shell.skep("service ps web") == 0
     head, new, old = shell.out.splitlines()
-    assert columns(head)[6:8] == ["ERROR", "PORTS"]
+    assert columns(head)[6:] == ["PORTS", "ADDRESS", "PID", "ERROR"]
     assert columns(new)[2] == "v2"
     assert columns(new)[6] == "*:80->8080/tcp (host)"
     assert columns(old)[1:3] == ["\\_ web.1", "v1"]
@@ -259,13 +271,41 @@ def test_waiting_has_an_end_and_detaching_has_none(shell: Shell) -> None:
         "web 0/1: starting (no suitable node)",
         "skep: error: not converged after 3 s: web 0/1 (no suitable node)",
         "what next:",
-        "  skep service why web    explains it, slot by slot",
-        "  skep service ps web     lists its tasks",
-        "  skep service logs web   shows what its tasks have written",
+        "  skep service why web   explains it, slot by slot",
+        "  skep service ps web    lists its tasks",
     ]
     assert shell.skep("service update web --replicas 2 -d") == 0
     assert shell.skep("service rm web --timeout 2") == 3
     assert "not removed after 2 s: web" in shell.err
+
+
+@pytest.mark.parametrize(
+    ("problem", "step"),
+    [
+        (
+            'web.1: "nope" is no program on this node in PATH (/bin)',
+            "skep service update web -- COMMAND   gives it a program",
+        ),
+        (
+            "no suitable node (scheduling constraints not satisfied on 2 nodes)",
+            "skep service update web --constraint-rm node.labels.disk==ssd   lets it run",
+        ),
+        (
+            "no suitable node (insufficient resources on 2 nodes)",
+            "skep service update web --reserve-cpu CPUS --reserve-memory SIZE   reserves less",
+        ),
+        ("no suitable node (2 nodes not available for new tasks)", "skep node ls "),
+    ],
+)
+def test_what_can_not_run_is_to_be_changed(shell: Shell, problem: str, step: str) -> None:
+    shell.control.is_quick = False
+    shell.control.problems["web"] = (problem,)
+    assert shell.skep(
+        "service create --name web --timeout 3s --constraint node.labels.disk==ssd -- nope"
+    )
+    lines = shell.err.splitlines()
+    assert lines[lines.index("what next:") + 1].startswith(f"  {step}")
+    assert "service logs" not in shell.err
 
 
 def test_what_was_given_up_is_not_waited_for(shell: Shell) -> None:
@@ -295,16 +335,32 @@ def test_how_far_a_change_is_is_marked_in_the_list(shell: Shell) -> None:
 
     assert status() == "Updating"
     shell.control.set_update("web", UpdateState.PAUSED, "update paused due to web.1")
-    assert status() == "Update paused: due to web.1"
+    assert status() == "Update paused: web.1"
     shell.control.problems["web"] = ("web.2: exit code 1",)
     shell.control.set_update("web", UpdateState.ROLLBACK_PAUSED, "why")
     assert status() == "Rollback paused: why; web.2: exit code 1"
     assert shell.rows("service ls")[0]["update"] == "rollback_paused"
     shell.control.problems.clear()
-    shell.control.set_update("web", UpdateState.ROLLBACK_COMPLETED, "rollback completed")
-    assert status() == "Converging"
+    shell.control.roll_back("web", 1, "update rolled back due to web.1")
+    assert status() == "Rolling back: web.1"
     shell.control.converge()
     assert status() == "Converged, rolled back"
+    # Whoever has changed it since has had the last word.
+    shell.control.is_quick = True
+    shell.skep("service scale web=2")
+    assert status() == "Converged"
+
+
+def test_a_rollback_by_hand_is_as_asked(shell: Shell) -> None:
+    shell.skep("service create --name web -- serve")
+    shell.skep("service update web -- other")
+    assert shell.skep("service rollback web --to 1") == 0
+    assert shell.skep("service ls") == 0
+    assert columns(shell.out.splitlines()[1])[-1] == "Converged"
+    assert [row["rolled_back"] for row in shell.rows("service ls")] == [False]
+    assert shell.skep("service why web") == 0
+    assert len(shell.out.splitlines()) == 1
+    assert "back at the spec of revision 1 for" in shell.out
 
 
 def test_an_update_that_changes_nothing_says_so(shell: Shell) -> None:

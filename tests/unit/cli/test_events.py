@@ -84,6 +84,11 @@ UPDATING = UpdateStatus(
     state=UpdateState.UPDATING, revision=4, base_revision=3, policy=UpdatePolicy(), started_ns=1
 )
 PAUSED = replace(UPDATING, state=UpdateState.PAUSED, message="1 of 3 slots failed")
+GOING_BACK = replace(
+    UPDATING,
+    state=UpdateState.ROLLBACK_STARTED,
+    message="update rolled back due to failure or early termination of task a.1: exit 1",
+)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +109,7 @@ PAUSED = replace(UPDATING, state=UpdateState.PAUSED, message="1 of 3 slots faile
         (status(is_healthy=False), "task shop_web.2 (abcdefghijkl) on w1: unhealthy"),
         (
             replace(TASK, desired_state=DesiredState.SHUTDOWN),
-            "task shop_web.2 (abcdefghijkl) on w1: is to stop",
+            "task shop_web.2 (abcdefghijkl) on w1: is to be stopped",
         ),
         (replace(TASK, healthy_ns=7), None),
         (replace(FAILED, status=TASK.status, healthy_ns=7), None),
@@ -162,6 +167,42 @@ def test_slots_that_fail_in_an_update_are_told_once() -> None:
     ]
 
 
+def test_why_an_update_was_rolled_back_is_told_once() -> None:
+    over = replace(
+        GOING_BACK,
+        state=UpdateState.ROLLBACK_COMPLETED,
+        message=f"rollback completed ({GOING_BACK.message})",
+    )
+    updates = [replace(UPDATING, message="update in progress"), GOING_BACK, over]
+    events = [event(7 + place, replace(WEB, update=of)) for place, of in enumerate(updates)]
+    why = "failure or early termination of task a.1: exit 1"
+    assert told(sight(), events) == [
+        "service shop_web: update to revision 4 started",
+        f"service shop_web: rollback from revision 4 started: {why}",
+        "service shop_web: rollback from revision 4 completed",
+    ]
+    # Who has seen nothing before is told all of it, once.
+    assert told(sight(), events[2:]) == [
+        f"service shop_web: rollback from revision 4 completed: {why}"
+    ]
+
+
+def test_slots_that_failed_on_the_way_back_are_told() -> None:
+    updates = [
+        replace(GOING_BACK, failed_slots=(2,)),
+        replace(
+            GOING_BACK,
+            state=UpdateState.ROLLBACK_COMPLETED,
+            failed_slots=(2,),
+            message=f"rollback completed ({GOING_BACK.message}); slots that failed: 2",
+        ),
+    ]
+    events = [event(7 + place, replace(WEB, update=of)) for place, of in enumerate(updates)]
+    assert told(sight(), events)[1] == (
+        "service shop_web: rollback from revision 4 completed: slots that failed: 2"
+    )
+
+
 def test_the_stream_tells_the_old_state_and_the_reading_only_where_it_is_older() -> None:
     newer = replace(TASK, version=9)
     seen = Sight([W1, replace(newer, status=FAILED.status)])
@@ -186,7 +227,7 @@ def test_a_removal_has_the_time_of_what_came_before_it() -> None:
     seen.take(event(8, W1, CREATE))
     removal = seen.take(event(9, FAILED, REMOVE))
     assert removal is not None
-    assert (removal.time, removal.what) == (8.0, "left the history")
+    assert (removal.time, removal.what) == (8.0, "forgotten")
     assert seen.all(Task) == []
 
 
@@ -196,7 +237,36 @@ def test_what_is_known_follows_the_changes() -> None:
     assert [task.status.state for task in seen.all(Task)] == [TaskState.FAILED]
     assert [node.name for node in seen.all(Node)] == ["w1", "w2"]
     assert told(seen, [event(11, replace(FAILED, node_id=NodeId("w2-id")), REMOVE)]) == [
-        "task shop_web.2 (abcdefghijkl) on w2: left the history"
+        "task shop_web.2 (abcdefghijkl) on w2: forgotten"
+    ]
+
+
+def test_without_its_steps_a_task_is_new_and_then_runs() -> None:
+    new = replace(PENDING, status=TaskStatus(state=TaskState.NEW))
+    stuck = replace(PENDING, status=TaskStatus(state=TaskState.PENDING, error="no suitable node"))
+    gone = replace(FAILED, desired_state=DesiredState.SHUTDOWN)
+    events = [
+        event(7, replace(new, desired_state=DesiredState.READY), CREATE),
+        event(8, PENDING),
+        event(9, stuck),
+        event(10, status(state=TaskState.PREPARING)),
+        event(11, status(state=TaskState.STARTING)),
+        event(12, TASK),
+        event(13, replace(TASK, desired_state=DesiredState.REMOVE)),
+        event(14, gone),
+        event(15, gone, REMOVE),
+        event(16, replace(W1, availability=Availability.DRAIN)),
+    ]
+    seen = Sight([W1, SHOP, WEB])
+    changes = [seen.take(each, has_steps=False) for each in events]
+    assert [change.what for change in changes if change] == [
+        "new; waits for its turn to start",
+        "pending: no suitable node",
+        "starting -> running",
+        "is to be stopped and removed",
+        "running -> failed: task: non-zero exit (1)",
+        "forgotten",
+        "availability active -> drain",
     ]
 
 

@@ -14,8 +14,10 @@ from skep.cli.commands.logs import read_since, read_tail
 from skep.cli.errors import Failure
 from skep.cli.loglines import Looks, Merge, rfc3339, safe
 from skep.client import Cluster
-from skep.domain.base import SECOND_NS, TaskId
+from skep.domain.base import SECOND_NS, TaskId, replace
 from skep.domain.control import LogEvent, LogLine, LogStream
+from skep.domain.objects import Task
+from skep.domain.states import DesiredState
 from tests.unit.cli.shell import STACK, Shell
 
 NOW_NS = 1_700_000_000 * SECOND_NS
@@ -174,13 +176,57 @@ def test_a_task_can_be_named_and_options_are_passed_on(shell: Shell, reader: Rea
 
 
 def test_what_can_not_be_had_is_told_and_hides_nothing(shell: Shell, reader: Reader) -> None:
-    reader.events = [event("t", problem="node w2 is down"), event("t", (1, "a"))]
+    (task, *_) = [t for t in shell.control.tasks.values() if t.service_name == "shop_web"]
+    reader.events = [event(task.id, problem="node w2 is down"), event("t", (1, "a"))]
     assert shell.skep("service logs --raw shop_web") == 1
     assert shell.out == "a\n"
     assert shell.err.splitlines() == [
         "skep: warning: node w2 is down",
         "skep: error: some output could not be had: see the warnings",
     ]
+
+
+def lost(task: Task, node: str = "w2") -> LogEvent:
+    title = f"{task.name}.{task.id}"
+    problem = f"node {node} is down: the output of {title} can't be had"
+    return event(task.id, name=task.name, node=node, problem=problem)
+
+
+def test_a_node_that_is_down_is_one_line_however_many_tasks_it_had(
+    shell: Shell, reader: Reader
+) -> None:
+    control = shell.control
+    tasks = [t for t in control.tasks.values() if t.service_name == "shop_web"]
+    for task in tasks:
+        control.tasks[task.id] = replace(task, desired_state=DesiredState.SHUTDOWN)
+    gone = replace(tasks[0], id=TaskId("removed-since"))
+    reader.events = [*map(lost, tasks), lost(gone), lost(tasks[0], "w3"), event("t", (1, "a"))]
+    # Of what nobody wants any more, the rest is good enough.
+    assert shell.skep("service logs --raw shop_web") == 0
+    assert shell.out == "a\n"
+    assert shell.err.splitlines() == [
+        "skep: warning: node w2 is down: the output of 4 tasks can't be had",
+        f"skep: warning: node w3 is down: the output of {tasks[0].name}.{tasks[0].id} can't be had",
+    ]
+    # Unless it was asked for by its name, or is still wanted.
+    assert shell.skep(f"service logs --raw {tasks[0].id}") == 1
+    control.tasks[tasks[1].id] = tasks[1]
+    assert shell.skep("service logs --raw shop_web") == 1
+    assert "see the warnings" in shell.err
+
+
+def test_who_follows_is_told_of_a_node_once_until_it_is_back(shell: Shell, reader: Reader) -> None:
+    tasks = [t for t in shell.control.tasks.values() if t.service_name == "shop_web"]
+    reader.events = [
+        *map(lost, tasks),
+        event("t", problem="strange\nthing", node="w1"),
+        event(tasks[0].id, (1, "a"), node="w2"),
+        *map(lost, tasks),
+    ]
+    assert shell.skep("service logs --raw -f shop_web") == 1
+    down = "skep: warning: node w2 is down: the output of its tasks can't be had"
+    assert shell.err.splitlines()[:3] == [down, "skep: warning: strange thing", down]
+    assert len(shell.err.splitlines()) == 4
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import pytest
 
 from skep.cli import rows
 from skep.cli.output import table
-from skep.domain.base import NodeId, ServiceId, TaskId
+from skep.domain.base import NodeId, ServiceId, TaskId, replace
 from skep.domain.objects import Node, NodeDescription, NodeRole, Task, TaskStatus
 from skep.domain.spec import RunSpec, ServiceSpec, TaskSpec
-from skep.domain.states import TaskState
+from skep.domain.states import DesiredState, TaskState
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,20 @@ def test_the_newest_of_each_slot_comes_first() -> None:
         ("1-3", True), ("1-2", False), ("1-1", False), ("2-5", True),
     ]  # fmt: skip
     assert {row.node for row in found} == {"w1"}
+
+
+def test_what_is_wanted_comes_before_what_was_tried_after_it() -> None:
+    shutdown = DesiredState.SHUTDOWN
+    tasks = [
+        replace(task(1, 1), desired_state=shutdown),
+        task(1, 2),
+        replace(task(1, 3), desired_state=shutdown),
+        replace(task(1, 4), desired_state=shutdown),
+    ]
+    found = rows.task_rows(tasks, {})
+    assert [(row.id, row.is_current) for row in found] == [
+        ("1-2", True), ("1-4", False), ("1-3", False), ("1-1", False),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -77,11 +77,11 @@ def test_an_update_is_shown_from_its_first_task_to_its_last_look(release: Releas
     assert shell.skep("service update web --image v2 --update-parallelism 2") == 0
     assert shell.out == "web\n"
     assert shell.err.splitlines() == [
-        "web 0/3: updating",
-        "web 0/3: updating (1 in flight)",
-        "web 1/3: updating",
-        "web 1/3: updating, 1 failed",
-        "web 3/3: running, watching 5 s (monitor), 1 failed",
+        "web: updated 0/3, 3/3 running",
+        "web: updated 0/3 (1 in flight), 3/3 running",
+        "web: updated 1/3, 3/3 running",
+        "web: updated 1/3, 3/3 running, 1 failed",
+        "web: updated 3/3, 3/3 running, watching 5 s (monitor), 1 failed",
         "web 3/3: running",
         "verify: service web converged",
     ]
@@ -106,7 +106,7 @@ def test_a_rollback_by_hand_is_watched_and_is_success(release: Release, line: st
     assert release.shell.out == "web\n"
     assert release.shell.err.splitlines() == [
         "rollback: manually requested rollback",
-        "web 0/3: rolling back to revision 1: manually requested rollback",
+        "web: rolled back 0/3 to revision 1, 3/3 running: manually requested rollback",
         "web 3/3: running",
         "verify: service web converged",
     ]
@@ -155,8 +155,8 @@ def test_what_was_rolled_back_ends_with_6_and_the_last_words_of_the_task(release
     (failed,) = [t for t in release.control.tasks.values() if t.revision == 2]
     message = "update rolled back due to failure of web.2"
     assert shell.err.splitlines() == [
-        "web 0/3: updating",
-        f"web 3/3: rolling back to revision 1, watching 5 s (monitor): {message}",
+        "web: updated 0/3, 3/3 running",
+        "web: rolled back 3/3 to revision 1, 3/3 running, watching 5 s (monitor): failure of web.2",
         "web 3/3: running",
         f"skep: error: web: {message}; revision 2 was given up, and that of 1 runs again",
         "web.2 on w2: task: non-zero exit (1)",
@@ -301,7 +301,7 @@ def test_a_job_that_ran_to_its_end_is_success(release: Release) -> None:
     release.plan = {4: lambda: end(1), 6: end_all}
     assert release.shell.skep("service update web --restart-condition on-failure --image v2") == 0
     assert release.shell.err.splitlines() == [
-        "web 0/3: updating",
+        "web: updated 0/3, 0/3 running",
         "web 0/3: completed",
         "verify: service web completed",
     ]

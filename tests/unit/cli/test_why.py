@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from skep.cli.why import Scene, explain, lines
+from skep.cli.whyslot import verdict
 from skep.domain.base import NodeId, ServiceId, TaskId, replace
 from skep.domain.control import ListRevisionsRequest, ListRevisionsResponse, ServiceView
 from skep.domain.objects import (
@@ -266,6 +267,38 @@ def test_why_nothing_follows(
     assert told([last], service)[1] == f"web.1: {says} -> {FORCE}"
 
 
+def test_a_slot_in_which_an_older_task_serves_is_well() -> None:
+    # A start-first update to revision 5 that was rolled back.
+    service = replace(WEB, revision=6)
+    nodes = {W1.id: W1, W2.id: W2}
+    assert verdict([task(age_s=90), failed(20, revision=5)], service, nodes, NOW) is None
+    # Its successor on another node is not there yet.
+    moving = task(age_s=3, node_id=W2.id, status={"state": TaskState.STARTING})
+    assert verdict([task(age_s=90), moving], WEB, nodes, NOW) is None
+    # What the managers say of it is told all the same.
+    assert told([task(age_s=90), moving], problems=("web.1: is being moved",))[1:] == [
+        "service: web.1: is being moved"
+    ]
+
+
+def test_the_leading_task_tells_of_its_slot() -> None:
+    tried = failed(20, revision=5)
+    sick = task(age_s=90, status={"is_healthy": False})
+    assert told([sick, tried])[1].startswith("web.1: task task1-090-xy on w1 is unhealthy")
+    gone = failed(90)
+    assert told([gone, tried])[1].startswith("web.1: given up 89 s ago: exit code 3; its restart")
+    back = replace(UPDATING, state=UpdateState.ROLLBACK_STARTED, revision=5)
+    found = told([gone, tried], replace(WEB, revision=6, update=back))
+    assert found[1].startswith("web.1: ended 89 s ago (exit code 3); a new task follows")
+
+
+def test_a_slot_whose_update_failed_is_promised_nothing() -> None:
+    over = replace(UPDATING, state=UpdateState.COMPLETED, failed_slots=(1,))
+    assert told([task(revision=3), failed(9)], replace(WEB, update=over))[1] == (
+        f"web.1: runs the spec of revision 3: the update failed in this slot -> {LOGS}"
+    )
+
+
 PLACED = TaskSpec(
     run=SPEC.task.run,
     reservations=Resources(cpu_nano=1_500_000_000, memory_bytes=2**31),
@@ -422,19 +455,47 @@ PAUSED = {
             {**PAUSED, "state": UpdateState.ROLLBACK_COMPLETED},
             "revision 4 (v4), the last one asked for, was given up 20 s ago: 1 of 1 slots failed; "
             "the spec of revision 3 (v3) runs again -> update it to a spec that works; what was "
-            "asked for: skep service history web; skep service logs web",
+            "asked for: skep service history web; what it wrote: skep service logs web",
         ),
     ],
 )
 def test_an_update_is_explained(fields: dict[str, object], says: str) -> None:
     service = replace(WEB, update=replace(UPDATING, **fields))
+    if fields.get("state") is UpdateState.ROLLBACK_COMPLETED:
+        service = replace(service, revision=5)
     revisions = (revision(4, "v4"), revision(3, "v3"))
     assert told([task()], service, revisions=revisions)[1:] == [f"update: {says}"]
 
 
 def test_a_rollback_is_not_what_was_asked_for() -> None:
-    given_up = replace(UPDATING, state=UpdateState.ROLLBACK_COMPLETED, ended_ns=NOW - S)
-    assert told([task()], replace(WEB, update=given_up))[0] == "web: 1 of 1 run, revision 4; but:"
+    given_up = replace(
+        UPDATING,
+        state=UpdateState.ROLLBACK_COMPLETED,
+        ended_ns=NOW - S,
+        message="rollback completed (update rolled back due to failure of task web.1: exit 1)",
+    )
+    service = replace(WEB, revision=5, update=given_up)
+    summary, finding = told([task()], service)
+    assert summary == "web: 1 of 1 run, revision 5; but:"
+    # Each thing is said once.
+    assert "was given up 1 s ago: failure of task web.1: exit 1; the spec of" in finding
+    # It was scaled or changed since: that has been done.
+    assert told([task()], replace(service, revision=6)) == [
+        "web: 1 of 1 run, revision 6; all is as asked"
+    ]
+
+
+def test_a_rollback_by_hand_is_what_was_asked_for() -> None:
+    done = replace(
+        UPDATING,
+        state=UpdateState.ROLLBACK_COMPLETED,
+        base_revision=1,
+        ended_ns=NOW - 180 * S,
+        message="rollback completed (manually requested rollback)",
+    )
+    assert told([task()], replace(WEB, revision=5, update=done)) == [
+        "web: 1 of 1 run, revision 5, back at the spec of revision 1 for 3 min; all is as asked"
+    ]
 
 
 def test_an_old_task_of_a_paused_update_says_so() -> None:
@@ -447,11 +508,52 @@ def test_an_old_task_of_a_paused_update_says_so() -> None:
 # ---------------------------------------------------------------------- ports and nodes
 
 
+@pytest.mark.parametrize(
+    ("port", "says"),
+    [
+        (
+            Port(target=80, published=8080),
+            "publish another port, such as 8081: skep service update web --publish-rm 8080:80/tcp "
+            "--publish-add 8081:80/tcp",
+        ),
+        (
+            Port(target=80, published=65535),
+            "publish another port, such as 65534: skep service update web --publish-rm "
+            "65535:80/tcp --publish-add 65534:80/tcp",
+        ),
+    ],
+)
+def test_a_taken_port_can_be_changed_by_a_whole_command(port: Port, says: str) -> None:
+    other = Port(target=90, published=9090)
+    service = replace(WEB, spec=replace(SPEC, ports=(other, port)), ports=(other, port))
+    problem = f"w1: port {port.published} is taken"
+    (_, finding) = told([task()], service, problems=(problem,))
+    assert finding.endswith(says)
+
+
+NO_PROGRAM = '"nope" is no program on this node in PATH (/bin)'
+
+
+def test_what_never_wrote_anything_has_no_logs_to_look_at() -> None:
+    mend = "name a program that its nodes have: skep service update web -- COMMAND"
+    status = {"state": TaskState.REJECTED, "error": NO_PROGRAM}
+    trying = task(status=status, desired_state=DesiredState.RUNNING)
+    assert told([trying])[1].endswith(f"-> {mend}")
+    ended = replace(trying, desired_state=DesiredState.SHUTDOWN)
+    assert told([ended])[1].endswith(f"-> {mend}")
+    message = f"update rolled back due to failure of task web.1: {NO_PROGRAM}"
+    back = replace(UPDATING, state=UpdateState.ROLLBACK_COMPLETED, message=message)
+    (_, finding) = told([task()], replace(WEB, revision=5, update=back))
+    assert finding.endswith(f"-> {mend}; what was asked for: skep service history web")
+    paused = replace(back, state=UpdateState.PAUSED)
+    assert told([task()], replace(WEB, update=paused))[1].endswith(f"or {mend}")
+
+
 def test_ports_that_can_not_be_served() -> None:
     service = replace(WEB, ports=None, spec=replace(SPEC, ports=(Port(target=80),)))
     assert told([task()], service, problems=("w1: port 8080 is taken", "web.1: x"))[1:] == [
         "port on w1: port 8080 is taken -> if another program holds it, stop that one, or publish "
-        "another port: skep service update web --publish-add",
+        "another port",
         "port 80: no published port was picked yet",
     ]
 
@@ -465,18 +567,25 @@ def test_nodes_are_told_of_where_they_matter() -> None:
     assert told([waiting], nodes=(drained, DOWN, node("m1", runs_tasks=False)))[2:] == [
         "node w1: drained; it gets no tasks -> to use it again: skep node update w1 "
         "--availability active",
-        "node w2: down for 5 min (3 heartbeats missed); it gets no tasks -> start it, or forget "
+        "node w2: down since 5 min: 3 heartbeats missed; it gets no tasks -> start it, or forget "
         "it: skep node rm w2",
     ]
     assert len(told([failed(9)], nodes=(drained, DOWN))) == 2
     assert told([task()], nodes=(W1, DOWN)) == ["web: 1 of 1 run, revision 4; all is as asked"]
 
 
+def test_a_node_that_was_silent_is_down_since_then() -> None:
+    silent = replace(DOWN, message="silent for 6.1 s")
+    assert told([task(node_id=DOWN.id)], nodes=(W1, silent))[2].startswith(
+        "node w2: down since 5 min: it was silent for 6.1 s; 1 task of it there"
+    )
+
+
 def test_a_task_on_a_lost_or_drained_node() -> None:
     lost = task(node_id=DOWN.id)
     assert told([lost], nodes=(W1, DOWN))[1:] == [
         "web.1: its node w2 is down; it is being replaced",
-        "node w2: down for 5 min (3 heartbeats missed); 1 task of it there -> start it, or forget "
+        "node w2: down since 5 min: 3 heartbeats missed; 1 task of it there -> start it, or forget "
         "it: skep node rm w2",
     ]
     drained = node("w1", availability=Availability.DRAIN)

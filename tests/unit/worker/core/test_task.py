@@ -11,6 +11,7 @@ from skep.domain.objects import TaskStatus
 from skep.domain.session import Assignment
 from skep.domain.spec import HealthCheck
 from skep.domain.states import DesiredState, IllegalMove, TaskState
+from skep.worker.core.ending import gist
 from skep.worker.core.events import (
     Call,
     CallDue,
@@ -388,7 +389,7 @@ def test_enough_failures_in_a_row_end_a_task() -> None:
     assert task.probed("refused", 2.0) == [PutOffCall(Call.PROBE, T1, 3.0)]
     assert task.status.is_healthy
     assert task.status.message == "healthy"
-    assert task.probed("refused\n  again\n", 3.0) == [task.call(Call.STOP)]
+    assert task.probed("Traceback:\n  refused   again\n\n", 3.0) == [task.call(Call.STOP)]
     assert not task.status.is_healthy
     assert task.status.message == "unhealthy: refused again"
     assert task.status.state is S.RUNNING
@@ -396,6 +397,23 @@ def test_enough_failures_in_a_row_end_a_task() -> None:
     assert task.done(Call.STOP) == moves("unhealthy", S.RUNNING, S.FAILED)
     assert task.status.error == "unhealthy: refused again"
     assert task.status.exit_code == 143
+
+
+@pytest.mark.parametrize(
+    ("complaint", "line"),
+    [
+        ("", ""),
+        (" \n ", ""),
+        ("refused", "refused"),
+        ("Traceback\n  File x\nURLError: refused\n", "URLError: refused"),
+        ("no answer within 3 s: trying\nstill  trying", "no answer within 3 s: still trying"),
+        ("no answer within 3 s: trying", "no answer within 3 s: trying"),
+        ("a\n" + "x" * 201, "x" * 199 + "…"),
+        ("x" * 200, "x" * 200),
+    ],
+)
+def test_what_a_health_test_says_is_told_in_one_line(complaint: str, line: str) -> None:
+    assert gist(complaint) == line
 
 
 def test_a_task_that_never_becomes_healthy_fails_as_well() -> None:
