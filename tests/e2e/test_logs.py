@@ -159,12 +159,13 @@ def _reads_what_was_written(cluster: LocalCluster) -> None:
 
 
 def _tells_of_a_node_that_is_down(cluster: LocalCluster) -> None:
+    def is_seen(status: str) -> bool:
+        return ("w2", status) in {(node["name"], node["status"]) for node in cluster.nodes()}
+
+    # After the change of leaders it may be down for a moment, on a machine that is busy enough.
+    eventually(lambda: is_seen("ready"), 30.0, "w2 is ready")
     cluster.kill("w2")
-    eventually(
-        lambda: ("w2", "down") in {(node["name"], node["status"]) for node in cluster.nodes()},
-        30.0,
-        "w2 is down",
-    )
+    eventually(lambda: is_seen("down"), 30.0, "w2 is down")
     begun = time.monotonic()
     done = cluster.run("service", "logs", "--tail", "1", "demo_count")
     assert time.monotonic() - begun < 20.0
