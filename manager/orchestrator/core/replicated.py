@@ -113,7 +113,8 @@ def _tend(scene: Scene, slot: Slot, plan: Plan, moving: int) -> int:
     if _stay(scene, slot, plan):
         return 0
     lead = slot.lead
-    _hand_over(scene, slot, plan)
+    if _hand_over(scene, slot, plan):
+        return 0
     if lead.is_terminal:
         _after_end(scene, slot, plan)
         return 0
@@ -133,8 +134,9 @@ def _tend(scene: Scene, slot: Slot, plan: Plan, moving: int) -> int:
     return 0
 
 
-def _hand_over(scene: Scene, slot: Slot, plan: Plan) -> None:
-    """Stop the older tasks of a slot once the lead serves, or when they can't go on anyway."""
+def _hand_over(scene: Scene, slot: Slot, plan: Plan) -> bool:
+    """Stop the older tasks of a slot once the lead serves, or when they can't go on anyway.
+    Returns whether it is the lead that was given up: the next pass has another one."""
     lead = slot.lead
     for old in slot.kept:
         if is_running(lead) and scene.loss(lead) is None:
@@ -149,6 +151,7 @@ def _hand_over(scene: Scene, slot: Slot, plan: Plan) -> None:
                 # tell what the slot is to be; after that, what hasn't made it goes.
                 if not _is_changing(scene):
                     plan.decide().want(lead, DesiredState.SHUTDOWN, "its predecessor has to move")
+                    return True
                 continue
             ends_ns = _move_ends_ns(scene, slot, old)
             if scene.now_ns < ends_ns:
@@ -158,6 +161,7 @@ def _hand_over(scene: Scene, slot: Slot, plan: Plan) -> None:
         else:
             continue
         plan.decide().want(old, DesiredState.SHUTDOWN, why)
+    return False
 
 
 def _is_changing(scene: Scene) -> bool:

@@ -8,8 +8,25 @@ from typing import Any
 import pytest
 
 from skep.domain.base import SECOND_NS, NodeId, TaskId, replace
-from skep.domain.objects import Availability, Node, NodeState, Service, Task, TaskStatus
-from skep.domain.spec import Placement, RestartCondition, RestartPolicy, RunSpec, TaskSpec
+from skep.domain.objects import (
+    Availability,
+    Node,
+    NodeState,
+    Service,
+    Task,
+    TaskStatus,
+    UpdateState,
+    UpdateStatus,
+)
+from skep.domain.spec import (
+    Placement,
+    RestartCondition,
+    RestartPolicy,
+    RunSpec,
+    TaskSpec,
+    UpdateOrder,
+    UpdatePolicy,
+)
 from skep.domain.states import TERMINAL, DesiredState, TaskState, order
 from skep.manager.orchestrator.core.plan import Decision, Plan
 from skep.manager.orchestrator.core.reaper import reapable
@@ -338,3 +355,19 @@ def test_history_reaches_as_far_back_as_the_policy_has_to_remember() -> None:
     ):
         gone = reapable(web(restart=policy), tasks, {}, limit)
         assert [row.id for row in gone] == [f"t{n}" for n in range(12 - kept)]
+
+
+def test_what_is_given_up_for_a_move_is_not_started_in_the_same_pass() -> None:
+    """Its own time to start has come as well; written after that, the two would be no story."""
+    paused = UpdateStatus(
+        state=UpdateState.PAUSED,
+        revision=2,
+        base_revision=1,
+        policy=UpdatePolicy(order=UpdateOrder.START_FIRST),
+        started_ns=1,
+    )
+    of = web(revision=2, task_revision=2, update=paused)
+    old = running("old", created_ns=1, healthy_ns=1)
+    due = task("new", TaskState.READY, READY, node_id=N2, revision=2, created_ns=2)
+    drained = node("n1", availability=Availability.DRAIN)
+    assert told(plan(of, [old, due], drained, node("n2"))) == ["new shutdown"]
