@@ -264,7 +264,7 @@ class _Waiting:
         now = self._cluster.clock.now()
         ended: list[outcome.Verdict] = []
         held: dict[tuple[str, type[ClientError]], float] = {}
-        goes_on = False
+        goes_on, stable_s = False, self._stable_s
         for view in views:
             verdict = outcome.judge(view, self._asked(view))
             if verdict is None:
@@ -275,6 +275,8 @@ class _Waiting:
                 if now - held[key] >= verdict.hold_s:
                     ended.append(verdict)
                 goes_on = True
+            else:
+                stable_s = max(stable_s, verdict.hold_s)
         self._since = held
         if ended:
             raise _error(ended, views)
@@ -285,7 +287,7 @@ class _Waiting:
             self._whole_since = now
         # What has run to its end can't be watched for whether it goes on running.
         is_watched = any(view.running for view in views)
-        return not is_watched or now - self._whole_since >= self._stable_s
+        return not is_watched or now - self._whole_since >= stable_s
 
     def timed_out(self, timeout_s: float) -> ClientError:
         """How to end a wait that took too long."""

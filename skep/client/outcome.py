@@ -50,7 +50,10 @@ def judge(view: ServiceView, asked: int) -> Verdict | None:
     if service.is_removing:
         return Verdict(Superseded, f"{service.name}: it is being removed")
     if view.is_converged:
-        return Verdict(None)
+        # Slots that failed and run again at the moment are not believed at first sight.
+        has_failed = update is not None and update.revision == asked and update.failed_slots
+        monitor_s = update.policy.monitor_ns / SECOND_NS if update and has_failed else 0.0
+        return Verdict(None, hold_s=monitor_s)
     if update is not None and update.state in PAUSED:
         return Verdict(UpdatePaused, _paused(view, update), HOLD_S)
     if (update is not None and update.state in UNDER_WAY) or not has_given_up(view):

@@ -16,11 +16,12 @@ from skep.client import (
     Superseded,
     UpdatePaused,
     connect,
+    outcome,
 )
-from skep.client.outcome import patience_s
-from skep.domain.base import replace
+from skep.client.outcome import Verdict, judge, patience_s
+from skep.domain.base import ServiceId, replace
 from skep.domain.control import ServiceView
-from skep.domain.objects import Availability, Service, UpdateState
+from skep.domain.objects import Availability, Service, UpdateState, UpdateStatus
 from skep.domain.spec import (
     FailureAction,
     HealthCheck,
@@ -396,5 +397,42 @@ def test_draining_that_takes_too_long_names_what_is_left_and_why() -> None:
         (old,) = [task for task in control.tasks.values() if task.node_id == "w1-id"]
         control.tasks[old.id] = replace(old, desired_state=DesiredState.SHUTDOWN)
         assert await says(cluster) == f"{begin} is stopping"
+
+    world.run(script)
+
+
+def test_slots_that_failed_and_run_again_are_believed_after_the_monitor() -> None:
+    status = UpdateStatus(
+        state=UpdateState.COMPLETED,
+        revision=2,
+        base_revision=1,
+        policy=UpdatePolicy(monitor_ns=7 * S),
+        started_ns=1,
+        failed_slots=(1,),
+    )
+    service = Service(
+        id=ServiceId("s1"), name="web", spec=V2, revision=2, task_revision=2, update=status
+    )
+    view = ServiceView(service=service, running=2, desired=2, is_converged=True)
+    assert judge(view, 2) == Verdict(None, hold_s=7.0)
+    for changed in (
+        replace(service, update=replace(status, failed_slots=())),
+        replace(service, update=replace(status, revision=1)),
+        replace(service, update=None),
+    ):
+        assert judge(replace(view, service=changed), 2) == Verdict(None)
+
+
+def test_a_wait_goes_on_while_what_failed_has_not_run_for_long_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outcome, "judge", lambda view, asked: Verdict(None, hold_s=3.0))
+    world = World()
+
+    async def script(cluster: Cluster) -> None:
+        begun = world.seams.clock.now()
+        service = await cluster.services.update("web", SPEC)
+        await world.wait(cluster, service)
+        assert 3.0 <= world.seams.clock.now() - begun < 4.0
 
     world.run(script)
