@@ -144,6 +144,8 @@ class Reaper(ServicePass):
                 needed.add(service.previous_revision)
             if service.update is not None:
                 needed.add(service.update.base_revision)
+                # Slots that an update does not reach get tasks of what was right before it.
+                needed.add(_base_task_revision(tx, service) or 0)
         # What tasks are is in the first spec of their revision, where they may run in its newest.
         newest = (newest_of(tx, service_id, number) for number in tuple(needed))
         needed |= {row.number for row in newest if row is not None}

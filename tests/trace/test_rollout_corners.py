@@ -540,3 +540,30 @@ def test_an_update_that_can_not_be_rolled_back_tells_which_slots_failed(stage: S
     stage.fail("web.1")
     stage.run()
     assert status_of(stage).failed_slots == (1,)
+
+
+def test_the_spec_of_the_tasks_before_an_update_is_kept_as_long_as_they_may_come_again(
+    stage: Stage,
+) -> None:
+    """Their revision is older than any that the history has, since the service was only scaled."""
+    stage.create(spec(replicas=1, image="v1"))
+    for replicas in range(2, 16):
+        stage.update(spec(replicas=replicas, image="v1"))
+        stage.run()
+    second = spec(replicas=2, image="v2", update=UpdatePolicy(parallelism=0))
+    stage.update(second)
+    stage.run()
+    for _ in range(8):
+        # So often that the tasks of the release before are no longer in the history.
+        for slot in (1, 2):
+            stage.fail(f"web.{slot}")
+        stage.run()
+        rest(stage, 60.0)
+    assert state_of(stage) is UpdateState.PAUSED
+    assert {task.revision for task in stage.tasks()} == {2}
+    stage.update(replace(second, replicas=3))
+    stage.run()
+    added = stage.task("web.3")
+    kept = [row.number for row in stage.store.tables.revisions_of(stage.service().id)]
+    assert added.revision == 1
+    assert 1 in kept
