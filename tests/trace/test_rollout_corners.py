@@ -560,7 +560,7 @@ def test_the_spec_of_the_tasks_before_an_update_is_kept_as_long_as_they_may_come
         stage.run()
         rest(stage, 60.0)
     assert state_of(stage) is UpdateState.PAUSED
-    assert {task.revision for task in stage.tasks()} == {2}
+    assert {task.revision for task in stage.tasks()} == {stage.service().task_revision}
     stage.update(replace(second, replicas=3))
     stage.run()
     added = stage.task("web.3")
