@@ -55,6 +55,7 @@ class Judge:
         self._proposed_in: dict[bytes, int] = {}
         self._term = 0
         self._nodes_before: dict[str, Node] = {}
+        self._respecified: set[str] = set()
         self.nodes_down = 0
         self.moves: set[tuple[TaskState, TaskState]] = set()
 
@@ -89,6 +90,13 @@ class Judge:
         self._world.trace.note("store", f"{manager} applied {index} changes={len(changes)}")
         # One command holds several writers' work, each done on what those before it left.
         self._nodes_before = {c.row.id: c.old for c in changes if isinstance(c.old, Node)}
+        self._respecified = {
+            c.row.id
+            for c in changes
+            if isinstance(c.row, Service)
+            and isinstance(c.old, Service)
+            and c.row.spec != c.old.spec
+        }
         for change in changes:
             self._judge(change, tables)
         self.updates.applied(changes, tables)
@@ -170,7 +178,9 @@ class Judge:
         before = self._nodes_before.get(node.id, node)
         if not (_is_open(node) or _is_open(before)):
             self._fail(f"{story}: placed on {node.name}, which is not open to tasks")
-        if not are_met(spec.placement.constraints, node):
+        # One command may hold a placement, and after it a spec that it was not made under.
+        is_under_it = task.service_id not in self._respecified
+        if is_under_it and not are_met(spec.placement.constraints, node):
             self._fail(f"{story}: placed on {node.name} against its constraints")
         there = [t for t in tables.tasks_of_node(node.id) if not t.is_terminal]
         used = sum(_reserved(t, tables) for t in there)
@@ -180,7 +190,7 @@ class Judge:
         # One command may hold those of a later spec as well, which know no such limit.
         mine = [t for t in there if t.is_wanted and t.service_id == task.service_id]
         slots = {t.slot for t in mine if _most(t, tables) == most}
-        if most is not None and len(slots | {task.slot}) > most:
+        if is_under_it and most is not None and len(slots | {task.slot}) > most:
             self._fail(f"{story}: {node.name} has slots {sorted(slots)}, {most} are allowed")
 
     def _check_slot(self, task: Task, tables: Tables) -> None:
