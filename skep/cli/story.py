@@ -16,7 +16,7 @@ from skep.client import (
     UpdatePaused,
 )
 from skep.client.cluster import replacement_text
-from skep.client.outcome import PAUSED, ROLLBACKS, UNDER_WAY
+from skep.client.outcome import ROLLBACKS
 from skep.domain.base import SECOND_NS, NodeId
 from skep.domain.control import LogLine, ServiceView
 from skep.domain.objects import Service, Task, UpdateState, UpdateStatus
@@ -44,7 +44,7 @@ def progress_line(view: ServiceView, stable_s: float = 0.0, tasks: Sequence[Task
 
 def is_changing(view: ServiceView) -> bool:
     """Whether tasks of one revision are being replaced by those of another."""
-    return view.service.update is not None and view.service.update.state in UNDER_WAY
+    return view.service.update is not None and view.service.update.state.is_active
 
 
 def _is_under_way(view: ServiceView) -> bool:
@@ -58,7 +58,7 @@ def _doing(view: ServiceView) -> str:
         return f"removing{problems}"
     if view.is_converged:
         return "completed" if view.completed and not view.running else "running"
-    if update is not None and update.state in PAUSED:
+    if update is not None and update.state.is_paused:
         return update.message or update.state.value.replace("_", " ")
     if view.running > view.desired:
         return f"stopping {view.running - view.desired}{problems}"

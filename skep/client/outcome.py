@@ -24,8 +24,6 @@ SLOT_S = 30.0
 PATIENCE_LEAST_S = 60.0
 PATIENCE_MOST_S = 4 * 3600.0
 
-UNDER_WAY = frozenset({UpdateState.UPDATING, UpdateState.ROLLBACK_STARTED})
-PAUSED = frozenset({UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED})
 ROLLBACK_OVER = frozenset({UpdateState.ROLLBACK_COMPLETED, UpdateState.ROLLBACK_PAUSED})
 ROLLBACKS = ROLLBACK_OVER | {UpdateState.ROLLBACK_STARTED}
 
@@ -54,9 +52,9 @@ def judge(view: ServiceView, asked: int) -> Verdict | None:
         has_failed = update is not None and update.revision == asked and update.failed_slots
         monitor_s = update.policy.monitor_ns / SECOND_NS if update and has_failed else 0.0
         return Verdict(None, hold_s=monitor_s)
-    if update is not None and update.state in PAUSED:
+    if update is not None and update.state.is_paused:
         return Verdict(UpdatePaused, _paused(view, update), HOLD_S)
-    if (update is not None and update.state in UNDER_WAY) or not has_given_up(view):
+    if (update is not None and update.state.is_active) or not has_given_up(view):
         return None
     return Verdict(GivenUp, _given_up(view), HOLD_S)
 
@@ -68,12 +66,12 @@ def is_rollback_of(update: UpdateStatus | None, asked: int) -> bool:
 
 def has_ended(update: UpdateStatus | None) -> bool:
     """Whether no update is under way."""
-    return update is None or update.state not in UNDER_WAY
+    return update is None or not update.state.is_active
 
 
 def is_paused(service: Service) -> bool:
     """Whether its update waits for a person."""
-    return service.update is not None and service.update.state in PAUSED
+    return service.update is not None and service.update.state.is_paused
 
 
 def has_given_up(view: ServiceView) -> bool:

@@ -342,6 +342,4 @@ def _move_ends_ns(scene: Scene, slot: Slot, old: Task) -> int:
 
 
 def _patience_ns(scene: Scene) -> int:
-    health = scene.spec.task.run.health
-    start_period_ns = health.start_period_ns if health is not None else 0
-    return start_period_ns + scene.spec.update.healthy_deadline_ns
+    return scene.start_period_ns + scene.spec.update.healthy_deadline_ns

@@ -209,9 +209,7 @@ def _deadline_ns(scene: Scene, slot: Slot, status: UpdateStatus) -> int:
             since_ns = max(since_ns, task.ended_ns)
         if scene.is_stopping(task):
             stop_ns = max(stop_ns, scene.stop_bound_ns(task))
-    health = scene.spec.task.run.health
-    start_period_ns = health.start_period_ns if health is not None else 0
-    return since_ns + stop_ns + start_period_ns + status.policy.healthy_deadline_ns
+    return since_ns + stop_ns + scene.start_period_ns + status.policy.healthy_deadline_ns
 
 
 def _serves(task: Task, revision: int) -> bool:

@@ -94,6 +94,12 @@ class Scene:
         """The spec that is to be true."""
         return self.service.spec
 
+    @property
+    def start_period_ns(self) -> int:
+        """How long a task's health check may fail before that counts."""
+        health = self.spec.task.run.health
+        return health.start_period_ns if health is not None else 0
+
     def spec_for(self, task: Task) -> ServiceSpec:
         """The spec that a task goes by."""
         return self.spec_of(task.revision) or self.spec
