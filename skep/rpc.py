@@ -315,7 +315,7 @@ def _add_reflection(server: grpc.aio.Server, services: tuple[str, ...]) -> None:
     from grpc_reflection.v1alpha import reflection
 
     # Reflection shows what is in the descriptor pool: it must be loaded for that.
-    from skep.api import control_pb2, endpoints_pb2, session_pb2  # noqa: F401
+    from skep.api import attach_pb2, control_pb2, endpoints_pb2, session_pb2  # noqa: F401
 
     names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)

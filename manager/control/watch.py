@@ -10,13 +10,13 @@ import asyncio
 
 from skep.api import codec
 from skep.domain.control import WatchEvent, WatchRequest
-from skep.domain.objects import Node, Service, Stack, Task
+from skep.domain.objects import Network, Node, Service, Stack, Task
 from skep.env import Env, Rejected, Stream
 from skep.manager.store.actor import Store
 from skep.manager.store.core.command import Change
 
 METHOD = "skep.v1.Control/Watch"
-KINDS = {"node": Node, "service": Service, "task": Task, "stack": Stack}
+KINDS = {"node": Node, "service": Service, "task": Task, "stack": Stack, "network": Network}
 SIGN_OF_LIFE_S = 5.0
 
 
@@ -79,4 +79,5 @@ def _event(change: Change) -> WatchEvent:
         service=row if isinstance(row, Service) else None,
         task=row if isinstance(row, Task) else None,
         stack=row if isinstance(row, Stack) else None,
+        network=row if isinstance(row, Network) else None,
     )

@@ -18,13 +18,13 @@ from typing import Any, TypeVar
 import msgspec
 from google.protobuf.message import DecodeError, Message
 
-from skep.api import control_pb2, endpoints_pb2, objects_pb2, session_pb2
+from skep.api import attach_pb2, control_pb2, endpoints_pb2, objects_pb2, session_pb2
 from skep.domain.base import Pairs, Struct
 from skep.env import Rejected
 
 S = TypeVar("S", bound=Struct)
 
-_MODULES = (objects_pb2, session_pb2, endpoints_pb2, control_pb2)
+_MODULES = (objects_pb2, session_pb2, endpoints_pb2, control_pb2, attach_pb2)
 
 
 def encode(of: Struct) -> bytes:

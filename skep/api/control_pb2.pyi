@@ -1,3 +1,4 @@
+from skep.api import endpoints_pb2 as _endpoints_pb2
 from skep.api import objects_pb2 as _objects_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -226,20 +227,22 @@ class DeployStackRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., spec: _Optional[_Union[_objects_pb2.StackSpec, _Mapping]] = ..., is_prune: _Optional[bool] = ...) -> None: ...
 
 class DeployStackResponse(_message.Message):
-    __slots__ = ("stack", "created", "updated", "unchanged", "removed", "kept")
+    __slots__ = ("stack", "created", "updated", "unchanged", "removed", "kept", "networks_created")
     STACK_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
     UPDATED_FIELD_NUMBER: _ClassVar[int]
     UNCHANGED_FIELD_NUMBER: _ClassVar[int]
     REMOVED_FIELD_NUMBER: _ClassVar[int]
     KEPT_FIELD_NUMBER: _ClassVar[int]
+    NETWORKS_CREATED_FIELD_NUMBER: _ClassVar[int]
     stack: _objects_pb2.Stack
     created: _containers.RepeatedScalarFieldContainer[str]
     updated: _containers.RepeatedScalarFieldContainer[str]
     unchanged: _containers.RepeatedScalarFieldContainer[str]
     removed: _containers.RepeatedScalarFieldContainer[str]
     kept: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, stack: _Optional[_Union[_objects_pb2.Stack, _Mapping]] = ..., created: _Optional[_Iterable[str]] = ..., updated: _Optional[_Iterable[str]] = ..., unchanged: _Optional[_Iterable[str]] = ..., removed: _Optional[_Iterable[str]] = ..., kept: _Optional[_Iterable[str]] = ...) -> None: ...
+    networks_created: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, stack: _Optional[_Union[_objects_pb2.Stack, _Mapping]] = ..., created: _Optional[_Iterable[str]] = ..., updated: _Optional[_Iterable[str]] = ..., unchanged: _Optional[_Iterable[str]] = ..., removed: _Optional[_Iterable[str]] = ..., kept: _Optional[_Iterable[str]] = ..., networks_created: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListStacksRequest(_message.Message):
     __slots__ = ("is_stale",)
@@ -264,7 +267,7 @@ class WatchRequest(_message.Message):
     def __init__(self, from_version: _Optional[int] = ..., kinds: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class WatchEvent(_message.Message):
-    __slots__ = ("version", "action", "node", "service", "task", "stack", "is_resync")
+    __slots__ = ("version", "action", "node", "service", "task", "stack", "is_resync", "network")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
@@ -272,6 +275,7 @@ class WatchEvent(_message.Message):
     TASK_FIELD_NUMBER: _ClassVar[int]
     STACK_FIELD_NUMBER: _ClassVar[int]
     IS_RESYNC_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
     version: int
     action: WatchAction
     node: _objects_pb2.Node
@@ -279,7 +283,8 @@ class WatchEvent(_message.Message):
     task: _objects_pb2.Task
     stack: _objects_pb2.Stack
     is_resync: bool
-    def __init__(self, version: _Optional[int] = ..., action: _Optional[_Union[WatchAction, str]] = ..., node: _Optional[_Union[_objects_pb2.Node, _Mapping]] = ..., service: _Optional[_Union[_objects_pb2.Service, _Mapping]] = ..., task: _Optional[_Union[_objects_pb2.Task, _Mapping]] = ..., stack: _Optional[_Union[_objects_pb2.Stack, _Mapping]] = ..., is_resync: _Optional[bool] = ...) -> None: ...
+    network: _objects_pb2.Network
+    def __init__(self, version: _Optional[int] = ..., action: _Optional[_Union[WatchAction, str]] = ..., node: _Optional[_Union[_objects_pb2.Node, _Mapping]] = ..., service: _Optional[_Union[_objects_pb2.Service, _Mapping]] = ..., task: _Optional[_Union[_objects_pb2.Task, _Mapping]] = ..., stack: _Optional[_Union[_objects_pb2.Stack, _Mapping]] = ..., is_resync: _Optional[bool] = ..., network: _Optional[_Union[_objects_pb2.Network, _Mapping]] = ...) -> None: ...
 
 class LogsRequest(_message.Message):
     __slots__ = ("services", "tasks", "tail", "since_ns", "is_follow", "positions")
@@ -357,3 +362,64 @@ class ManagerReportResponse(_message.Message):
     TERM_FIELD_NUMBER: _ClassVar[int]
     term: int
     def __init__(self, term: _Optional[int] = ...) -> None: ...
+
+class CreateNetworkRequest(_message.Message):
+    __slots__ = ("request_id", "spec")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    spec: _objects_pb2.NetworkSpec
+    def __init__(self, request_id: _Optional[str] = ..., spec: _Optional[_Union[_objects_pb2.NetworkSpec, _Mapping]] = ...) -> None: ...
+
+class NetworkView(_message.Message):
+    __slots__ = ("network", "services", "tasks")
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
+    SERVICES_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    network: _objects_pb2.Network
+    services: _containers.RepeatedScalarFieldContainer[str]
+    tasks: int
+    def __init__(self, network: _Optional[_Union[_objects_pb2.Network, _Mapping]] = ..., services: _Optional[_Iterable[str]] = ..., tasks: _Optional[int] = ...) -> None: ...
+
+class ListNetworksRequest(_message.Message):
+    __slots__ = ("stack", "is_stale")
+    STACK_FIELD_NUMBER: _ClassVar[int]
+    IS_STALE_FIELD_NUMBER: _ClassVar[int]
+    stack: str
+    is_stale: bool
+    def __init__(self, stack: _Optional[str] = ..., is_stale: _Optional[bool] = ...) -> None: ...
+
+class ListNetworksResponse(_message.Message):
+    __slots__ = ("networks", "version")
+    NETWORKS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    networks: _containers.RepeatedCompositeFieldContainer[NetworkView]
+    version: int
+    def __init__(self, networks: _Optional[_Iterable[_Union[NetworkView, _Mapping]]] = ..., version: _Optional[int] = ...) -> None: ...
+
+class DiagnoseNetworkRequest(_message.Message):
+    __slots__ = ("name", "from_task")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FROM_TASK_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    from_task: str
+    def __init__(self, name: _Optional[str] = ..., from_task: _Optional[str] = ...) -> None: ...
+
+class DiagnoseNetworkResponse(_message.Message):
+    __slots__ = ("version", "diagnoses", "silent", "differences")
+    class SilentEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DIAGNOSES_FIELD_NUMBER: _ClassVar[int]
+    SILENT_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    diagnoses: _containers.RepeatedCompositeFieldContainer[_endpoints_pb2.Diagnosis]
+    silent: _containers.ScalarMap[str, str]
+    differences: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, version: _Optional[int] = ..., diagnoses: _Optional[_Iterable[_Union[_endpoints_pb2.Diagnosis, _Mapping]]] = ..., silent: _Optional[_Mapping[str, str]] = ..., differences: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from skep.api import objects_pb2 as skep_dot_api_dot_objects__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18skep/api/endpoints.proto\x12\x07skep.v1\x1a\x16skep/api/objects.proto\"=\n\x08\x45ndpoint\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\"x\n\x10ServiceEndpoints\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x1c\n\x05ports\x18\x03 \x03(\x0b\x32\r.skep.v1.Port\x12$\n\tendpoints\x18\x04 \x03(\x0b\x32\x11.skep.v1.Endpoint\"1\n\x08MeshNode\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x14\n\x0cmesh_address\x18\x02 \x01(\t\"\xe0\x01\n\x0e\x45ndpointUpdate\x12\x14\n\x0c\x66rom_version\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x13\n\x0bis_complete\x18\x03 \x01(\x08\x12\x12\n\nis_partial\x18\x04 \x01(\x08\x12+\n\x08services\x18\x05 \x03(\x0b\x32\x19.skep.v1.ServiceEndpoints\x12\x18\n\x10removed_services\x18\x06 \x03(\t\x12 \n\x05nodes\x18\x07 \x03(\x0b\x32\x11.skep.v1.MeshNode\x12\x15\n\rremoved_nodes\x18\x08 \x03(\t\"]\n\rNetproxyHello\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\x03\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x17\n\x0f\x61pplied_version\x18\x04 \x01(\x03\"2\n\x0fNetproxyApplied\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0e\n\x06\x65rrors\x18\x02 \x03(\t\"c\n\x0fNetproxyMessage\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x16.skep.v1.NetproxyHello\x12)\n\x07\x61pplied\x18\x02 \x01(\x0b\x32\x18.skep.v1.NetproxyApplied2L\n\tEndpoints\x12?\n\x06\x46ollow\x12\x18.skep.v1.NetproxyMessage\x1a\x17.skep.v1.EndpointUpdate(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18skep/api/endpoints.proto\x12\x07skep.v1\x1a\x16skep/api/objects.proto\"u\n\x08\x45ndpoint\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12(\n\x0b\x61ttachments\x18\x04 \x03(\x0b\x32\x13.skep.v1.Attachment\x12\x0c\n\x04name\x18\x05 \x01(\t\"3\n\x0cNetworkPlace\x12\x12\n\nnetwork_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61liases\x18\x02 \x03(\t\"\xb5\x02\n\x10ServiceEndpoints\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x1c\n\x05ports\x18\x03 \x03(\x0b\x32\r.skep.v1.Port\x12$\n\tendpoints\x18\x04 \x03(\x0b\x32\x11.skep.v1.Endpoint\x12,\n\rendpoint_mode\x18\x05 \x01(\x0e\x32\x15.skep.v1.EndpointMode\x12%\n\x07\x65xposed\x18\x06 \x03(\x0b\x32\x14.skep.v1.ExposedPort\x12\'\n\x08networks\x18\x07 \x03(\x0b\x32\x15.skep.v1.NetworkPlace\x12\x1a\n\x04vips\x18\x08 \x03(\x0b\x32\x0c.skep.v1.Vip\x12!\n\x06others\x18\t \x03(\x0b\x32\x11.skep.v1.Endpoint\"\x87\x01\n\x0cNetworkEntry\x12\x12\n\nnetwork_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03vni\x18\x03 \x01(\x03\x12\x0e\n\x06subnet\x18\x04 \x01(\t\x12\x0f\n\x07gateway\x18\x05 \x01(\t\x12\x13\n\x0bis_internal\x18\x06 \x01(\x08\x12\x12\n\nis_ingress\x18\x07 \x01(\x08\"\x87\x01\n\x08MeshNode\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x14\n\x0cmesh_address\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x17\n\x0fingress_address\x18\x05 \x01(\t\x12\x12\n\x05plane\x18\x06 \x01(\tH\x00\x88\x01\x01\x42\x08\n\x06_plane\"M\n\x0fNetworkQuestion\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x07task_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\n\n\x08_task_id\"q\n\x05Probe\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x17\n\nlatency_ns\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x65rror\x18\x05 \x01(\tB\r\n\x0b_latency_ns\"\x8a\x01\n\nNameAnswer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07network\x18\x03 \x01(\t\x12\x0f\n\x07service\x18\x04 \x01(\t\x12\x11\n\taddresses\x18\x05 \x03(\t\x12\x1e\n\x06probes\x18\x06 \x03(\x0b\x32\x0e.skep.v1.Probe\x12\x0b\n\x03why\x18\x07 \x01(\t\"\xca\x01\n\tDiagnosis\x12\x13\n\x0bquestion_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\r\n\x05plane\x18\x03 \x01(\t\x12\x14\n\x0cheld_version\x18\x04 \x01(\x03\x12\x17\n\x0f\x61pplied_version\x18\x05 \x01(\x03\x12\x10\n\x08problems\x18\x06 \x03(\t\x12\x13\n\x0b\x64ifferences\x18\x07 \x03(\t\x12\r\n\x05\x66\x61\x63ts\x18\x08 \x03(\t\x12#\n\x06\x61nswer\x18\t \x01(\x0b\x32\x13.skep.v1.NameAnswer\"\xcf\x02\n\x0e\x45ndpointUpdate\x12\x14\n\x0c\x66rom_version\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x13\n\x0bis_complete\x18\x03 \x01(\x08\x12\x12\n\nis_partial\x18\x04 \x01(\x08\x12+\n\x08services\x18\x05 \x03(\x0b\x32\x19.skep.v1.ServiceEndpoints\x12\x18\n\x10removed_services\x18\x06 \x03(\t\x12 \n\x05nodes\x18\x07 \x03(\x0b\x32\x11.skep.v1.MeshNode\x12\x15\n\rremoved_nodes\x18\x08 \x03(\t\x12\'\n\x08networks\x18\t \x03(\x0b\x32\x15.skep.v1.NetworkEntry\x12\x18\n\x10removed_networks\x18\n \x03(\t\x12*\n\x08question\x18\x0b \x01(\x0b\x32\x18.skep.v1.NetworkQuestion\"]\n\rNetproxyHello\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\x03\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x17\n\x0f\x61pplied_version\x18\x04 \x01(\x03\"2\n\x0fNetproxyApplied\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0e\n\x06\x65rrors\x18\x02 \x03(\t\"\x8a\x01\n\x0fNetproxyMessage\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x16.skep.v1.NetproxyHello\x12)\n\x07\x61pplied\x18\x02 \x01(\x0b\x32\x18.skep.v1.NetproxyApplied\x12%\n\tdiagnosis\x18\x03 \x01(\x0b\x32\x12.skep.v1.Diagnosis2L\n\tEndpoints\x12?\n\x06\x46ollow\x12\x18.skep.v1.NetproxyMessage\x1a\x17.skep.v1.EndpointUpdate(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,19 +33,31 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'skep.api.endpoints_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ENDPOINT']._serialized_start=61
-  _globals['_ENDPOINT']._serialized_end=122
-  _globals['_SERVICEENDPOINTS']._serialized_start=124
-  _globals['_SERVICEENDPOINTS']._serialized_end=244
-  _globals['_MESHNODE']._serialized_start=246
-  _globals['_MESHNODE']._serialized_end=295
-  _globals['_ENDPOINTUPDATE']._serialized_start=298
-  _globals['_ENDPOINTUPDATE']._serialized_end=522
-  _globals['_NETPROXYHELLO']._serialized_start=524
-  _globals['_NETPROXYHELLO']._serialized_end=617
-  _globals['_NETPROXYAPPLIED']._serialized_start=619
-  _globals['_NETPROXYAPPLIED']._serialized_end=669
-  _globals['_NETPROXYMESSAGE']._serialized_start=671
-  _globals['_NETPROXYMESSAGE']._serialized_end=770
-  _globals['_ENDPOINTS']._serialized_start=772
-  _globals['_ENDPOINTS']._serialized_end=848
+  _globals['_ENDPOINT']._serialized_end=178
+  _globals['_NETWORKPLACE']._serialized_start=180
+  _globals['_NETWORKPLACE']._serialized_end=231
+  _globals['_SERVICEENDPOINTS']._serialized_start=234
+  _globals['_SERVICEENDPOINTS']._serialized_end=543
+  _globals['_NETWORKENTRY']._serialized_start=546
+  _globals['_NETWORKENTRY']._serialized_end=681
+  _globals['_MESHNODE']._serialized_start=684
+  _globals['_MESHNODE']._serialized_end=819
+  _globals['_NETWORKQUESTION']._serialized_start=821
+  _globals['_NETWORKQUESTION']._serialized_end=898
+  _globals['_PROBE']._serialized_start=900
+  _globals['_PROBE']._serialized_end=1013
+  _globals['_NAMEANSWER']._serialized_start=1016
+  _globals['_NAMEANSWER']._serialized_end=1154
+  _globals['_DIAGNOSIS']._serialized_start=1157
+  _globals['_DIAGNOSIS']._serialized_end=1359
+  _globals['_ENDPOINTUPDATE']._serialized_start=1362
+  _globals['_ENDPOINTUPDATE']._serialized_end=1697
+  _globals['_NETPROXYHELLO']._serialized_start=1699
+  _globals['_NETPROXYHELLO']._serialized_end=1792
+  _globals['_NETPROXYAPPLIED']._serialized_start=1794
+  _globals['_NETPROXYAPPLIED']._serialized_end=1844
+  _globals['_NETPROXYMESSAGE']._serialized_start=1847
+  _globals['_NETPROXYMESSAGE']._serialized_end=1985
+  _globals['_ENDPOINTS']._serialized_start=1987
+  _globals['_ENDPOINTS']._serialized_end=2063
 # @@protoc_insertion_point(module_scope)

@@ -16,6 +16,20 @@ class Protocol(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     PROTOCOL_UNSPECIFIED: _ClassVar[Protocol]
     PROTOCOL_TCP: _ClassVar[Protocol]
+    PROTOCOL_UDP: _ClassVar[Protocol]
+
+class ProxyProtocol(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PROXY_PROTOCOL_UNSPECIFIED: _ClassVar[ProxyProtocol]
+    PROXY_PROTOCOL_NONE: _ClassVar[ProxyProtocol]
+    PROXY_PROTOCOL_V1: _ClassVar[ProxyProtocol]
+    PROXY_PROTOCOL_V2: _ClassVar[ProxyProtocol]
+
+class EndpointMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ENDPOINT_MODE_UNSPECIFIED: _ClassVar[EndpointMode]
+    ENDPOINT_MODE_VIP: _ClassVar[EndpointMode]
+    ENDPOINT_MODE_DNSRR: _ClassVar[EndpointMode]
 
 class Balance(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -107,6 +121,14 @@ SERVICE_MODE_UNSPECIFIED: ServiceMode
 SERVICE_MODE_REPLICATED: ServiceMode
 PROTOCOL_UNSPECIFIED: Protocol
 PROTOCOL_TCP: Protocol
+PROTOCOL_UDP: Protocol
+PROXY_PROTOCOL_UNSPECIFIED: ProxyProtocol
+PROXY_PROTOCOL_NONE: ProxyProtocol
+PROXY_PROTOCOL_V1: ProxyProtocol
+PROXY_PROTOCOL_V2: ProxyProtocol
+ENDPOINT_MODE_UNSPECIFIED: EndpointMode
+ENDPOINT_MODE_VIP: EndpointMode
+ENDPOINT_MODE_DNSRR: EndpointMode
 BALANCE_UNSPECIFIED: Balance
 BALANCE_ROUND_ROBIN: Balance
 BALANCE_LEAST_CONNECTIONS: Balance
@@ -163,20 +185,76 @@ UPDATE_STATE_ROLLBACK_PAUSED: UpdateState
 UPDATE_STATE_ROLLBACK_COMPLETED: UpdateState
 
 class Port(_message.Message):
-    __slots__ = ("target", "published", "protocol", "balance", "name", "mode")
+    __slots__ = ("target", "published", "protocol", "balance", "name", "mode", "proxy_protocol", "accepts_proxy_protocol")
     TARGET_FIELD_NUMBER: _ClassVar[int]
     PUBLISHED_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     BALANCE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
+    PROXY_PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTS_PROXY_PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     target: int
     published: int
     protocol: Protocol
     balance: Balance
     name: str
     mode: PortMode
-    def __init__(self, target: _Optional[int] = ..., published: _Optional[int] = ..., protocol: _Optional[_Union[Protocol, str]] = ..., balance: _Optional[_Union[Balance, str]] = ..., name: _Optional[str] = ..., mode: _Optional[_Union[PortMode, str]] = ...) -> None: ...
+    proxy_protocol: ProxyProtocol
+    accepts_proxy_protocol: bool
+    def __init__(self, target: _Optional[int] = ..., published: _Optional[int] = ..., protocol: _Optional[_Union[Protocol, str]] = ..., balance: _Optional[_Union[Balance, str]] = ..., name: _Optional[str] = ..., mode: _Optional[_Union[PortMode, str]] = ..., proxy_protocol: _Optional[_Union[ProxyProtocol, str]] = ..., accepts_proxy_protocol: _Optional[bool] = ...) -> None: ...
+
+class ExposedPort(_message.Message):
+    __slots__ = ("target", "protocol")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    target: int
+    protocol: Protocol
+    def __init__(self, target: _Optional[int] = ..., protocol: _Optional[_Union[Protocol, str]] = ...) -> None: ...
+
+class NetworkUse(_message.Message):
+    __slots__ = ("network", "aliases")
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
+    ALIASES_FIELD_NUMBER: _ClassVar[int]
+    network: str
+    aliases: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, network: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class NetworkSpec(_message.Message):
+    __slots__ = ("name", "driver", "subnet", "gateway", "is_internal", "is_attachable", "is_encrypted", "labels", "options")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class OptionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DRIVER_FIELD_NUMBER: _ClassVar[int]
+    SUBNET_FIELD_NUMBER: _ClassVar[int]
+    GATEWAY_FIELD_NUMBER: _ClassVar[int]
+    IS_INTERNAL_FIELD_NUMBER: _ClassVar[int]
+    IS_ATTACHABLE_FIELD_NUMBER: _ClassVar[int]
+    IS_ENCRYPTED_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    driver: str
+    subnet: str
+    gateway: str
+    is_internal: bool
+    is_attachable: bool
+    is_encrypted: bool
+    labels: _containers.ScalarMap[str, str]
+    options: _containers.ScalarMap[str, str]
+    def __init__(self, name: _Optional[str] = ..., driver: _Optional[str] = ..., subnet: _Optional[str] = ..., gateway: _Optional[str] = ..., is_internal: _Optional[bool] = ..., is_attachable: _Optional[bool] = ..., is_encrypted: _Optional[bool] = ..., labels: _Optional[_Mapping[str, str]] = ..., options: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class HealthCheck(_message.Message):
     __slots__ = ("test", "interval_ns", "timeout_ns", "retries", "start_period_ns", "start_interval_ns")
@@ -294,7 +372,7 @@ class RunSpec(_message.Message):
     def __init__(self, image: _Optional[str] = ..., command: _Optional[_Iterable[str]] = ..., args: _Optional[_Iterable[str]] = ..., env: _Optional[_Mapping[str, str]] = ..., working_dir: _Optional[str] = ..., user: _Optional[str] = ..., stop_signal: _Optional[str] = ..., stop_grace_ns: _Optional[int] = ..., health: _Optional[_Union[HealthCheck, _Mapping]] = ..., log: _Optional[_Union[LogPolicy, _Mapping]] = ...) -> None: ...
 
 class TaskSpec(_message.Message):
-    __slots__ = ("run", "engine", "limits", "reservations", "restart", "placement", "force_update")
+    __slots__ = ("run", "engine", "limits", "reservations", "restart", "placement", "force_update", "networks")
     RUN_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
@@ -302,6 +380,7 @@ class TaskSpec(_message.Message):
     RESTART_FIELD_NUMBER: _ClassVar[int]
     PLACEMENT_FIELD_NUMBER: _ClassVar[int]
     FORCE_UPDATE_FIELD_NUMBER: _ClassVar[int]
+    NETWORKS_FIELD_NUMBER: _ClassVar[int]
     run: RunSpec
     engine: str
     limits: Resources
@@ -309,10 +388,11 @@ class TaskSpec(_message.Message):
     restart: RestartPolicy
     placement: Placement
     force_update: int
-    def __init__(self, run: _Optional[_Union[RunSpec, _Mapping]] = ..., engine: _Optional[str] = ..., limits: _Optional[_Union[Resources, _Mapping]] = ..., reservations: _Optional[_Union[Resources, _Mapping]] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., placement: _Optional[_Union[Placement, _Mapping]] = ..., force_update: _Optional[int] = ...) -> None: ...
+    networks: _containers.RepeatedCompositeFieldContainer[NetworkUse]
+    def __init__(self, run: _Optional[_Union[RunSpec, _Mapping]] = ..., engine: _Optional[str] = ..., limits: _Optional[_Union[Resources, _Mapping]] = ..., reservations: _Optional[_Union[Resources, _Mapping]] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., placement: _Optional[_Union[Placement, _Mapping]] = ..., force_update: _Optional[int] = ..., networks: _Optional[_Iterable[_Union[NetworkUse, _Mapping]]] = ...) -> None: ...
 
 class ServiceSpec(_message.Message):
-    __slots__ = ("name", "task", "labels", "mode", "replicas", "ports", "update", "rollback")
+    __slots__ = ("name", "task", "labels", "mode", "replicas", "ports", "update", "rollback", "endpoint_mode", "exposed")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -328,6 +408,8 @@ class ServiceSpec(_message.Message):
     PORTS_FIELD_NUMBER: _ClassVar[int]
     UPDATE_FIELD_NUMBER: _ClassVar[int]
     ROLLBACK_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINT_MODE_FIELD_NUMBER: _ClassVar[int]
+    EXPOSED_FIELD_NUMBER: _ClassVar[int]
     name: str
     task: TaskSpec
     labels: _containers.ScalarMap[str, str]
@@ -336,18 +418,22 @@ class ServiceSpec(_message.Message):
     ports: _containers.RepeatedCompositeFieldContainer[Port]
     update: UpdatePolicy
     rollback: UpdatePolicy
-    def __init__(self, name: _Optional[str] = ..., task: _Optional[_Union[TaskSpec, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., mode: _Optional[_Union[ServiceMode, str]] = ..., replicas: _Optional[int] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ..., update: _Optional[_Union[UpdatePolicy, _Mapping]] = ..., rollback: _Optional[_Union[UpdatePolicy, _Mapping]] = ...) -> None: ...
+    endpoint_mode: EndpointMode
+    exposed: _containers.RepeatedCompositeFieldContainer[ExposedPort]
+    def __init__(self, name: _Optional[str] = ..., task: _Optional[_Union[TaskSpec, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., mode: _Optional[_Union[ServiceMode, str]] = ..., replicas: _Optional[int] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ..., update: _Optional[_Union[UpdatePolicy, _Mapping]] = ..., rollback: _Optional[_Union[UpdatePolicy, _Mapping]] = ..., endpoint_mode: _Optional[_Union[EndpointMode, str]] = ..., exposed: _Optional[_Iterable[_Union[ExposedPort, _Mapping]]] = ...) -> None: ...
 
 class StackSpec(_message.Message):
-    __slots__ = ("name", "services")
+    __slots__ = ("name", "services", "networks")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SERVICES_FIELD_NUMBER: _ClassVar[int]
+    NETWORKS_FIELD_NUMBER: _ClassVar[int]
     name: str
     services: _containers.RepeatedCompositeFieldContainer[ServiceSpec]
-    def __init__(self, name: _Optional[str] = ..., services: _Optional[_Iterable[_Union[ServiceSpec, _Mapping]]] = ...) -> None: ...
+    networks: _containers.RepeatedCompositeFieldContainer[NetworkSpec]
+    def __init__(self, name: _Optional[str] = ..., services: _Optional[_Iterable[_Union[ServiceSpec, _Mapping]]] = ..., networks: _Optional[_Iterable[_Union[NetworkSpec, _Mapping]]] = ...) -> None: ...
 
 class Cluster(_message.Message):
-    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "name", "block", "feature_level", "task_history_limit")
+    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "name", "block", "feature_level", "task_history_limit", "address_pools", "subnet_prefix")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -357,6 +443,8 @@ class Cluster(_message.Message):
     BLOCK_FIELD_NUMBER: _ClassVar[int]
     FEATURE_LEVEL_FIELD_NUMBER: _ClassVar[int]
     TASK_HISTORY_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_POOLS_FIELD_NUMBER: _ClassVar[int]
+    SUBNET_PREFIX_FIELD_NUMBER: _ClassVar[int]
     id: str
     namespace: str
     version: int
@@ -366,10 +454,12 @@ class Cluster(_message.Message):
     block: int
     feature_level: int
     task_history_limit: int
-    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., name: _Optional[str] = ..., block: _Optional[int] = ..., feature_level: _Optional[int] = ..., task_history_limit: _Optional[int] = ...) -> None: ...
+    address_pools: _containers.RepeatedScalarFieldContainer[str]
+    subnet_prefix: int
+    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., name: _Optional[str] = ..., block: _Optional[int] = ..., feature_level: _Optional[int] = ..., task_history_limit: _Optional[int] = ..., address_pools: _Optional[_Iterable[str]] = ..., subnet_prefix: _Optional[int] = ...) -> None: ...
 
 class NodeDescription(_message.Message):
-    __slots__ = ("hostname", "address", "mesh_address", "os", "arch", "cpu_nano", "memory_bytes", "engines", "notes")
+    __slots__ = ("hostname", "address", "mesh_address", "os", "arch", "cpu_nano", "memory_bytes", "engines", "notes", "plane")
     class NotesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -386,6 +476,7 @@ class NodeDescription(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     ENGINES_FIELD_NUMBER: _ClassVar[int]
     NOTES_FIELD_NUMBER: _ClassVar[int]
+    PLANE_FIELD_NUMBER: _ClassVar[int]
     hostname: str
     address: str
     mesh_address: str
@@ -395,10 +486,11 @@ class NodeDescription(_message.Message):
     memory_bytes: int
     engines: _containers.RepeatedScalarFieldContainer[str]
     notes: _containers.ScalarMap[str, str]
-    def __init__(self, hostname: _Optional[str] = ..., address: _Optional[str] = ..., mesh_address: _Optional[str] = ..., os: _Optional[str] = ..., arch: _Optional[str] = ..., cpu_nano: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., engines: _Optional[_Iterable[str]] = ..., notes: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    plane: str
+    def __init__(self, hostname: _Optional[str] = ..., address: _Optional[str] = ..., mesh_address: _Optional[str] = ..., os: _Optional[str] = ..., arch: _Optional[str] = ..., cpu_nano: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., engines: _Optional[_Iterable[str]] = ..., notes: _Optional[_Mapping[str, str]] = ..., plane: _Optional[str] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "name", "role", "description", "labels", "availability", "state", "message", "control_address", "runs_tasks")
+    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "name", "role", "description", "labels", "availability", "state", "message", "control_address", "runs_tasks", "ingress_address")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -420,6 +512,7 @@ class Node(_message.Message):
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     CONTROL_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     RUNS_TASKS_FIELD_NUMBER: _ClassVar[int]
+    INGRESS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     id: str
     namespace: str
     version: int
@@ -434,7 +527,8 @@ class Node(_message.Message):
     message: str
     control_address: str
     runs_tasks: bool
-    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., name: _Optional[str] = ..., role: _Optional[_Union[NodeRole, str]] = ..., description: _Optional[_Union[NodeDescription, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., availability: _Optional[_Union[Availability, str]] = ..., state: _Optional[_Union[NodeState, str]] = ..., message: _Optional[str] = ..., control_address: _Optional[str] = ..., runs_tasks: _Optional[bool] = ...) -> None: ...
+    ingress_address: str
+    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., name: _Optional[str] = ..., role: _Optional[_Union[NodeRole, str]] = ..., description: _Optional[_Union[NodeDescription, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., availability: _Optional[_Union[Availability, str]] = ..., state: _Optional[_Union[NodeState, str]] = ..., message: _Optional[str] = ..., control_address: _Optional[str] = ..., runs_tasks: _Optional[bool] = ..., ingress_address: _Optional[str] = ...) -> None: ...
 
 class UpdateStatus(_message.Message):
     __slots__ = ("state", "revision", "base_revision", "policy", "started_ns", "ended_ns", "message", "failed_slots")
@@ -456,8 +550,58 @@ class UpdateStatus(_message.Message):
     failed_slots: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, state: _Optional[_Union[UpdateState, str]] = ..., revision: _Optional[int] = ..., base_revision: _Optional[int] = ..., policy: _Optional[_Union[UpdatePolicy, _Mapping]] = ..., started_ns: _Optional[int] = ..., ended_ns: _Optional[int] = ..., message: _Optional[str] = ..., failed_slots: _Optional[_Iterable[int]] = ...) -> None: ...
 
+class Network(_message.Message):
+    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "name", "spec", "stack_id", "is_ingress", "vni", "subnet", "gateway", "message", "is_removing")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CREATED_NS_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_NS_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    STACK_ID_FIELD_NUMBER: _ClassVar[int]
+    IS_INGRESS_FIELD_NUMBER: _ClassVar[int]
+    VNI_FIELD_NUMBER: _ClassVar[int]
+    SUBNET_FIELD_NUMBER: _ClassVar[int]
+    GATEWAY_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    IS_REMOVING_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    namespace: str
+    version: int
+    created_ns: int
+    updated_ns: int
+    name: str
+    spec: NetworkSpec
+    stack_id: str
+    is_ingress: bool
+    vni: int
+    subnet: str
+    gateway: str
+    message: str
+    is_removing: bool
+    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., name: _Optional[str] = ..., spec: _Optional[_Union[NetworkSpec, _Mapping]] = ..., stack_id: _Optional[str] = ..., is_ingress: _Optional[bool] = ..., vni: _Optional[int] = ..., subnet: _Optional[str] = ..., gateway: _Optional[str] = ..., message: _Optional[str] = ..., is_removing: _Optional[bool] = ...) -> None: ...
+
+class Vip(_message.Message):
+    __slots__ = ("network_id", "index", "address")
+    NETWORK_ID_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    network_id: str
+    index: int
+    address: str
+    def __init__(self, network_id: _Optional[str] = ..., index: _Optional[int] = ..., address: _Optional[str] = ...) -> None: ...
+
+class Attachment(_message.Message):
+    __slots__ = ("network_id", "address")
+    NETWORK_ID_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    network_id: str
+    address: str
+    def __init__(self, network_id: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
+
 class Service(_message.Message):
-    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "name", "spec", "revision", "task_revision", "stack_id", "ports", "is_removing", "previous_revision", "update")
+    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "name", "spec", "revision", "task_revision", "stack_id", "ports", "is_removing", "previous_revision", "update", "vips")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -472,6 +616,7 @@ class Service(_message.Message):
     IS_REMOVING_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_REVISION_FIELD_NUMBER: _ClassVar[int]
     UPDATE_FIELD_NUMBER: _ClassVar[int]
+    VIPS_FIELD_NUMBER: _ClassVar[int]
     id: str
     namespace: str
     version: int
@@ -486,7 +631,8 @@ class Service(_message.Message):
     is_removing: bool
     previous_revision: int
     update: UpdateStatus
-    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., name: _Optional[str] = ..., spec: _Optional[_Union[ServiceSpec, _Mapping]] = ..., revision: _Optional[int] = ..., task_revision: _Optional[int] = ..., stack_id: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ..., is_removing: _Optional[bool] = ..., previous_revision: _Optional[int] = ..., update: _Optional[_Union[UpdateStatus, _Mapping]] = ...) -> None: ...
+    vips: _containers.RepeatedCompositeFieldContainer[Vip]
+    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., name: _Optional[str] = ..., spec: _Optional[_Union[ServiceSpec, _Mapping]] = ..., revision: _Optional[int] = ..., task_revision: _Optional[int] = ..., stack_id: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ..., is_removing: _Optional[bool] = ..., previous_revision: _Optional[int] = ..., update: _Optional[_Union[UpdateStatus, _Mapping]] = ..., vips: _Optional[_Iterable[_Union[Vip, _Mapping]]] = ...) -> None: ...
 
 class Revision(_message.Message):
     __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "service_id", "number", "spec", "task_revision", "note")
@@ -535,7 +681,7 @@ class TaskStatus(_message.Message):
     def __init__(self, state: _Optional[_Union[TaskState, str]] = ..., since_ns: _Optional[int] = ..., message: _Optional[str] = ..., error: _Optional[str] = ..., exit_code: _Optional[int] = ..., pid: _Optional[int] = ..., is_healthy: _Optional[bool] = ..., counter: _Optional[int] = ..., session_id: _Optional[str] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "service_id", "service_name", "revision", "slot", "desired_state", "status", "node_id", "address", "attempt", "start_at_ns", "healthy_ns", "ended_ns", "sick_ns")
+    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "service_id", "service_name", "revision", "slot", "desired_state", "status", "node_id", "address", "attempt", "start_at_ns", "healthy_ns", "ended_ns", "sick_ns", "attachments")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -554,6 +700,7 @@ class Task(_message.Message):
     HEALTHY_NS_FIELD_NUMBER: _ClassVar[int]
     ENDED_NS_FIELD_NUMBER: _ClassVar[int]
     SICK_NS_FIELD_NUMBER: _ClassVar[int]
+    ATTACHMENTS_FIELD_NUMBER: _ClassVar[int]
     id: str
     namespace: str
     version: int
@@ -572,7 +719,8 @@ class Task(_message.Message):
     healthy_ns: int
     ended_ns: int
     sick_ns: int
-    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., service_id: _Optional[str] = ..., service_name: _Optional[str] = ..., revision: _Optional[int] = ..., slot: _Optional[int] = ..., desired_state: _Optional[_Union[DesiredState, str]] = ..., status: _Optional[_Union[TaskStatus, _Mapping]] = ..., node_id: _Optional[str] = ..., address: _Optional[str] = ..., attempt: _Optional[int] = ..., start_at_ns: _Optional[int] = ..., healthy_ns: _Optional[int] = ..., ended_ns: _Optional[int] = ..., sick_ns: _Optional[int] = ...) -> None: ...
+    attachments: _containers.RepeatedCompositeFieldContainer[Attachment]
+    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., service_id: _Optional[str] = ..., service_name: _Optional[str] = ..., revision: _Optional[int] = ..., slot: _Optional[int] = ..., desired_state: _Optional[_Union[DesiredState, str]] = ..., status: _Optional[_Union[TaskStatus, _Mapping]] = ..., node_id: _Optional[str] = ..., address: _Optional[str] = ..., attempt: _Optional[int] = ..., start_at_ns: _Optional[int] = ..., healthy_ns: _Optional[int] = ..., ended_ns: _Optional[int] = ..., sick_ns: _Optional[int] = ..., attachments: _Optional[_Iterable[_Union[Attachment, _Mapping]]] = ...) -> None: ...
 
 class Stack(_message.Message):
     __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "name", "spec", "revision")

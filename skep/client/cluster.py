@@ -18,7 +18,7 @@ from skep.client.errors import (
     UpdatePaused,
 )
 from skep.client.logs import logs
-from skep.client.objects import Nodes, Services, Stacks, Tasks
+from skep.client.objects import Networks, Nodes, Services, Stacks, Tasks
 from skep.client.seams import Seams
 from skep.client.watch import watch
 from skep.domain.base import ServiceId, TaskId
@@ -73,6 +73,7 @@ class Cluster:
         self.services = Services(caller)
         self.tasks = Tasks(caller)
         self.stacks = Stacks(caller)
+        self.networks = Networks(caller)
 
     async def __aenter__(self) -> Cluster:
         return self

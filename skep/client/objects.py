@@ -1,4 +1,4 @@
-"""Nodes, services, tasks and stacks: one class each, with what the control API offers.
+"""Nodes, services, tasks, stacks and networks: one class each, with what the control API offers.
 
 `ref` is an id, a unique prefix of one, or a name. Reads see every write that was answered before
 they began, unless `is_stale`, which takes what the manager that is asked has.
@@ -13,10 +13,15 @@ from skep.client.errors import Conflict
 from skep.client.outcome import is_paused
 from skep.domain.base import pairs, replace
 from skep.domain.control import (
+    CreateNetworkRequest,
     CreateServiceRequest,
     DeployStackRequest,
     DeployStackResponse,
+    DiagnoseNetworkRequest,
+    DiagnoseNetworkResponse,
     GetRequest,
+    ListNetworksRequest,
+    ListNetworksResponse,
     ListNodesRequest,
     ListNodesResponse,
     ListRevisionsRequest,
@@ -27,6 +32,7 @@ from skep.domain.control import (
     ListStacksResponse,
     ListTasksRequest,
     ListTasksResponse,
+    NetworkView,
     RemoveRequest,
     RemoveResponse,
     RollbackServiceRequest,
@@ -34,8 +40,8 @@ from skep.domain.control import (
     UpdateNodeRequest,
     UpdateServiceRequest,
 )
-from skep.domain.objects import Availability, Node, Revision, Service, Stack, Task
-from skep.domain.spec import ServiceSpec, StackSpec
+from skep.domain.objects import Availability, Network, Node, Revision, Service, Stack, Task
+from skep.domain.spec import NetworkSpec, ServiceSpec, StackSpec
 
 # Two people who change one service at once settle in two rounds; a loop against a busy robot ends.
 CHANGE_ATTEMPTS = 10
@@ -244,3 +250,38 @@ class Stacks:
         """Remove the stack and, once their tasks have ended, its services. Raises NotFound."""
         request = RemoveRequest(request_id=self._caller.ids.new_id(), ref=ref)
         return await self._caller.call("RemoveStack", request, RemoveResponse)
+
+
+class Networks:
+    """What tasks are connected by, and kept apart by."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def get(self, ref: str, *, is_stale: bool = False) -> NetworkView:
+        """One network, and who is on it. Raises NotFound."""
+        request = GetRequest(ref=ref, is_stale=is_stale)
+        return await self._caller.call("GetNetwork", request, NetworkView)
+
+    async def list(
+        self, *, stack: str | None = None, is_stale: bool = False
+    ) -> tuple[NetworkView, ...]:
+        """All networks, or those of one stack, by name. Raises NotFound for an unknown stack."""
+        request = ListNetworksRequest(stack=stack, is_stale=is_stale)
+        return (await self._caller.call("ListNetworks", request, ListNetworksResponse)).networks
+
+    async def create(self, spec: NetworkSpec) -> Network:
+        """A new network. Raises AlreadyExists, InvalidArgument."""
+        request = CreateNetworkRequest(request_id=self._caller.ids.new_id(), spec=spec)
+        return await self._caller.call("CreateNetwork", request, Network)
+
+    async def remove(self, ref: str) -> RemoveResponse:
+        """Remove a network that no service uses. Raises NotFound, FailedPrecondition."""
+        request = RemoveRequest(request_id=self._caller.ids.new_id(), ref=ref)
+        return await self._caller.call("RemoveNetwork", request, RemoveResponse)
+
+    async def diagnose(self, name: str = "", from_task: str = "") -> DiagnoseNetworkResponse:
+        """How every node's netproxy sees the network; or, with both arguments, what `name` leads
+        to for the task `from_task`. Raises NotFound for an unknown task."""
+        request = DiagnoseNetworkRequest(name=name, from_task=from_task)
+        return await self._caller.call("DiagnoseNetwork", request, DiagnoseNetworkResponse)

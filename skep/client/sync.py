@@ -30,17 +30,19 @@ from skep.client.seams import Seams
 from skep.domain.base import TaskId, replace
 from skep.domain.control import (
     DeployStackResponse,
+    DiagnoseNetworkResponse,
     GetClusterResponse,
     ListNodesResponse,
     ListServicesResponse,
     ListStacksResponse,
     LogEvent,
+    NetworkView,
     RemoveResponse,
     ServiceView,
     WatchEvent,
 )
-from skep.domain.objects import Availability, Node, Revision, Service, Stack, Task
-from skep.domain.spec import ServiceSpec, StackSpec
+from skep.domain.objects import Availability, Network, Node, Revision, Service, Stack, Task
+from skep.domain.spec import NetworkSpec, ServiceSpec, StackSpec
 
 Progress = Callable[[tuple[ServiceView, ...]], None]
 
@@ -242,6 +244,35 @@ class Stacks:
         return self._loop.run(self._inner.remove(ref))
 
 
+class Networks:
+    """What tasks are connected by, and kept apart by."""
+
+    def __init__(self, inner: o.Networks, loop: LoopThread) -> None:
+        self._inner = inner
+        self._loop = loop
+
+    def get(self, ref: str, *, is_stale: bool = False) -> NetworkView:
+        """One network, and who is on it. Raises NotFound."""
+        return self._loop.run(self._inner.get(ref, is_stale=is_stale))
+
+    def list(self, *, stack: str | None = None, is_stale: bool = False) -> tuple[NetworkView, ...]:
+        """All networks, or those of one stack, by name. Raises NotFound for an unknown stack."""
+        return self._loop.run(self._inner.list(stack=stack, is_stale=is_stale))
+
+    def create(self, spec: NetworkSpec) -> Network:
+        """A new network. Raises AlreadyExists, InvalidArgument."""
+        return self._loop.run(self._inner.create(spec))
+
+    def remove(self, ref: str) -> RemoveResponse:
+        """Remove a network that no service uses. Raises NotFound, FailedPrecondition."""
+        return self._loop.run(self._inner.remove(ref))
+
+    def diagnose(self, name: str = "", from_task: str = "") -> DiagnoseNetworkResponse:
+        """How every node's netproxy sees the network; or, with both arguments, what `name` leads
+        to for the task `from_task`. Raises NotFound for an unknown task."""
+        return self._loop.run(self._inner.diagnose(name, from_task))
+
+
 class Cluster:
     """All of the control API. Methods raise `ClientError` and what they say."""
 
@@ -252,6 +283,7 @@ class Cluster:
         self.services = Services(inner.services, loop)
         self.tasks = Tasks(inner.tasks, loop)
         self.stacks = Stacks(inner.stacks, loop)
+        self.networks = Networks(inner.networks, loop)
 
     def __enter__(self) -> Cluster:
         return self

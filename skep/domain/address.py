@@ -36,6 +36,18 @@ def show_address(address: Address) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+# Node numbers of the loopback plan are 1 to 31, so that 127.(B+k) stays in the cluster's own block.
+RELAY_VIPS = 2**16
+
+
+def relay_vip(block: int, node_number: int, index: int) -> str:
+    """Where node `node_number` of a relay-plane cluster listens for the virtual address with this
+    cluster-wide index (1 to 65,535): 127.(B+k).x.y."""
+    assert 0 < index < RELAY_VIPS, index
+    assert 0 < node_number < 32, node_number
+    return f"127.{block + node_number}.{index >> 8}.{index & 255}"
+
+
 def refuse_open_listener(host: str, allowed: tuple[str, ...], what: str) -> bool:
     """Refuse to listen where strangers can reach us, since nothing proves who they are yet.
 

@@ -18,6 +18,7 @@ NodeId = NewType("NodeId", str)
 ServiceId = NewType("ServiceId", str)
 TaskId = NewType("TaskId", str)
 StackId = NewType("StackId", str)
+NetworkId = NewType("NetworkId", str)
 SessionId = NewType("SessionId", str)
 
 SECOND_NS = 1_000_000_000

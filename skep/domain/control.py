@@ -11,8 +11,18 @@ from __future__ import annotations
 import enum
 
 from skep.domain.base import NodeId, Pairs, Struct, TaskId
-from skep.domain.objects import Availability, Cluster, Node, Revision, Service, Stack, Task
-from skep.domain.spec import ServiceSpec, StackSpec
+from skep.domain.endpoints import Diagnosis
+from skep.domain.objects import (
+    Availability,
+    Cluster,
+    Network,
+    Node,
+    Revision,
+    Service,
+    Stack,
+    Task,
+)
+from skep.domain.spec import NetworkSpec, ServiceSpec, StackSpec
 
 # Sizes are checked at the API, with the limit in the message.
 STACK_FILE_LIMIT_BYTES = 1024 * 1024
@@ -169,6 +179,54 @@ class ListTasksResponse(Struct, frozen=True, kw_only=True):
     version: int = 0
 
 
+class CreateNetworkRequest(Struct, frozen=True, kw_only=True):
+    """Create a network."""
+
+    request_id: str
+    spec: NetworkSpec
+
+
+class NetworkView(Struct, frozen=True, kw_only=True):
+    """A network and who is on it: services by name, and how many live tasks have an address."""
+
+    network: Network
+    services: tuple[str, ...] = ()
+    tasks: int = 0
+
+
+class ListNetworksRequest(Struct, frozen=True, kw_only=True):
+    """Ask for networks, of one stack if `stack` is given."""
+
+    stack: str | None = None
+    is_stale: bool = False
+
+
+class ListNetworksResponse(Struct, frozen=True, kw_only=True):
+    """Networks by name."""
+
+    networks: tuple[NetworkView, ...] = ()
+    version: int = 0
+
+
+class DiagnoseNetworkRequest(Struct, frozen=True, kw_only=True):
+    """Ask every node's netproxy how it sees the network, or (`name` and `from_task`) the one of
+    that task's node what the name leads to there."""
+
+    name: str = ""
+    from_task: str = ""
+
+
+class DiagnoseNetworkResponse(Struct, frozen=True, kw_only=True):
+    """What the nodes said, by node name; `silent` are nodes whose netproxy was not heard, by name
+    and why. `version` is the asked manager's, `differences` are where nodes and managers don't
+    agree."""
+
+    version: int
+    diagnoses: tuple[Diagnosis, ...] = ()
+    silent: Pairs = ()
+    differences: tuple[str, ...] = ()
+
+
 class DeployStackRequest(Struct, frozen=True, kw_only=True):
     """Make the cluster hold this stack: create, update, and with `is_prune` remove services."""
 
@@ -187,6 +245,7 @@ class DeployStackResponse(Struct, frozen=True, kw_only=True):
     unchanged: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    networks_created: tuple[str, ...] = ()
 
 
 class ListStacksRequest(Struct, frozen=True, kw_only=True):
@@ -212,7 +271,7 @@ class WatchAction(enum.Enum):
 
 class WatchRequest(Struct, frozen=True, kw_only=True):
     """Follow changes after `from_version` (absent: from now). `kinds` narrows to "node",
-    "service", "task", "stack"; empty means all of these."""
+    "service", "task", "stack", "network"; empty means all of these."""
 
     from_version: int | None = None
     kinds: tuple[str, ...] = ()
@@ -231,6 +290,7 @@ class WatchEvent(Struct, frozen=True, kw_only=True):
     service: Service | None = None
     task: Task | None = None
     stack: Stack | None = None
+    network: Network | None = None
     is_resync: bool = False
 
 

@@ -8,41 +8,124 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from skep.domain.base import ClusterId, NodeId, ServiceId, Struct, TaskId
-from skep.domain.objects import Node, Service, Task
-from skep.domain.spec import Port
+from skep.domain.base import ClusterId, NetworkId, NodeId, ServiceId, Struct, TaskId
+from skep.domain.objects import Attachment, Network, Node, Service, Task, Vip
+from skep.domain.spec import EndpointMode, ExposedPort, Port
 from skep.domain.states import DesiredState, TaskState
 
 ENDPOINT_FORMAT = 1
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
-    """One task that serves, at `address` on the target port of each of the service's ports."""
+    """One task, at `address` in the relay plane, at its `attachments` in the kernel plane, on the
+    target port of each of the service's ports. `name` is the task's own, `service.slot`."""
 
     task_id: TaskId
     node_id: NodeId
     address: str
+    attachments: tuple[Attachment, ...] = ()
+    name: str = ""
+
+
+class NetworkPlace(Struct, frozen=True, kw_only=True):
+    """That a service is on a network, and what else it is called there."""
+
+    network_id: NetworkId
+    aliases: tuple[str, ...] = ()
 
 
 class ServiceEndpoints(Struct, frozen=True, kw_only=True):
-    """A service's published ports and the healthy tasks behind them, by task id."""
+    """A service's ports and addresses, and its healthy tasks (`endpoints`), by task id.
+
+    `others` are tasks on networks that live but don't serve: they start, or are draining. No new
+    connection goes to them, but they are to be reachable by address all the same.
+    """
 
     service_id: ServiceId
     name: str
     ports: tuple[Port, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
+    endpoint_mode: EndpointMode = EndpointMode.VIP
+    exposed: tuple[ExposedPort, ...] = ()
+    networks: tuple[NetworkPlace, ...] = ()
+    vips: tuple[Vip, ...] = ()
+    others: tuple[Endpoint, ...] = ()
+
+
+class NetworkEntry(Struct, frozen=True, kw_only=True):
+    """A network that has been allocated."""
+
+    network_id: NetworkId
+    name: str
+    vni: int
+    subnet: str
+    gateway: str = ""
+    is_internal: bool = False
+    is_ingress: bool = False
 
 
 class MeshNode(Struct, frozen=True, kw_only=True):
-    """Where the netproxy of a node takes connections from other nodes."""
+    """Where the netproxy of a node takes connections from other nodes; its address in the
+    underlay, and its own on the ingress network."""
 
     node_id: NodeId
     mesh_address: str
+    name: str = ""
+    address: str = ""
+    ingress_address: str = ""
+    plane: str = "relay"
+
+
+class NetworkQuestion(Struct, frozen=True, kw_only=True):
+    """A person wants to know how a node sees the network: all of it in short, or (`name`) what
+    this name leads to for the task `task_id` of this node. Answered by a `Diagnosis`."""
+
+    id: str
+    name: str = ""
+    task_id: TaskId | None = None
+
+
+class Probe(Struct, frozen=True, kw_only=True):
+    """One endpoint, tried just now. `latency_ns` is absent where `error` says what went wrong."""
+
+    task_id: TaskId
+    node_id: NodeId
+    address: str
+    latency_ns: int | None = None
+    error: str = ""
+
+
+class NameAnswer(Struct, frozen=True, kw_only=True):
+    """What a name leads to for one task: `kind` is "vip", "tasks" or "unknown"."""
+
+    name: str
+    kind: str
+    network: str = ""
+    service: str = ""
+    addresses: tuple[str, ...] = ()
+    probes: tuple[Probe, ...] = ()
+    why: str = ""
+
+
+class Diagnosis(Struct, frozen=True, kw_only=True):
+    """How one node's netproxy sees the network. `problems` are what it couldn't put in force,
+    `differences` where the world (the kernel, its workers) isn't as it has put it."""
+
+    question_id: str
+    node_id: NodeId
+    plane: str
+    held_version: int
+    applied_version: int
+    problems: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
+    answer: NameAnswer | None = None
 
 
 class EndpointUpdate(Struct, frozen=True, kw_only=True):
     """One step of the stream, or (`is_complete`) the whole of it. One step may come in several
-    frames: all but the last say `is_partial`. An update with nothing in it moves the version."""
+    frames: all but the last say `is_partial`. An update with nothing in it moves the version; one
+    with a `question` has nothing else, and moves nothing."""
 
     from_version: int
     version: int
@@ -52,6 +135,9 @@ class EndpointUpdate(Struct, frozen=True, kw_only=True):
     removed_services: tuple[ServiceId, ...] = ()
     nodes: tuple[MeshNode, ...] = ()
     removed_nodes: tuple[NodeId, ...] = ()
+    networks: tuple[NetworkEntry, ...] = ()
+    removed_networks: tuple[NetworkId, ...] = ()
+    question: NetworkQuestion | None = None
 
 
 class NetproxyHello(Struct, frozen=True, kw_only=True):
@@ -76,6 +162,7 @@ class NetproxyMessage(Struct, frozen=True, kw_only=True):
 
     hello: NetproxyHello | None = None
     applied: NetproxyApplied | None = None
+    diagnosis: Diagnosis | None = None
 
 
 def is_serving(task: Task) -> bool:
@@ -88,25 +175,74 @@ def is_serving(task: Task) -> bool:
     )
 
 
-def project_service(service: Service, tasks: Iterable[Task]) -> ServiceEndpoints | None:
-    """The endpoints of one service; None for one that has no ports or is being removed."""
-    if service.is_removing or not service.ports:
+def is_placed(task: Task) -> bool:
+    """Whether a task is on a node and may have a process there."""
+    return task.node_id is not None and not task.is_terminal
+
+
+def project_service(
+    service: Service, tasks: Iterable[Task], networks: Iterable[NetworkPlace]
+) -> ServiceEndpoints | None:
+    """The endpoints of one service on these networks. None for one that has neither ports nor
+    networks, and for one that is being removed once no task of it is left."""
+    placed = sorted((t for t in tasks if is_placed(t)), key=lambda t: t.id)
+    on_networks = tuple(networks)
+    if service.is_removing:
+        others = tuple(_endpoint(t) for t in placed if t.attachments)
+        if not others:
+            return None
+        return ServiceEndpoints(service_id=service.id, name=service.name, others=others)
+    if not service.ports and not on_networks:
         return None
-    serving = sorted((t for t in tasks if is_serving(t)), key=lambda t: t.id)
     return ServiceEndpoints(
         service_id=service.id,
         name=service.name,
-        ports=service.ports,
-        endpoints=tuple(
-            Endpoint(task_id=t.id, node_id=t.node_id, address=t.address)
-            for t in serving
-            if t.node_id is not None
-        ),
+        ports=service.ports or (),
+        endpoints=tuple(_endpoint(t) for t in placed if is_serving(t)),
+        endpoint_mode=service.spec.endpoint_mode,
+        exposed=service.spec.exposed,
+        networks=on_networks,
+        vips=service.vips,
+        others=tuple(_endpoint(t) for t in placed if t.attachments and not is_serving(t)),
+    )
+
+
+def _endpoint(task: Task) -> Endpoint:
+    assert task.node_id is not None
+    return Endpoint(
+        task_id=task.id,
+        node_id=task.node_id,
+        address=task.address,
+        attachments=task.attachments,
+        name=task.name,
+    )
+
+
+def project_network(network: Network) -> NetworkEntry | None:
+    """A network's entry; None for one that the allocator hasn't come to yet."""
+    if network.vni is None:
+        return None
+    return NetworkEntry(
+        network_id=network.id,
+        name=network.name,
+        vni=network.vni,
+        subnet=network.subnet,
+        gateway=network.gateway,
+        is_internal=network.spec.is_internal,
+        is_ingress=network.is_ingress,
     )
 
 
 def project_node(node: Node) -> MeshNode | None:
     """A node's mesh entry; None for a node without a netproxy."""
-    if not node.description.mesh_address:
+    description = node.description
+    if not description.mesh_address:
         return None
-    return MeshNode(node_id=node.id, mesh_address=node.description.mesh_address)
+    return MeshNode(
+        node_id=node.id,
+        mesh_address=description.mesh_address,
+        name=node.name,
+        address=description.address,
+        ingress_address=node.ingress_address,
+        plane=description.plane,
+    )

@@ -8,9 +8,21 @@ from __future__ import annotations
 
 import enum
 
-from skep.domain.base import NodeId, Pairs, ServiceId, SessionId, StackId, Struct, TaskId
-from skep.domain.spec import NAMESPACE, Port, ServiceSpec, StackSpec, UpdatePolicy
+from skep.domain.base import (
+    NetworkId,
+    NodeId,
+    Pairs,
+    ServiceId,
+    SessionId,
+    StackId,
+    Struct,
+    TaskId,
+)
+from skep.domain.spec import NAMESPACE, NetworkSpec, Port, ServiceSpec, StackSpec, UpdatePolicy
 from skep.domain.states import TERMINAL, DesiredState, TaskState
+
+# Docker Swarm's, which people have kept clear of in their own networks.
+DEFAULT_ADDRESS_POOLS = ("10.0.0.0/8",)
 
 
 class Object(Struct, frozen=True, kw_only=True):
@@ -26,13 +38,17 @@ class Object(Struct, frozen=True, kw_only=True):
 class Cluster(Object, frozen=True, kw_only=True):
     """The one row that describes the cluster itself. Its id is the cluster's.
 
-    `block` is B of the loopback plan: nodes are 127.B.0.k, tasks 127.B.16-255.x.
+    `block` is B of the loopback plan: nodes are 127.B.0.k, tasks 127.B.16-255.x. Networks that
+    name no subnet get one of `subnet_prefix` bits out of the `address_pools`
+    (none: `DEFAULT_ADDRESS_POOLS`).
     """
 
     name: str = "default"
     block: int = 0
     feature_level: int = 1
     task_history_limit: int = 5
+    address_pools: tuple[str, ...] = ()
+    subnet_prefix: int = 24
 
 
 class NodeRole(enum.Enum):
@@ -70,10 +86,13 @@ class NodeDescription(Struct, frozen=True, kw_only=True):
     memory_bytes: int = 0
     engines: tuple[str, ...] = ()
     notes: Pairs = ()
+    plane: str = "relay"
 
 
 class Node(Object, frozen=True, kw_only=True):
-    """A machine. `labels` are the operator's; the description is the node's own word."""
+    """A machine. `labels` are the operator's; the description is the node's own word, in which
+    `plane` is its data plane. `ingress_address` is its own address on the ingress network, from
+    the allocator; empty until then."""
 
     id: NodeId
     name: str
@@ -85,6 +104,7 @@ class Node(Object, frozen=True, kw_only=True):
     message: str = ""
     control_address: str = ""
     runs_tasks: bool = True
+    ingress_address: str = ""
 
 
 class UpdateState(enum.Enum):
@@ -134,6 +154,41 @@ class UpdateStatus(Struct, frozen=True, kw_only=True):
     failed_slots: tuple[int, ...] = ()
 
 
+class Network(Object, frozen=True, kw_only=True):
+    """A network that tasks can be on. The allocator gives it its VXLAN id `vni`, its `subnet`
+    and its `gateway`; until then `vni` is None, and `message` says why. `is_ingress` marks the
+    one by which published ports are reached. One that is being removed is marked first, and
+    deleted once no task is on it."""
+
+    id: NetworkId
+    name: str
+    spec: NetworkSpec
+    stack_id: StackId | None = None
+    is_ingress: bool = False
+    vni: int | None = None
+    subnet: str = ""
+    gateway: str = ""
+    message: str = ""
+    is_removing: bool = False
+
+
+class Vip(Struct, frozen=True, kw_only=True):
+    """A service's virtual address on one network, in both of its forms: `address` in the
+    network's subnet (kernel plane), and `index`, unique in the cluster, which each node of the
+    relay plane maps into its own block (`skep.domain.address.relay_vip`)."""
+
+    network_id: NetworkId
+    index: int
+    address: str
+
+
+class Attachment(Struct, frozen=True, kw_only=True):
+    """A task's address on one network."""
+
+    network_id: NetworkId
+    address: str
+
+
 class Service(Object, frozen=True, kw_only=True):
     """A spec that is kept true.
 
@@ -141,8 +196,9 @@ class Service(Object, frozen=True, kw_only=True):
     that said of tasks what the present spec says, so that scaling replaces nothing, and tasks
     that still run from before an update are right again after a rollback. `previous_revision` is
     the spec before the present one: where a rollback goes that names no revision. `ports` are the
-    spec's with the published ones filled in by the allocator. A service that is being removed is
-    marked first, and deleted once its tasks ended.
+    spec's with the published ones filled in by the allocator, `vips` its addresses on the networks
+    of the spec, as far as they are allocated (none in mode dnsrr). A service that is being removed
+    is marked first, and deleted once its tasks ended.
     """
 
     id: ServiceId
@@ -155,6 +211,7 @@ class Service(Object, frozen=True, kw_only=True):
     is_removing: bool = False
     previous_revision: int | None = None
     update: UpdateStatus | None = None
+    vips: tuple[Vip, ...] = ()
 
 
 class Revision(Object, frozen=True, kw_only=True):
@@ -190,6 +247,8 @@ class Task(Object, frozen=True, kw_only=True):
     """One attempt to run one slot of a service on one node; never moved, never restarted.
 
     `attempt` counts replacements after a failure within one slot and task revision.
+    `address` is the task's in the relay plane, `attachments` those on its networks, the ingress
+    network among them if it publishes ports there; both are the allocator's.
     `start_at_ns` (wall time) is when a replacement may start, by its restart delay. `healthy_ns`,
     `sick_ns` and `ended_ns` are when the leader stored that it was healthy for the first time,
     that it was so no longer, and that it had ended: windows are measured between stamps of one
@@ -205,6 +264,7 @@ class Task(Object, frozen=True, kw_only=True):
     status: TaskStatus = TaskStatus()
     node_id: NodeId | None = None
     address: str = ""
+    attachments: tuple[Attachment, ...] = ()
     attempt: int = 0
     start_at_ns: int | None = None
     healthy_ns: int | None = None
@@ -228,7 +288,7 @@ class Task(Object, frozen=True, kw_only=True):
 
 
 class Stack(Object, frozen=True, kw_only=True):
-    """A named set of services, deployed as one."""
+    """A named set of services and networks, deployed as one."""
 
     id: StackId
     name: str

@@ -23,6 +23,23 @@ class Protocol(enum.Enum):
     """The transport protocol of a port."""
 
     TCP = "tcp"
+    UDP = "udp"
+
+
+class ProxyProtocol(enum.Enum):
+    """Which version of the PROXY protocol's header tells a task who its client is."""
+
+    NONE = "none"
+    V1 = "v1"
+    V2 = "v2"
+
+
+class EndpointMode(enum.Enum):
+    """What a service's name stands for: one virtual address that its tasks share, or the
+    addresses of the tasks themselves."""
+
+    VIP = "vip"
+    DNSRR = "dnsrr"
 
 
 class Balance(enum.Enum):
@@ -65,7 +82,9 @@ class RestartCondition(enum.Enum):
 class Port(Struct, frozen=True, kw_only=True):
     """A published port. In mode `ingress` every node listens on it and forwards to a healthy task
     wherever that is; in mode `host` each node that runs a task listens, and forwards to that one
-    alone. `published` None: the allocator picks one."""
+    alone. `published` None: the allocator picks one. With `proxy_protocol` each connection to a
+    task begins with a header that names the client; `accepts_proxy_protocol` says that clients are
+    load balancers that begin with such a header themselves."""
 
     target: int
     published: int | None = None
@@ -73,6 +92,27 @@ class Port(Struct, frozen=True, kw_only=True):
     balance: Balance = Balance.ROUND_ROBIN
     name: str = ""
     mode: PortMode = PortMode.INGRESS
+    proxy_protocol: ProxyProtocol = ProxyProtocol.NONE
+    accepts_proxy_protocol: bool = False
+
+
+class ExposedPort(Struct, frozen=True, kw_only=True):
+    """A port that a service's tasks listen on for other services, and that isn't published.
+
+    The relay plane opens the service's virtual address on published and exposed ports; the kernel
+    plane needs no such word and takes every port.
+    """
+
+    target: int
+    protocol: Protocol = Protocol.TCP
+
+
+class NetworkUse(Struct, frozen=True, kw_only=True):
+    """A network, by name, that a service's tasks are on, and what else the service is called
+    there."""
+
+    network: str
+    aliases: tuple[str, ...] = ()
 
 
 class HealthCheck(Struct, frozen=True, kw_only=True):
@@ -186,6 +226,7 @@ class TaskSpec(Struct, frozen=True, kw_only=True):
     restart: RestartPolicy = RestartPolicy()
     placement: Placement = Placement()
     force_update: int = 0
+    networks: tuple[NetworkUse, ...] = ()
 
 
 class ServiceSpec(Struct, frozen=True, kw_only=True):
@@ -200,11 +241,35 @@ class ServiceSpec(Struct, frozen=True, kw_only=True):
     ports: tuple[Port, ...] = ()
     update: UpdatePolicy = UpdatePolicy()
     rollback: UpdatePolicy = UpdatePolicy()
+    endpoint_mode: EndpointMode = EndpointMode.VIP
+    exposed: tuple[ExposedPort, ...] = ()
+
+
+class NetworkSpec(Struct, frozen=True, kw_only=True):
+    """What a user asks of a network.
+
+    `subnet` is such as "10.1.2.0/24"; empty: the next free one of the cluster's pools. `gateway`
+    is an address in it that no task gets; empty: the first one. Two networks may ask for the same
+    subnet. Tasks that are on nothing but `is_internal` networks reach nothing outside them.
+    `is_attachable` lets single containers join. `options` are kept and shown.
+    """
+
+    name: str
+    driver: str = "overlay"
+    subnet: str = ""
+    gateway: str = ""
+    is_internal: bool = False
+    is_attachable: bool = False
+    is_encrypted: bool = False
+    labels: Pairs = ()
+    options: Pairs = ()
 
 
 class StackSpec(Struct, frozen=True, kw_only=True):
-    """A named set of services, as one object. Whoever reads a stack file puts the stack's name
-    before those of its services, as Swarm does; the cluster doesn't ask for it."""
+    """A named set of services and networks, as one object. Whoever reads a stack file puts the
+    stack's name before those of its services and networks, as Swarm does; the cluster doesn't ask
+    for it. Networks that services use and that aren't listed must exist."""
 
     name: str
     services: tuple[ServiceSpec, ...] = ()
+    networks: tuple[NetworkSpec, ...] = ()

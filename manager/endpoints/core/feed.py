@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from skep.domain.base import NodeId, ServiceId
+from skep.domain.base import NetworkId, NodeId, ServiceId
 from skep.domain.endpoints import (
     EndpointUpdate,
     MeshNode,
+    NetworkEntry,
+    NetworkPlace,
     ServiceEndpoints,
+    project_network,
     project_node,
     project_service,
 )
-from skep.domain.objects import Node, Service, Task
+from skep.domain.objects import Network, Node, Service, Task
 from skep.manager.store.core.command import Change
 from skep.manager.store.core.tables import View
 
@@ -35,8 +38,10 @@ class EndpointFeed:
         self._floor = 0
         self._services: dict[ServiceId, ServiceEndpoints] = {}
         self._nodes: dict[NodeId, MeshNode] = {}
+        self._networks: dict[NetworkId, NetworkEntry] = {}
         self._service_changed: dict[ServiceId, int] = {}
         self._node_changed: dict[NodeId, int] = {}
+        self._network_changed: dict[NetworkId, int] = {}
 
     def reset(self, view: View, version: int) -> None:
         """Start over from a whole state: what a follower has from before can't be built upon."""
@@ -45,10 +50,16 @@ class EndpointFeed:
         self._nodes = {}
         self._service_changed = {}
         self._node_changed = {}
+        self._networks = {}
+        self._network_changed = {}
         for service in view.all(Service):
-            projected = project_service(service, view.tasks_of_service(service.id))
+            projected = _project(view, service)
             if projected is not None:
                 self._services[service.id] = projected
+        for network in view.all(Network):
+            entry = project_network(network)
+            if entry is not None:
+                self._networks[network.id] = entry
         for node in view.all(Node):
             mesh = project_node(node)
             if mesh is not None:
@@ -67,6 +78,11 @@ class EndpointFeed:
                     services[service_id] = None
                 case Node(id=node_id):
                     is_changed |= self._follow_node(view, node_id)
+                case Network(id=network_id, name=name):
+                    if self._follow_network(view, network_id):
+                        is_changed = True
+                        users = (s.id for s in view.all(Service) if _uses(s, name))
+                        services.update(dict.fromkeys(users))
         for service_id in services:
             is_changed |= self._follow_service(view, service_id)
         if len(self._service_changed) > len(self._services) + REMOVED_LIMIT:
@@ -86,9 +102,10 @@ class EndpointFeed:
         """What takes a follower from `version` to now, in frames; the whole where `version` is
         too old or was never this feed's."""
         if version < self._floor or version > self.version or version == 0:
-            return self._frames(0, True, self._services.keys(), (), self._nodes.keys(), ())
+            return self._frames(0, True, self._services, (), self._nodes, (), self._networks, ())
         services = [id_ for id_, at in self._service_changed.items() if at > version]
         nodes = [id_ for id_, at in self._node_changed.items() if at > version]
+        networks = [id_ for id_, at in self._network_changed.items() if at > version]
         return self._frames(
             version,
             False,
@@ -96,6 +113,8 @@ class EndpointFeed:
             [id_ for id_ in services if id_ not in self._services],
             [id_ for id_ in nodes if id_ in self._nodes],
             [id_ for id_ in nodes if id_ not in self._nodes],
+            [id_ for id_ in networks if id_ in self._networks],
+            [id_ for id_ in networks if id_ not in self._networks],
         )
 
     def _forget_removed(self) -> None:
@@ -108,7 +127,7 @@ class EndpointFeed:
         service = view.get(Service, service_id)
         projected = None
         if service is not None:
-            projected = project_service(service, view.tasks_of_service(service_id))
+            projected = _project(view, service)
         if projected == self._services.get(service_id):
             return False
         if projected is None:
@@ -130,6 +149,18 @@ class EndpointFeed:
         self._node_changed[node_id] = self.version
         return True
 
+    def _follow_network(self, view: View, network_id: NetworkId) -> bool:
+        network = view.get(Network, network_id)
+        entry = None if network is None else project_network(network)
+        if entry == self._networks.get(network_id):
+            return False
+        if entry is None:
+            del self._networks[network_id]
+        else:
+            self._networks[network_id] = entry
+        self._network_changed[network_id] = self.version
+        return True
+
     def _frames(  # noqa: PLR0913 - the parts of one update
         self,
         from_version: int,
@@ -138,16 +169,19 @@ class EndpointFeed:
         removed_services: Iterable[ServiceId],
         nodes: Iterable[NodeId],
         removed_nodes: Iterable[NodeId],
+        networks: Iterable[NetworkId],
+        removed_networks: Iterable[NetworkId],
     ) -> list[EndpointUpdate]:
         chunks: list[list[ServiceEndpoints]] = [[]]
         room = FRAME_ENDPOINTS
         for service_id in services:
             entry = self._services[service_id]
-            if room < len(entry.endpoints) and chunks[-1]:
+            size = 1 + len(entry.endpoints) + len(entry.others)
+            if room < size and chunks[-1]:
                 chunks.append([])
                 room = FRAME_ENDPOINTS
             chunks[-1].append(entry)
-            room -= 1 + len(entry.endpoints)
+            room -= size
         return [
             EndpointUpdate(
                 from_version=from_version,
@@ -158,6 +192,24 @@ class EndpointFeed:
                 removed_services=tuple(removed_services) if place == 0 else (),
                 nodes=tuple(self._nodes[id_] for id_ in nodes) if place == 0 else (),
                 removed_nodes=tuple(removed_nodes) if place == 0 else (),
+                networks=tuple(self._networks[id_] for id_ in networks) if place == 0 else (),
+                removed_networks=tuple(removed_networks) if place == 0 else (),
             )
             for place, chunk in enumerate(chunks)
         ]
+
+
+def _project(view: View, service: Service) -> ServiceEndpoints | None:
+    return project_service(service, view.tasks_of_service(service.id), _places(view, service))
+
+
+def _places(view: View, service: Service) -> Iterable[NetworkPlace]:
+    """The networks of the present spec, in its order; one that isn't there is left out."""
+    for use in service.spec.task.networks:
+        network = view.named(Network, use.network)
+        if network is not None:
+            yield NetworkPlace(network_id=network.id, aliases=use.aliases)
+
+
+def _uses(service: Service, name: str) -> bool:
+    return any(use.network == name for use in service.spec.task.networks)

@@ -10,7 +10,17 @@ from collections.abc import Iterable, Mapping, ValuesView
 from typing import Any, TypeVar, cast
 
 from skep.domain.base import NodeId, ServiceId
-from skep.domain.objects import Cluster, Node, Object, Request, Revision, Service, Stack, Task
+from skep.domain.objects import (
+    Cluster,
+    Network,
+    Node,
+    Object,
+    Request,
+    Revision,
+    Service,
+    Stack,
+    Task,
+)
 from skep.domain.spec import NAMESPACE
 
 R = TypeVar("R", bound=Object)
@@ -22,6 +32,7 @@ TABLES: Mapping[str, type[Object]] = {
     "revision": Revision,
     "task": Task,
     "stack": Stack,
+    "network": Network,
     "request": Request,
 }
 """Every table by its name on disk, in the order in which snapshots hold them."""
@@ -29,7 +40,7 @@ TABLES: Mapping[str, type[Object]] = {
 KINDS: Mapping[type[Object], str] = {kind: name for name, kind in TABLES.items()}
 
 # Kinds whose name is unique within a namespace.
-_NAMED = (Node, Service, Stack)
+_NAMED = (Node, Service, Stack, Network)
 
 
 class View:

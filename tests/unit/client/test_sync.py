@@ -34,6 +34,7 @@ PAIRS = [
     (objects.Services, sync.Services),
     (objects.Tasks, sync.Tasks),
     (objects.Stacks, sync.Stacks),
+    (objects.Networks, sync.Networks),
 ]
 
 

@@ -48,21 +48,21 @@ def task(number: int, state: TaskState = TaskState.RUNNING) -> Task:
 
 
 def test_a_service_is_its_ports_and_its_healthy_tasks_by_id() -> None:
-    assert project_service(WEB, [task(2), task(1), task(3, TaskState.STARTING)]) == (
+    assert project_service(WEB, [task(2), task(1), task(3, TaskState.STARTING)], ()) == (
         ServiceEndpoints(
             service_id=WEB.id,
             name="web",
             ports=PORTS,
             endpoints=(
-                Endpoint(task_id=TaskId("t1"), node_id=NODE.id, address="127.0.16.1"),
-                Endpoint(task_id=TaskId("t2"), node_id=NODE.id, address="127.0.16.2"),
+                Endpoint(task_id=TaskId("t1"), node_id=NODE.id, address="127.0.16.1", name="web.1"),
+                Endpoint(task_id=TaskId("t2"), node_id=NODE.id, address="127.0.16.2", name="web.2"),
             ),
         )
     )
 
 
 def test_a_service_without_healthy_tasks_is_there_but_empty() -> None:
-    projected = project_service(WEB, [])
+    projected = project_service(WEB, [], ())
     assert projected is not None
     assert projected.endpoints == ()
 
@@ -73,7 +73,7 @@ def test_a_service_without_healthy_tasks_is_there_but_empty() -> None:
     ids=["ports not allocated", "no ports", "being removed"],
 )
 def test_a_service_that_is_not_to_be_reached_is_absent(service: Service) -> None:
-    assert project_service(service, [task(1)]) is None
+    assert project_service(service, [task(1)], ()) is None
 
 
 @pytest.mark.parametrize(("desired", "state"), list(itertools.product(DesiredState, TaskState)))
@@ -91,6 +91,6 @@ def test_a_task_that_is_sick_or_nowhere_does_not_serve() -> None:
 
 
 def test_a_node_is_where_its_netproxy_takes_connections() -> None:
-    assert project_node(NODE) == MeshNode(node_id=NODE.id, mesh_address="127.0.0.1:9")
+    assert project_node(NODE) == MeshNode(node_id=NODE.id, mesh_address="127.0.0.1:9", name="n1")
     description = replace(NODE.description, mesh_address="")
     assert project_node(replace(NODE, description=description)) is None

@@ -100,7 +100,7 @@ class Manager:
         services = {
             row.id: projected
             for row in tables.all(Service)
-            if (projected := project_service(row, tables.tasks_of_service(row.id)))
+            if (projected := project_service(row, tables.tasks_of_service(row.id), ()))
         }
         nodes = {row.id: mesh for row in tables.all(Node) if (mesh := project_node(row))}
         return services, nodes
