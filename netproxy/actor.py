@@ -23,6 +23,7 @@ from skep.domain.endpoints import (
     NetproxyApplied,
     NetproxyHello,
     NetproxyMessage,
+    NetworkEntry,
     ServiceEndpoints,
 )
 from skep.env import CallError, Env, Rejected, Stream, StreamBroken
@@ -52,6 +53,7 @@ class SavedState(Struct, frozen=True, kw_only=True):
     version: int
     services: tuple[ServiceEndpoints, ...] = ()
     nodes: tuple[MeshNode, ...] = ()
+    networks: tuple[NetworkEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ class FollowActor(Actor[Message]):
         saved = self._load()
         self._saver = self.env.spawn("netproxy-saver", self._save_when_wanted())
         await self._step_table(
-            endpoints.StateLoaded(saved.version, saved.services, saved.nodes)
+            endpoints.StateLoaded(saved.version, saved.services, saved.nodes, saved.networks)
             if saved
             else endpoints.StateLoaded(0, (), ())
         )
@@ -342,6 +344,7 @@ class FollowActor(Actor[Message]):
             version=table.version,
             services=tuple(table.services.values()),
             nodes=tuple(table.nodes.values()),
+            networks=tuple(table.networks.values()),
         )
         try:
             await self.env.disk.replace(STATE_FILE, encode(state))

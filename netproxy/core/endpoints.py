@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from skep.domain.base import NodeId, ServiceId
-from skep.domain.endpoints import EndpointUpdate, MeshNode, ServiceEndpoints
+from skep.domain.base import NetworkId, NodeId, ServiceId
+from skep.domain.endpoints import EndpointUpdate, MeshNode, NetworkEntry, ServiceEndpoints
 from skep.netproxy.core.routes import Desired, Routing
 
 # One step of 200,000 endpoints is about 16 MiB. More than this is not a cluster but a mistake.
@@ -30,11 +30,12 @@ LONGEST_RETRY_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class StateLoaded:
-    """What was on disk: (0, (), ()) where nothing was."""
+    """What was on disk: (0, (), (), ()) where nothing was."""
 
     version: int
     services: tuple[ServiceEndpoints, ...]
     nodes: tuple[MeshNode, ...]
+    networks: tuple[NetworkEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,7 @@ class EndpointTable:
         self.version = 0
         self.services: dict[ServiceId, ServiceEndpoints] = {}
         self.nodes: dict[NodeId, MeshNode] = {}
+        self.networks: dict[NetworkId, NetworkEntry] = {}
         self.in_force = 0
         self.errors: tuple[str, ...] = ()
         self._problems: tuple[str, ...] = ()
@@ -141,8 +143,9 @@ class EndpointTable:
     def step(self, event: Event) -> list[Effect]:
         """What follows."""
         match event:
-            case StateLoaded(version, services, nodes):
+            case StateLoaded(version, services, nodes, networks):
                 self.version = version
+                self.networks = {network.network_id: network for network in networks}
                 self.services = {service.service_id: service for service in services}
                 self.nodes = {node.node_id: node for node in nodes}
                 return self._apply()
@@ -216,7 +219,8 @@ class EndpointTable:
         self._needs_whole = False
         services = {s.service_id: s for frame in frames for s in frame.services}
         nodes = {n.node_id: n for frame in frames for n in frame.nodes}
-        return self._hold(version, services, nodes)
+        networks = {n.network_id: n for frame in frames for n in frame.networks}
+        return self._hold(version, services, nodes, networks)
 
     def _increment(self, frames: list[EndpointUpdate]) -> list[Effect]:
         from_version, version = frames[-1].from_version, frames[-1].version
@@ -225,25 +229,30 @@ class EndpointTable:
         if version < from_version:
             return self._resync(f"a step back, from {from_version} to {version}")
         self._behind_since = None
-        services, nodes = dict(self.services), dict(self.nodes)
+        services, nodes, networks = dict(self.services), dict(self.nodes), dict(self.networks)
         for frame in frames:
             for service_id in frame.removed_services:
                 services.pop(service_id, None)
             for node_id in frame.removed_nodes:
                 nodes.pop(node_id, None)
+            for network_id in frame.removed_networks:
+                networks.pop(network_id, None)
             services.update((service.service_id, service) for service in frame.services)
             nodes.update((node.node_id, node) for node in frame.nodes)
-        return self._hold(version, services, nodes)
+            networks.update((network.network_id, network) for network in frame.networks)
+        return self._hold(version, services, nodes, networks)
 
     def _hold(
         self,
         version: int,
         services: dict[ServiceId, ServiceEndpoints],
         nodes: dict[NodeId, MeshNode],
+        networks: dict[NetworkId, NetworkEntry],
     ) -> list[Effect]:
-        is_changed = services != self.services or nodes != self.nodes
-        self.version, self.services, self.nodes = version, services, nodes
-        if is_changed:
+        before = (self.services, self.nodes, self.networks)
+        self.version = version
+        self.services, self.nodes, self.networks = services, nodes, networks
+        if (services, nodes, networks) != before:
             self._is_dirty = True
             applied: list[Effect] = self._apply() if self._applying is None else []
             return [*applied, Save()]
@@ -254,7 +263,9 @@ class EndpointTable:
 
     def _apply(self) -> list[Effect]:
         assert self._applying is None
-        desired = self._routing.build(self.version, self.services.values(), self.nodes)
+        desired = self._routing.build(
+            self.version, self.services.values(), self.nodes, self.networks
+        )
         self._problems = desired.problems
         self._applying = self.version
         self._is_dirty = False

@@ -9,12 +9,16 @@ A port in host mode is there only on nodes with a task behind it, and leads to n
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from skep.domain.address import parse_address, parse_host
-from skep.domain.base import NodeId, ServiceId, Struct, TaskId
-from skep.domain.endpoints import Endpoint, MeshNode, ServiceEndpoints
+from skep.domain.base import NetworkId, NodeId, ServiceId, Struct, TaskId
+from skep.domain.endpoints import Endpoint, MeshNode, NetworkEntry, ServiceEndpoints
 from skep.domain.spec import Balance, PortMode
 from skep.env import Rejected
+from skep.netproxy.core.world import World
+
+NO_NETWORKS: Mapping[NetworkId, NetworkEntry] = {}
 
 
 class Candidate(Struct, frozen=True, kw_only=True):
@@ -36,13 +40,17 @@ class Route(Struct, frozen=True, kw_only=True):
     candidates: tuple[Candidate, ...] = ()
 
 
-class Desired(Struct, frozen=True, kw_only=True):
-    """Everything that must be in force at `version`, by published port. `problems` are what in
-    the managers' word can't be put in force, for the report to them."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desired:
+    """Everything that must be in force at `version`: `world`, and what it comes to by published
+    port. `problems` are what in the managers' word can't be put in force, for the report to
+    them."""
 
     version: int
     routes: tuple[Route, ...] = ()
     problems: tuple[str, ...] = ()
+    # Not compared: routes and problems are made of it.
+    world: World = field(default_factory=World, compare=False)
 
 
 class Routing:
@@ -60,14 +68,16 @@ class Routing:
         version: int,
         services: Iterable[ServiceEndpoints],
         nodes: Mapping[NodeId, MeshNode],
+        networks: Mapping[NetworkId, NetworkEntry] = NO_NETWORKS,
     ) -> Desired:
         """What must be in force at `version`."""
+        by_id = {service.service_id: service for service in services}
         before = self._known if nodes == self._nodes else {}
         self._nodes = nodes
         self._known = {}
         claims: dict[int, list[Route]] = {}
         problems: dict[str, None] = {}
-        for service in sorted(services, key=lambda s: s.service_id):
+        for service in sorted(by_id.values(), key=lambda s: s.service_id):
             known = before.get(service.service_id)
             if known is None or known.service != service:
                 known = _understand(self._node_id, service, nodes)
@@ -77,7 +87,8 @@ class Routing:
                 claims.setdefault(route.published, []).append(route)
         ordered = tuple(self._settle(claims[published], problems) for published in sorted(claims))
         self._holders = {route.published: route.service_id for route in ordered}
-        return Desired(version=version, routes=ordered, problems=tuple(problems))
+        world = World(version, by_id, nodes, networks)
+        return Desired(version=version, routes=ordered, problems=tuple(problems), world=world)
 
     def _settle(self, claims: list[Route], problems: dict[str, None]) -> Route:
         """Who of those that want one port has it. That is one service but for moments, such as

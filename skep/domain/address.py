@@ -37,15 +37,24 @@ def show_address(address: Address) -> str:
 
 
 # Node numbers of the loopback plan are 1 to 31, so that 127.(B+k) stays in the cluster's own block.
-RELAY_VIPS = 2**16
+# The last 255 addresses of a node's block are for its DNS listeners.
+RELAY_VIPS = 255 * 256
 
 
 def relay_vip(block: int, node_number: int, index: int) -> str:
     """Where node `node_number` of a relay-plane cluster listens for the virtual address with this
-    cluster-wide index (1 to 65,535): 127.(B+k).x.y."""
+    cluster-wide index (1 to 65,279): 127.(B+k).x.y."""
     assert 0 < index < RELAY_VIPS, index
     assert 0 < node_number < 32, node_number
     return f"127.{block + node_number}.{index >> 8}.{index & 255}"
+
+
+def relay_dns(block: int, node_number: int, index: int) -> str:
+    """Where node `node_number` of a relay-plane cluster answers names of its set of networks with
+    this number (0 to 254)."""
+    assert 0 <= index < 255, index
+    assert 0 < node_number < 32, node_number
+    return f"127.{block + node_number}.255.{index}"
 
 
 def refuse_open_listener(host: str, allowed: tuple[str, ...], what: str) -> bool:
