@@ -98,6 +98,10 @@ def _detach() -> _Ready | int:
         os.close(reading)
         os.setsid()
         os.chdir("/")
+        # Whatever the control process has left open (uvloop does) would stay so with us: a port
+        # that it listens on, or the pipe by which it waits for us.
+        os.closerange(3, writing)
+        os.closerange(writing + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
         return _Ready(writing)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
@@ -143,10 +147,11 @@ def serve(options: argparse.Namespace, ready: _Ready | None = None) -> None:
     loop.run()
     # The name goes first: whoever finds it missing starts another process.
     options.control.unlink(missing_ok=True)
-    commands.close()
-    listener.close()
     server.close()
     upstream.close()
+    # Their end tells control connections that everything else is closed.
+    commands.close()
+    listener.close()
     signal.set_wakeup_fd(-1)
     for end in wake_up:
         end.close()

@@ -163,7 +163,6 @@ class _Peer:
             while self._stream.is_open and (body := protocol.take_frame(buffer)) is not None:
                 response = self._control.answer(protocol.decode_request(body))
                 if response is None:
-                    self.close()
                     return
                 self._stream.write(protocol.encode(response))
         except ProtocolBroken as error:

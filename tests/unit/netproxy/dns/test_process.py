@@ -301,7 +301,9 @@ def test_one_process_per_folder_and_both_ways_to_end(tmp_path: Path) -> None:
 def test_detached_it_is_there_when_the_command_returns(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "skep.netproxy.dns.main", "--detach"]
     command += ["--control", str(tmp_path / "c"), "--state-dir", str(tmp_path / "state")]
-    subprocess.run(command, check=True, timeout=DEADLINE_S)
+    with (tmp_path / "open").open("w") as file:
+        os.set_inheritable(file.fileno(), True)
+        subprocess.run(command, check=True, timeout=DEADLINE_S, close_fds=False)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
         control.settimeout(DEADLINE_S)
         control.connect(str(tmp_path / "c"))
@@ -309,6 +311,9 @@ def test_detached_it_is_there_when_the_command_returns(tmp_path: Path) -> None:
         welcome = protocol.decode_response(control.recv(4096)[4:])
         assert isinstance(welcome, protocol.Welcome)
         assert os.getsid(welcome.pid) == welcome.pid
+        # Nothing of what was open here is open there.
+        files = (os.readlink(f.path) for f in os.scandir(f"/proc/{welcome.pid}/fd"))
+        assert str(tmp_path / "open") not in files
         refused = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
         assert (refused.returncode, "in use" in refused.stderr) == (3, True)
         control.sendall(protocol.encode(End()))
