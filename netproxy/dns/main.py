@@ -50,7 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse, lock, detach, run; returns the exit status."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
     try:
-        options.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (options.state_dir, options.control.parent):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         options.control, options.state_dir = (
             options.control.absolute(),
             options.state_dir.absolute(),

@@ -138,9 +138,7 @@ class Control:
             networks=len(self._names.zones),
             records=sum(len(zone.entries) for zone in self._names.zones.values()),
             scopes=self._server.statuses(),
-            counts=tuple(
-                sorted((kind.value, count) for kind, count in self._server.answerer.counts.items())
-            ),
+            counts=tuple(sorted(self._server.answerer.counts.items())),
             outstanding=self._upstream.outstanding,
             resolvers=tuple(f"[{host}]:{port}" for host, port in self._upstream.resolvers()),
         )

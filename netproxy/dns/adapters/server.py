@@ -105,7 +105,8 @@ class Server:
         for listen, opened in zip(batch, open_all(batch), strict=True):
             scope_id = listen.scope.scope_id
             if isinstance(opened, OSError):
-                log.warning("scope=%s state=failed why=%r", scope_id, str(opened))
+                # Control hears of it, logs it once, and tries again every second.
+                log.debug("scope=%s state=failed why=%r", scope_id, str(opened))
                 errors.append(ScopeError(scope_id, f"{listen.address}:{listen.port}: {opened}"))
                 continue
             view = self._names.views[scope_id]

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import enum
 import struct
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 HEADER_BYTES = 12
 # A question has at most 255 + 4 bytes; the rest is room for EDNS options such as padding.
@@ -32,6 +33,7 @@ OUR_UDP_BYTES = 1232
 A_RECORD_BYTES = 16
 
 _HEADER = struct.Struct("!HHHHHH")
+_COUNTS = struct.Struct("!HHHHH")  # the header behind the id
 _TYPE_AND_CLASS = struct.Struct("!HH")
 _OPT = struct.Struct("!xHHBBHH")
 _OPT_FIXED_BYTES = _OPT.size
@@ -81,8 +83,7 @@ class BadQuery(Exception):
         self.answer = answer
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(Struct, frozen=True, gc=False):
     """One question. `name` is in lower case, without the dot at its end; a byte that could not
     stand in a name of ours is shown as in a zone file, so that it never equals one.
 
@@ -216,13 +217,11 @@ def a_record(address: bytes) -> bytes:
 
 def _assemble(query: Query, flags: int, rcode: Rcode, records: bytes, count: int) -> bytes:
     flags |= _IS_ANSWER | _HAS_RECURSION | (query.flags & _WANTS_RECURSION) | (rcode & 15)
-    header = _HEADER.pack(
-        int.from_bytes(query.raw[:2], "big"), flags, 1, count, 0, 1 if query.has_opt else 0
-    )
+    counts = _COUNTS.pack(flags, 1, count, 0, query.has_opt)
     if not query.has_opt:
-        return header + query.question + records
+        return query.raw[:2] + counts + query.question + records
     opt = _OPT.pack(Type.OPT, OUR_UDP_BYTES, rcode >> 4, 0, 0, 0)
-    return header + query.question + records + opt
+    return query.raw[:2] + counts + query.question + records + opt
 
 
 def _headless(data: bytes, flags: int, rcode: Rcode) -> bytes:
@@ -257,8 +256,7 @@ def id_of(message: bytes) -> int:
     return int.from_bytes(message[:2], "big")
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """What matters of another server's answer to a query that was passed on."""
 
     rcode: int

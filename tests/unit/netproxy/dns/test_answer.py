@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from skep.netproxy.dns.core.answer import Answerer, Kind, reversed_address
+from skep.netproxy.dns.core.answer import REFUSED, Answerer, reversed_address
 from skep.netproxy.dns.core.protocol import whole
 from skep.netproxy.dns.core.wire import Query, Rcode
 from skep.netproxy.dns.core.zones import Names
@@ -90,7 +90,7 @@ def test_bad_queries_are_counted_apart() -> None:
     answers = Answerer(names)
     view = names.put_scope(scope("s"))
     assert answers.respond(view, b"x", is_udp=True) is None
-    assert answers.counts == {Kind.REFUSED: 1}
+    assert answers.counts == {REFUSED: 1}
 
 
 @pytest.mark.parametrize(
