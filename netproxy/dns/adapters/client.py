@@ -155,7 +155,7 @@ class DnsClient:
                     version=version, changed=changed, removed=removed, is_whole=is_whole
                 )
                 await link.ask(request, Applied)
-            listen, unlisten = protocol.scope_changes({} if is_whole else told_scopes, scopes)
+            listen, unlisten = protocol.scope_changes(told_scopes, scopes)
             if is_whole or listen or unlisten:
                 wanted = SetScopes(listen=listen, unlisten=unlisten, is_whole=is_whole)
                 self._note_errors((await link.ask(wanted, Applied)).errors)

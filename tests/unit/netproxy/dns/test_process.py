@@ -228,6 +228,8 @@ def test_sockets_of_a_scope_that_stays_are_left_alone(dns: Dns) -> None:
         assert read(held.recv(512)[2:]).addresses == ["10.0.0.2"]
         moved = Listen(scope=scope("c", "back"), address="127.0.0.2", port=0)
         assert dns.ask(SetScopes(listen=(moved,))) == Applied(touched=2)
+        # Long before it is closed for being idle.
+        held.settimeout(5.0)
         assert held.recv(1) == b""
     dns.ask(SetScopes(unlisten=("c",)))
     assert set(os.listdir(f"/proc/{dns.process.pid}/fd")) <= files

@@ -202,9 +202,11 @@ def test_an_open_socket_keeps_a_dead_namespace_until_control_says_so(tmp_path: P
         dns.listen(scope("near", "net"), TASK_DNS, 53, near.namespace)
         link = ("link", "add", "here", "type", "veth", "peer", "name", "there", "netns")
         assert near.run("ip", *link, str(far.process.pid))[0] == 0
+        path = far.namespace
         far.stop()
-        # Hearing of the others changes nothing here: only control knows that a task is over.
+        # Nothing changes while control wants it so: it alone knows that a task is over.
         dns.listen(scope("near", "net", forwards=True), TASK_DNS, 53, near.namespace)
+        dns.listen(scope("far", "net", forwards=True), TASK_DNS, 53, path)
         assert near.run("ip", "link", "show", "here")[0] == 0
         dns.ask(SetScopes(unlisten=("far",)))
         eventually(lambda: near.run("ip", "link", "show", "here")[0] != 0)
