@@ -1,0 +1,1 @@
+"""Names of services within their networks, answered on every node."""

@@ -1,0 +1,1 @@
+"""What touches sockets, namespaces, files and processes."""
