@@ -1,0 +1,1 @@
+"""What touches the kernel: netlink, nftables, bpf(2) and the cgroup tree."""
