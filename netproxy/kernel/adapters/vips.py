@@ -245,7 +245,7 @@ class Vips:
             programs=tuple(names),
             services={
                 key: ObservedVip(
-                    tuple(map(vips.read_address, backends)), counts.get(key, Counts(0, 0))
+                    tuple(map(vips.read_address, backends)), counts.get(key, Counts(0, 0, 0))
                 )
                 for key, backends in services.items()
             },

@@ -69,9 +69,9 @@ MAPS: Mapping[str, MapSpec] = {
     "skep_scopes": MapSpec(MapType.HASH, 8, 8 + 12 * NETWORKS_PER_SCOPE, SCOPE_COUNT, _NO_PREALLOC),
     # (network, VIP) -> where its backends are
     "skep_services": MapSpec(MapType.HASH, 8, 16, SERVICE_COUNT, _NO_PREALLOC),
-    # (network, VIP) -> connects, which is also whose turn it is, and refusals. Apart from the
-    # service, whose entry is replaced as a whole.
-    "skep_counters": MapSpec(MapType.HASH, 8, 16, SERVICE_COUNT, _NO_PREALLOC),
+    # (network, VIP) -> connects, refusals and flows; whose turn it is follows from them. Apart
+    # from the service, whose entry is replaced as a whole.
+    "skep_counters": MapSpec(MapType.HASH, 8, 24, SERVICE_COUNT, _NO_PREALLOC),
     # slot -> backend, and the (network, VIP) it is one of
     "skep_backends": MapSpec(MapType.ARRAY, 4, 16, SLOT_COUNT, _MMAPABLE),
     # (network, VIP, backend) -> there, if it is a backend still
@@ -113,8 +113,9 @@ ATTACH_TYPES: Mapping[Kind, int] = {
 _IPV6 = (Kind.CONNECT6, Kind.RECVMSG6, Kind.GETPEERNAME6)
 
 # Offsets in struct bpf_sock_addr.
-_IP4, _IP6, _PORT = 4, 8, 24
+_IP4, _IP6, _PORT, _TYPE = 4, 8, 24, 32
 
+_SOCK_DGRAM = 2
 _ECONNREFUSED = 111
 
 # The stack, by offsets from its top. The first two make the keys of services and counters, with
@@ -129,7 +130,7 @@ _FLOW_BACKEND, _FLOW_ZERO, _FLOW_GENERATION = -64, -60, -56
 # Offsets in values.
 _SCOPE_COOKIE, _SCOPE_NETWORKS, _SCOPE_NETWORK_BYTES = 0, 8, 12
 _SERVICE_PLACE, _SERVICE_GENERATION = 0, 8
-_CONNECTS, _REFUSED = 0, 8
+_CONNECTS, _REFUSED, _FLOWS = 0, 8, 16
 _SLOT_ADDRESS, _SLOT_OWNER = 0, 8
 
 
@@ -260,11 +261,19 @@ def _find_service(a: Assembler, address_at: int) -> None:
 
 
 def _pick(a: Assembler) -> None:
-    """r7 = the backend whose turn it is."""
+    """r7 = the backend whose turn it is.
+
+    Datagrams take turns of their own: some resolvers connect a UDP socket to an address before the
+    TCP one, to see what its source would be, and of two backends one would never be connected to.
+    """
     a.label("pick")
     _lookup(a, "skep_counters", _NETWORK)
     a.move(R1, 1)
     a.jump_if(R0, "==", 0, "turn")
+    a.load(R2, R6, _TYPE, 4)
+    a.jump_if(R2, "!=", _SOCK_DGRAM, "stream")
+    a.add(R0, _FLOWS - _CONNECTS)
+    a.label("stream")
     a.fetch_add(R0, _CONNECTS, R1)
     a.label("turn")
     a.load(R2, FP, _COUNT, 4)

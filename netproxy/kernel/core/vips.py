@@ -27,7 +27,7 @@ Services = Mapping[tuple[int, str], tuple[str, ...]]
 
 _KEY = struct.Struct("<I4s")
 _SERVICE = struct.Struct("<IIQ")  # count, first slot, generation
-_COUNTERS = struct.Struct("<QQ")
+_COUNTERS = struct.Struct("<QQQ")
 _SLOT = struct.Struct("<4sI8s")  # address, zero, the service's key
 _COOKIE = struct.Struct("<Q")
 _NETWORK = struct.Struct("<4s4sI")
@@ -38,10 +38,15 @@ _MEMBER_VALUE = struct.pack("<I", 1)
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Of one service, since its VIP was set. Datagrams count once per socket and backend."""
+    """Of one service, since its VIP was set.
+
+    `connects` are of TCP; `flows` are UDP sockets that were connected, or have sent to the VIP and
+    were given a backend.
+    """
 
     connects: int
     refused: int
+    flows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +229,7 @@ def plan(
                 counters_gone.append(key)
         else:
             if key not in held.counters:
-                counters.append((key, _COUNTERS.pack(0, 0)))
+                counters.append((key, _COUNTERS.pack(0, 0, 0)))
             if entry is not None and entry.backends == backends and before == after:
                 continue
             first = slots.take(len(backends), now_ns)

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from skep.env import Rejected
+from skep.env import Rejected, Retryable
 from skep.netproxy.kernel.adapters import bpf
 from skep.netproxy.kernel.adapters import vips as adapter
 from skep.netproxy.kernel.adapters.vips import Vips, supported
 from skep.netproxy.kernel.core import programs
 from skep.netproxy.kernel.core.programs import ATTACH_TYPES
+from skep.netproxy.kernel.core.slots import REST_NS
 from skep.netproxy.kernel.core.vips import Counts, parse_key, read_place
 from tests.unit.netproxy.kernel.lab import CLIENT, DEADLINE_S, ELSEWHERE, PORT, SERVERS, Network
 
@@ -102,7 +103,7 @@ def test_servers_take_exact_turns_and_getpeername_shows_the_vip(
     results = network.client.do("connect", VIP, PORT, 30)
     assert [who for who, _ in results] == list(SERVERS) * 10
     assert {peer for _, peer in results} == {VIP}
-    assert vips.counters()[7, VIP] == Counts(connects=30, refused=0)
+    assert vips.counters()[7, VIP] == Counts(connects=30, refused=0, flows=0)
 
 
 def test_turns_go_on_over_an_update(vips: Vips, network: Network) -> None:
@@ -123,7 +124,7 @@ def test_a_service_without_backends_refuses_at_once(vips: Vips, network: Network
     began = time.monotonic()
     assert network.client.do("connect", EMPTY, PORT, 10) == [REFUSED] * 10
     assert time.monotonic() - began < 1
-    assert vips.counters()[7, EMPTY] == Counts(connects=0, refused=10)
+    assert vips.counters()[7, EMPTY] == Counts(connects=0, refused=10, flows=0)
 
 
 def test_the_port_is_kept(network: Network) -> None:
@@ -137,7 +138,7 @@ def test_other_addresses_are_left_alone(vips: Vips, network: Network) -> None:
     for address in (*SERVERS, ELSEWHERE):
         assert network.client.do("connect", address, PORT) == [[address, address]]
         assert network.client.do("udp", address, address, PORT) == [address, address]
-    assert vips.counters()[7, VIP] == Counts(0, 0)
+    assert vips.counters()[7, VIP] == Counts(0, 0, 0)
 
 
 def test_processes_outside_the_cgroup_are_left_alone(network: Network) -> None:
@@ -224,7 +225,7 @@ def test_updates_under_load_lose_nothing_and_hold_at_once(vips: Vips, network: N
             )
         )
         assert who in allowed, (begun, ended, who)
-    assert vips.counters()[7, VIP] == Counts(times, 0)
+    assert vips.counters()[7, VIP] == Counts(times, 0, 0)
 
 
 def test_open_connections_go_on_when_their_backend_is_removed(vips: Vips, network: Network) -> None:
@@ -266,7 +267,7 @@ def test_udp_sticks_to_one_backend_and_answers_come_from_the_vip(
         for _ in range(3):
             assert task.do("udp", name, to, PORT, False, family) == [who, to]
     assert firsts == set(SERVERS)
-    assert vips.counters()[7, VIP] == Counts(connects=3, refused=0)
+    assert vips.counters()[7, VIP] == Counts(connects=0, refused=0, flows=3)
     assert task.do("udp", "d", prefix + EMPTY, PORT, False, family) == REFUSED
 
 
@@ -302,6 +303,16 @@ def test_udp_keeps_its_vip_when_the_kernel_has_forgotten_the_origin(
     with kernel_map(vips, "skep_origins") as origins:
         origins.delete_many([key for key, _ in origins.items()])
     assert task.do("udp", "a", VIP, PORT) == [who, VIP]
+
+
+def test_a_probe_by_udp_takes_no_connections_turn(vips: Vips, network: Network) -> None:
+    task = network.start(vips.cgroup_path)
+    vips.set_service(7, VIP, SERVERS[:2])
+    reached = []
+    for n in range(4):
+        task.do("udp", f"probe-{n}", VIP, PORT, True)
+        reached += task.do("connect", VIP, PORT)
+    assert answers(reached) == dict.fromkeys(SERVERS[:2], 2)
 
 
 # --------------------------------------------------------------------------------- damage
@@ -346,7 +357,7 @@ def test_a_later_manager_finds_what_an_earlier_one_left(
         assert found.programs == before.programs == tuple(map(programs.name, programs.Kind))
         assert found.scopes == before.scopes
         assert found.services[7, VIP].backends == SERVERS
-        assert found.services[7, VIP].counts == Counts(3, 0)
+        assert found.services[7, VIP].counts == Counts(3, 0, 0)
         # Slots in use are known to be.
         second.set_service(7, EMPTY, SERVERS[:1])
         assert answers(network.client.do("connect", VIP, PORT, 3)) == dict.fromkeys(SERVERS, 1)
@@ -398,7 +409,7 @@ def test_programs_of_another_version_are_replaced_without_a_gap(
         assert second.observe().programs == tuple(map(programs.name, programs.Kind))
         results = network.client.do("connect", VIP, PORT, 3)
         assert results == [[server, VIP] for server in SERVERS]
-        assert second.counters()[7, VIP] == Counts(3, 0)
+        assert second.counters()[7, VIP] == Counts(3, 0, 0)
     finally:
         network.close()
 
@@ -420,6 +431,30 @@ def test_clean_leaves_nothing_but_living_tasks(fresh: Callable[[str], Vips]) -> 
     vips.clean()
     assert not vips.cgroup_path.exists()
     vips.clean()
+
+
+def test_slots_are_used_again_after_a_rest_and_none_are_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(adapter, "SLOT_COUNT", 6)
+    now = time.monotonic_ns()
+    vips = Vips(node_name(), now_ns=lambda: now)
+    try:
+        vips.open()
+        for _ in range(20):
+            vips.set_service(7, VIP, SERVERS)
+            vips.set_service(7, VIP, ())
+            now += REST_NS + 1000
+        vips.set_service(7, VIP, SERVERS)
+        vips.set_service(7, EMPTY, SERVERS[:2])
+        with pytest.raises(Retryable, match="no 3 free places side by side"):
+            vips.set_service(7, EMPTY, SERVERS)
+        assert vips.observe().services[7, EMPTY].backends == SERVERS[:2]
+        vips.set_service(7, VIP, ())
+        now += REST_NS + 1000
+        vips.set_service(7, EMPTY, SERVERS)
+    finally:
+        vips.clean()
 
 
 # --------------------------------------------------------------------------------- speed
