@@ -19,11 +19,16 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from skep.netproxy.kernel.core.programs import MapSpec
+from skep.netproxy.kernel.core.programs import MapSpec, MapType
 
 # Little-endian machines only: so are the assembler and the maps' layouts.
 _NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361}
-_PROGRAM_TYPE_CGROUP_SOCK_ADDR = 18
+_PROGRAM_TYPE_SOCK_OPS, _PROGRAM_TYPE_CGROUP_SOCK_ADDR = 13, 18
+_ATTACH_TYPE_SOCK_OPS = 3
+# BTF that knows two types, u32 and u64: all that a map of socket storage must have described.
+_BTF_NAMES = b"\0u32\0u64\0"
+_BTF_TYPES = struct.pack("<8I", 1, 1 << 24, 4, 32, 5, 1 << 24, 8, 64)
+_BTF_HEADER_BYTES = 24
 # No helper that the programs call asks for this; it is what the kernel takes any licence by.
 _LICENSE = b"Dual MIT/GPL"
 _ALLOW_MULTI = 2
@@ -48,6 +53,7 @@ class _Command(enum.IntEnum):
     MAP_GET_FD_BY_ID = 14
     OBJ_GET_INFO_BY_FD = 15
     PROG_QUERY = 16
+    BTF_LOAD = 18
     MAP_LOOKUP_BATCH = 24
     MAP_UPDATE_BATCH = 26
     MAP_DELETE_BATCH = 27
@@ -66,9 +72,14 @@ class Map:
 
     @classmethod
     def create(cls, name: str, spec: MapSpec) -> Map:
-        """A new map; `name` has at most 15 characters."""
+        """A new map; `name` has at most 15 characters. Values of socket storage have 8 bytes."""
+        with _described(spec) as (btf_fd, key_type, value_type):
+            return cls._create(name, spec, (btf_fd, key_type, value_type))
+
+    @classmethod
+    def _create(cls, name: str, spec: MapSpec, btf: tuple[int, int, int]) -> Map:
         attributes = struct.pack(
-            "<IIIIIII16s",
+            "<IIIIIII16sIIII",
             spec.type,
             spec.key_bytes,
             spec.value_bytes,
@@ -77,6 +88,8 @@ class Map:
             0,
             0,
             _name(name),
+            0,
+            *btf,
         )
         return cls(_bpf(_Command.MAP_CREATE, attributes), spec)
 
@@ -200,13 +213,15 @@ class ProgramInfo:
 
 def load_program(name: str, code: bytes, attach_type: int) -> int:
     """A descriptor of the verified program for one hook of a cgroup. Raises VerifierRefused."""
+    is_sock_ops = attach_type == _ATTACH_TYPE_SOCK_OPS
+    program_type = _PROGRAM_TYPE_SOCK_OPS if is_sock_ops else _PROGRAM_TYPE_CGROUP_SOCK_ADDR
     code_buffer = ctypes.create_string_buffer(code, len(code))
     license_buffer = ctypes.create_string_buffer(_LICENSE)
 
     def attributes(log_level: int, log: ctypes.Array[ctypes.c_char] | None) -> bytes:
         return struct.pack(
             "<IIQQIIQII16sII",
-            _PROGRAM_TYPE_CGROUP_SOCK_ADDR,
+            program_type,
             len(code) // 8,
             ctypes.addressof(code_buffer),
             ctypes.addressof(license_buffer),
@@ -324,6 +339,25 @@ def _ask(command: _Command, attributes: bytes) -> _Answer:
 def _bpf(command: _Command, attributes: bytes) -> int:
     """The call's result. Raises OSError."""
     return _ask(command, attributes).check().result
+
+
+@contextlib.contextmanager
+def _described(spec: MapSpec) -> Iterator[tuple[int, int, int]]:
+    """(BTF, type of the key, type of the value), which the kernel wants for socket storage."""
+    if spec.type != MapType.SOCKET_STORAGE:
+        yield 0, 0, 0
+        return
+    assert (spec.key_bytes, spec.value_bytes) == (4, 8), spec
+    types, names = len(_BTF_TYPES), len(_BTF_NAMES)
+    header = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, _BTF_HEADER_BYTES, 0, types, types, names)
+    blob = header + _BTF_TYPES + _BTF_NAMES
+    buffer = ctypes.create_string_buffer(blob, len(blob))
+    attributes = struct.pack("<QQI", ctypes.addressof(buffer), 0, len(blob))
+    fd = _bpf(_Command.BTF_LOAD, attributes)
+    try:
+        yield fd, 1, 2
+    finally:
+        os.close(fd)
 
 
 def _object_info(fd: int, info: ctypes.Array[ctypes.c_char]) -> None:

@@ -20,16 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skep.env import Rejected, Retryable
-from skep.netproxy.kernel.adapters import bpf
-from skep.netproxy.kernel.core import programs, vips
+from skep.netproxy.kernel.adapters import bpf, cgroup
+from skep.netproxy.kernel.core import programs, traffic, vips
 from skep.netproxy.kernel.core.asm import Assembler, Helper, Register
 from skep.netproxy.kernel.core.programs import ATTACH_TYPES, MAPS, SLOT_COUNT, Kind
 from skep.netproxy.kernel.core.slots import Slots
 from skep.netproxy.kernel.core.vips import Counts, Networks, Services, Writes
-
-# A pure v2 tree, and beside a v1 one.
-_ROOTS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
-_MKDIR_ATTEMPTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +46,9 @@ class Observed:
     scopes: Mapping[int, Networks]
 
 
-def cgroup_root() -> Path | None:
-    """Where the cgroup v2 tree is mounted, if it is."""
-    return next((root for root in _ROOTS if (root / "cgroup.controllers").exists()), None)
-
-
 def supported() -> str | None:
     """None, or why this machine can't have VIPs by BPF, and what would help."""
-    root = cgroup_root()
+    root = cgroup.root()
     if root is None:
         return "there is no cgroup v2 tree at /sys/fs/cgroup or /sys/fs/cgroup/unified"
     if not os.access(root, os.W_OK):
@@ -101,7 +92,7 @@ class Vips:
         """
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", node):
             raise Rejected(f"{node!r} can't be a node's name: it names a cgroup")
-        root = root or cgroup_root()
+        root = root or cgroup.root()
         if root is None:
             raise Rejected("there is no cgroup v2 tree; `supported` says so")
         self._folder = root / "skep" / node
@@ -110,7 +101,7 @@ class Vips:
         self._maps: dict[str, bpf.Map] = {}
         self._memory: mmap.mmap | None = None
         self._slots: Slots | None = None
-        self._outdated: list[tuple[int, int]] = []  # (attach type, program) of other formats
+        self._outdated: list[cgroup.Attached] = []  # of other formats
 
     @property
     def cgroup_path(self) -> Path:
@@ -126,10 +117,10 @@ class Vips:
         between both run, and what the old one has turned into a backend is none of the new one's
         business.
         """
-        _make_folder(self._folder)
+        cgroup.make(self._folder)
         try:
-            with _opened(self._folder) as cgroup:
-                self._adopt_or_load(cgroup)
+            with cgroup.opened(self._folder) as folder:
+                self._adopt_or_load(folder)
             self._memory = self._maps["skep_backends"].memory()
             held = self._read_places()
         except BaseException:
@@ -142,8 +133,8 @@ class Vips:
         """Give the descriptors back; everything goes on working. Idempotent."""
         for table in self._maps.values():
             table.close()
-        for _, program in self._outdated:
-            os.close(program)
+        for program in self._outdated:
+            os.close(program.fd)
         if self._memory is not None:
             self._memory.close()
         self._maps, self._outdated, self._memory, self._slots = {}, [], None, None
@@ -156,14 +147,10 @@ class Vips:
         self.close()
         if not self._folder.exists():
             return
-        with _opened(self._folder) as cgroup:
-            for attach_type, program, _ in _attached(cgroup):
-                bpf.detach(cgroup, program, attach_type)
-                os.close(program)
-        folders = [Path(folder) for folder, _, _ in os.walk(self._folder, topdown=False)]
-        for folder in (*folders, self._folder.parent):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        with cgroup.opened(self._folder) as folder:
+            for program in cgroup.ours(folder, (*ATTACH_TYPES.values(), traffic.ATTACH_TYPE)):
+                cgroup.detach(folder, program)
+        cgroup.remove(self._folder)
 
     # --------------------------------------------------------------------- changes
 
@@ -231,11 +218,11 @@ class Vips:
     def observe(self) -> Observed:
         """What the kernel has at this moment."""
         counts = self.counters()
-        with _retryable("VIPs"), _opened(self._folder) as cgroup:
+        with _retryable("VIPs"), cgroup.opened(self._folder) as folder:
             names = []
-            for _, program, info in _attached(cgroup):
-                os.close(program)
-                names.append(info.name)
+            for program in cgroup.ours(folder, ATTACH_TYPES.values()):
+                os.close(program.fd)
+                names.append(program.info.name)
             services = {
                 vips.read_key(key): entry.backends for key, entry in self._read().services.items()
             }
@@ -254,45 +241,40 @@ class Vips:
 
     # -------------------------------------------------------------------- programs
 
-    def _adopt_or_load(self, cgroup: int) -> None:
-        found = _attached(cgroup)
+    def _adopt_or_load(self, folder: int) -> None:
+        found = cgroup.ours(folder, ATTACH_TYPES.values())
         main = programs.name(Kind.SENDMSG4)  # which uses all the maps
-        map_ids: frozenset[int] = frozenset()
-        for _, _, info in found:
-            if info.name == main and not map_ids:
-                map_ids = frozenset(info.map_ids)
-        for map_id in map_ids:
-            name, table = bpf.map_by_id(map_id)
-            self._maps[name] = table
-        if not map_ids:
-            for name, spec in MAPS.items():
-                self._maps[name] = bpf.Map.create(name, spec)
+        adopted = next((program for program in found if program.info.name == main), None)
+        if adopted is not None:
+            self._maps = cgroup.maps_of(adopted)
+            map_ids = frozenset(adopted.info.map_ids)
+        else:
+            self._maps = {name: bpf.Map.create(name, spec) for name, spec in MAPS.items()}
+            map_ids = frozenset()
         in_place = set()
-        for attach_type, program, info in found:
-            kind = next((kind for kind in Kind if programs.name(kind) == info.name), None)
-            if kind is not None and kind not in in_place and map_ids.issuperset(info.map_ids):
-                in_place.add(kind)
-                os.close(program)
+        for program in found:
+            kind = next((kind for kind in Kind if programs.name(kind) == program.info.name), None)
+            if kind is None or kind in in_place or not map_ids.issuperset(program.info.map_ids):
+                self._outdated.append(program)
             else:
-                self._outdated.append((attach_type, program))
+                in_place.add(kind)
+                os.close(program.fd)
         # The main one first, so that the maps of an opening that breaks off here are found.
         descriptors = {name: table.fd for name, table in self._maps.items()}
         for kind in sorted(set(Kind) - in_place, key=lambda kind: kind is not Kind.SENDMSG4):
             code, attach_type = programs.build(kind, descriptors), ATTACH_TYPES[kind]
-            program = bpf.load_program(programs.name(kind), code, attach_type)
+            fd = bpf.load_program(programs.name(kind), code, attach_type)
             try:
-                bpf.attach(cgroup, program, attach_type)
+                bpf.attach(folder, fd, attach_type)
             finally:
-                os.close(program)
+                os.close(fd)
 
     def _detach_outdated(self) -> None:
         if not self._outdated:
             return
-        with _opened(self._folder) as cgroup:
+        with cgroup.opened(self._folder) as folder:
             while self._outdated:
-                attach_type, program = self._outdated.pop()
-                bpf.detach(cgroup, program, attach_type)
-                os.close(program)
+                cgroup.detach(folder, self._outdated.pop())
 
     # ------------------------------------------------------------------------ maps
 
@@ -350,41 +332,6 @@ class Vips:
         at, size = first * vips.SLOT_BYTES, count * vips.SLOT_BYTES
         backends = vips.read_slots(key, self._memory[at : at + size])
         return vips.Entry(first, count, backends)
-
-
-def _attached(cgroup: int) -> list[tuple[int, int, bpf.ProgramInfo]]:
-    """(attach type, descriptor, info) of our programs on a cgroup."""
-    found = []
-    for attach_type in ATTACH_TYPES.values():
-        for program_id in bpf.attached(cgroup, attach_type):
-            try:
-                program = bpf.program_by_id(program_id)
-            except FileNotFoundError:
-                continue  # detached a moment ago
-            info = bpf.program_info(program)
-            if programs.is_ours(info.name):
-                found.append((attach_type, program, info))
-            else:
-                os.close(program)
-    return found
-
-
-def _make_folder(folder: Path) -> None:
-    """Another node's `clean` may remove the folder above at any moment."""
-    for _ in range(_MKDIR_ATTEMPTS):
-        with contextlib.suppress(FileNotFoundError):
-            folder.mkdir(parents=True, exist_ok=True)
-            return
-    folder.mkdir(parents=True, exist_ok=True)
-
-
-@contextlib.contextmanager
-def _opened(folder: Path) -> Iterator[int]:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 @contextlib.contextmanager

@@ -38,6 +38,8 @@ class Helper(enum.IntEnum):
     MAP_LOOKUP = 1
     MAP_UPDATE = 2
     GET_SOCKET_COOKIE = 46
+    SOCK_OPS_CB_FLAGS_SET = 59
+    SOCKET_STORAGE_GET = 107
     GET_NETNS_COOKIE = 122
     SET_RETVAL = 187
 
@@ -49,7 +51,7 @@ Operand = Register | int
 _LD_MAP, _LDX, _ST, _STX, _ATOMIC = 0x18, 0x61, 0x62, 0x63, 0xC3
 _ALU64, _JUMP, _JUMP32, _FROM_REGISTER = 0x07, 0x05, 0x06, 0x08
 _SIZES = {4: 0x00, 8: 0x18}
-_ADD, _AND, _MOD, _MOV = 0x00, 0x50, 0x90, 0xB0
+_ADD, _OR, _AND, _SHIFT_RIGHT, _MOD, _MOV = 0x00, 0x40, 0x50, 0x70, 0x90, 0xB0
 _COMPARES = {"==": 0x10, "!=": 0x50}
 _CALL, _EXIT, _ALWAYS = 0x85, 0x95, 0x05
 _PSEUDO_MAP_FD = 1
@@ -95,6 +97,14 @@ class Assembler:
     def bit_and(self, destination: Register, source: Operand) -> None:
         """destination &= source"""
         self._arithmetic(_AND, destination, source)
+
+    def bit_or(self, destination: Register, source: Operand) -> None:
+        """destination |= source"""
+        self._arithmetic(_OR, destination, source)
+
+    def shift_right(self, destination: Register, source: Operand) -> None:
+        """destination >>= source, with zeros coming in"""
+        self._arithmetic(_SHIFT_RIGHT, destination, source)
 
     def modulo(self, destination: Register, source: Operand) -> None:
         """destination %= source, unsigned"""

@@ -45,11 +45,12 @@ class MapType(enum.IntEnum):
     HASH = 1
     ARRAY = 2
     LRU_HASH = 9
+    SOCKET_STORAGE = 24
 
 
 # Elements are made one by one, so that an empty map is small. More than that: elements of maps
 # that are made whole at the start are overwritten while they are read.
-_NO_PREALLOC = 1
+NO_PREALLOC = 1
 _MMAPABLE = 1 << 10
 
 
@@ -66,20 +67,20 @@ class MapSpec:
 
 MAPS: Mapping[str, MapSpec] = {
     # cookie of a network namespace -> the networks it is on
-    "skep_scopes": MapSpec(MapType.HASH, 8, 8 + 12 * NETWORKS_PER_SCOPE, SCOPE_COUNT, _NO_PREALLOC),
+    "skep_scopes": MapSpec(MapType.HASH, 8, 8 + 12 * NETWORKS_PER_SCOPE, SCOPE_COUNT, NO_PREALLOC),
     # (network, VIP) -> where its backends are
-    "skep_services": MapSpec(MapType.HASH, 8, 16, SERVICE_COUNT, _NO_PREALLOC),
+    "skep_services": MapSpec(MapType.HASH, 8, 16, SERVICE_COUNT, NO_PREALLOC),
     # (network, VIP) -> connects, refusals and flows; whose turn it is follows from them. Apart
     # from the service, whose entry is replaced as a whole.
-    "skep_counters": MapSpec(MapType.HASH, 8, 24, SERVICE_COUNT, _NO_PREALLOC),
+    "skep_counters": MapSpec(MapType.HASH, 8, 24, SERVICE_COUNT, NO_PREALLOC),
     # slot -> backend, and the (network, VIP) it is one of
     "skep_backends": MapSpec(MapType.ARRAY, 4, 16, SLOT_COUNT, _MMAPABLE),
     # (network, VIP, backend) -> there, if it is a backend still
-    "skep_members": MapSpec(MapType.HASH, 12, 4, SLOT_COUNT, _NO_PREALLOC),
+    "skep_members": MapSpec(MapType.HASH, 12, 4, SLOT_COUNT, NO_PREALLOC),
     # (socket, VIP, port) -> the backend its datagrams go to
     "skep_flows": MapSpec(MapType.LRU_HASH, 16, 16, SOCKET_COUNT),
-    # (socket, backend, port) -> the VIP that its user knows
-    "skep_origins": MapSpec(MapType.LRU_HASH, 16, 4, SOCKET_COUNT),
+    # (socket, backend, port) -> the (network, VIP) that its user knows
+    "skep_origins": MapSpec(MapType.LRU_HASH, 16, 8, SOCKET_COUNT),
 }
 
 
@@ -342,7 +343,7 @@ def _remember_flow(a: Assembler) -> None:
 
 def _remember_origin(a: Assembler) -> None:
     """What comes from r7, whose key is on the stack, is shown as coming from the VIP."""
-    _update(a, "skep_origins", _SOCKET, _VIP)
+    _update(a, "skep_origins", _SOCKET, _NETWORK)
 
 
 def _keep_origin(a: Assembler) -> None:
@@ -354,8 +355,8 @@ def _keep_origin(a: Assembler) -> None:
     a.store(FP, _PEER, R7, 4)
     _lookup(a, "skep_origins", _SOCKET)
     a.jump_if(R0, "==", 0, "origin")
-    a.load(R1, FP, _VIP, 4)
-    a.store(R0, 0, R1, 4)
+    a.load(R1, FP, _NETWORK, 8)
+    a.store(R0, 0, R1, 8)
     a.jump("rewrite")
     a.label("origin")
     _remember_origin(a)
@@ -388,5 +389,5 @@ def _show_origin(a: Assembler, address_at: int) -> None:
     _make_socket_key(a, R7)
     _lookup(a, "skep_origins", _SOCKET)
     a.jump_if(R0, "==", 0, "leave")
-    a.load(R1, R0, 0, 4)
+    a.load(R1, R0, _VIP - _NETWORK, 4)
     a.store(R6, address_at, R1, 4)

@@ -23,9 +23,11 @@ def test_moves_and_arithmetic() -> None:
     a.add(R1, R2)
     a.bit_and(R2, R7)
     a.modulo(R1, R2)
+    a.bit_or(R2, 4)
+    a.shift_right(R1, 16)
     assert hexed(a) == (
         "bf16000000000000 b700000091ffffff 07020000f8ffffff 0f21000000000000 "
-        "5f72000000000000 9f21000000000000"
+        "5f72000000000000 9f21000000000000 4702000004000000 7701000010000000"
     )
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from skep.env import Rejected, Retryable
 from skep.netproxy.kernel.adapters import bpf
+from skep.netproxy.kernel.adapters import cgroup as cgroups
 from skep.netproxy.kernel.adapters import vips as adapter
 from skep.netproxy.kernel.adapters.vips import Vips, supported
 from skep.netproxy.kernel.core import programs
@@ -507,7 +508,7 @@ def test_what_is_missing_is_said_in_words(monkeypatch: pytest.MonkeyPatch, tmp_p
 
         monkeypatch.setattr(bpf, "load_program", refuse)
         assert text in (supported() or "")
-    monkeypatch.setattr(adapter, "_ROOTS", (tmp_path,))
+    monkeypatch.setattr(cgroups, "ROOTS", (tmp_path,))
     assert "no cgroup v2 tree" in (supported() or "")
     with pytest.raises(Rejected, match="no cgroup v2 tree"):
         Vips("n1")
