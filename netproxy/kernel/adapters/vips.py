@@ -111,23 +111,24 @@ class Vips:
     # ------------------------------------------------------------------------ life
 
     def open(self) -> None:
-        """Find what an earlier process has left, or begin anew. Raises OSError.
+        """Find what an earlier process has left, or begin anew. Raises Retryable.
 
         Programs of another version stay until `apply` has filled the maps of the new ones: in
         between both run, and what the old one has turned into a backend is none of the new one's
         business.
         """
-        cgroup.make(self._folder)
         try:
-            with cgroup.opened(self._folder) as folder:
-                self._adopt_or_load(folder)
-            self._memory = self._maps["skep_backends"].memory()
-            held = self._read_places()
+            with _retryable(f"VIP programs on {self._folder}"):
+                cgroup.make(self._folder)
+                with cgroup.opened(self._folder) as folder:
+                    self._adopt_or_load(folder)
+                self._memory = self._maps["skep_backends"].memory()
+                held = self._read_places().values()
         except BaseException:
             self.close()
             raise
-        self._generation = max((value[1] for value in held.values()), default=0)
-        self._slots = Slots(SLOT_COUNT, [place for place, _ in held.values()])
+        self._generation = max((generation for _, generation in held), default=0)
+        self._slots = Slots(SLOT_COUNT, [place for place, _ in held])
 
     def close(self) -> None:
         """Give the descriptors back; everything goes on working. Idempotent."""
