@@ -10,6 +10,7 @@ put right.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import struct
 from collections.abc import Mapping, Set
@@ -24,6 +25,9 @@ Networks = tuple[tuple[int, str], ...]
 
 Services = Mapping[tuple[int, str], tuple[str, ...]]
 """The addresses of the backends, by network number and VIP."""
+
+# The same ones come with every pass, and parsing was most of what a pass took. 3 MiB at most.
+_ADDRESSES_KEPT = 16 * 1024
 
 _KEY = struct.Struct("<I4s")
 _SERVICE = struct.Struct("<IIQ")  # count, first slot, generation
@@ -93,6 +97,7 @@ def parse_key(number: int, vip: str) -> bytes:
     return _KEY.pack(_number(number), parse_address(vip))
 
 
+@functools.lru_cache(_ADDRESSES_KEPT)
 def parse_address(address: str) -> bytes:
     """Four bytes. Raises Rejected."""
     try:
