@@ -1,1 +1,1 @@
-"""What touches the kernel: netlink, nftables, bpf(2) and the cgroup tree."""
+"""What touches the kernel: namespaces, netlink sockets and the files that name namespaces."""
