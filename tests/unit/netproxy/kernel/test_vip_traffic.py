@@ -29,9 +29,11 @@ INET6 = 10
 @pytest.fixture
 def vips() -> Iterator[Vips]:
     vips = Vips(f"skt-{secrets.token_hex(4)}")
-    vips.open()
-    yield vips
-    vips.clean()
+    try:
+        vips.open()
+        yield vips
+    finally:
+        vips.clean()
 
 
 @pytest.fixture

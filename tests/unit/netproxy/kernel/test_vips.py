@@ -39,9 +39,11 @@ INET6 = int(socket.AF_INET6)
 @pytest.fixture(scope="module")
 def vips() -> Iterator[Vips]:
     vips = Vips(f"skt-{secrets.token_hex(4)}")
-    vips.open()
-    yield vips
-    vips.clean()
+    try:
+        vips.open()
+        yield vips
+    finally:
+        vips.clean()
 
 
 @pytest.fixture(scope="module")
