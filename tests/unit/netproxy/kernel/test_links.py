@@ -1,0 +1,387 @@
+"""The link layer on the real kernel: three nodes, their tasks, and what passes between them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from skep.env import Rejected, Retryable
+from skep.netproxy.kernel.adapters import netns
+from skep.netproxy.kernel.adapters.links import Wanted, clean
+from skep.netproxy.kernel.core.gateway import gateway_rules
+from skep.netproxy.kernel.core.links import Peer, TaskLink, diff
+from skep.netproxy.kernel.core.names import GATEWAY_BRIDGE
+from skep.netproxy.kernel.core.wanted import wanted_overlays
+from tests.support.netns import Lab, lab, needs_namespaces, run_in
+from tests.unit.netproxy.kernel.support import (
+    NO_ANSWER_S,
+    Node,
+    connect,
+    dial,
+    do,
+    exchange,
+    interfaces,
+    link,
+    network,
+    ping,
+    serve,
+)
+
+pytestmark = needs_namespaces()
+
+A, B = network("net-a", 4097), network("net-b", 4098)
+
+
+@pytest.fixture
+def machine() -> Iterator[Lab]:
+    with lab(3) as made:
+        yield made
+
+
+@pytest.fixture
+def nodes(machine: Lab, tmp_path: Path) -> Iterator[list[Node]]:
+    made: list[Node] = []
+    try:
+        made.extend(Node(machine, name, tmp_path) for name in machine.nodes)
+        yield made
+    finally:
+        for node in made:
+            node.remove()
+
+
+def mounts_below(folder: Path) -> list[str]:
+    return [
+        line for line in Path("/proc/self/mounts").read_text().splitlines() if str(folder) in line
+    ]
+
+
+def test_tasks_reach_one_another_on_and_between_nodes(nodes: list[Node]) -> None:
+    one, two, three = nodes
+    connect(nodes, [A], {"net-a 10.0.1.11": "n1", "net-a 10.0.1.12": "n2", "net-a 10.0.1.13": "n3"})
+    first = one.attach("t1", link("net-a", "10.0.1.11"))
+    beside = one.attach("t4", link("net-a", "10.0.1.14"))
+    second = two.attach("t2", link("net-a", "10.0.1.12"))
+    three.attach("t3", link("net-a", "10.0.1.13"))
+    for address in ("10.0.1.11", "10.0.1.12", "10.0.1.13", "10.0.1.14"):
+        assert ping(first, address) is not None
+    assert ping(beside, "10.0.1.12", within_s=NO_ANSWER_S) is None, "the others don't know it"
+    with serve(second, "10.0.1.12") as server, dial(first, "10.0.1.12") as client:
+        accepted, (source, _) = server.accept()
+        with accepted:
+            assert source == "10.0.1.11"
+            exchange(client, accepted, b"hello")
+
+
+def test_networks_with_the_same_subnet_are_worlds_of_their_own(nodes: list[Node]) -> None:
+    one, two, _ = nodes
+    places = {"net-a 10.0.1.11": "n1", "net-a 10.0.1.12": "n2"}
+    connect(nodes, [A, B], {**places, "net-b 10.0.1.11": "n1", "net-b 10.0.1.12": "n2"})
+    in_a = one.attach("a1", link("net-a", "10.0.1.11"))
+    in_b = one.attach("b1", link("net-b", "10.0.1.11"))
+    with serve(two.attach("a2", link("net-a", "10.0.1.12")), "10.0.1.12") as of_a:
+        assert ping(in_a, "10.0.1.12") is not None
+        assert ping(in_b, "10.0.1.12", within_s=NO_ANSWER_S) is None, "there is none in b"
+        with serve(two.attach("b2", link("net-b", "10.0.1.12")), "10.0.1.12") as of_b:
+            with dial(in_b, "10.0.1.12") as client, of_b.accept()[0] as accepted:
+                exchange(client, accepted, b"to b")
+            with dial(in_a, "10.0.1.12") as client, of_a.accept()[0] as accepted:
+                exchange(client, accepted, b"to a")
+
+
+def test_a_task_on_two_networks_is_no_way_between_them(nodes: list[Node]) -> None:
+    one = nodes[0]
+    other = network("net-b", 4098, "10.0.2.0/24")
+    connect(nodes, [A, other], {})
+    inside = one.attach("t1", link("net-a", "10.0.1.11"))
+    both = one.attach("t2", link("net-a", "10.0.1.12"), link("net-b", "10.0.2.12", "eth1"))
+    one.attach("t3", link("net-b", "10.0.2.13"))
+    assert ping(both, "10.0.1.11") is not None
+    assert ping(both, "10.0.2.13") is not None
+    command = ["ip", "route", "add", "10.0.2.0/24", "via", "10.0.1.12"]
+    assert run_in(inside, os.spawnvp, os.P_WAIT, "ip", command) == 0
+    assert ping(inside, "10.0.2.13", within_s=NO_ANSWER_S) is None
+
+
+def test_large_packets_pass_or_are_refused_at_once(nodes: list[Node]) -> None:
+    one, two, _ = nodes
+    connect(nodes, [A], {"net-a 10.0.1.11": "n1", "net-a 10.0.1.12": "n2"})
+    first = one.attach("t1", link("net-a", "10.0.1.11"))
+    second = two.attach("t2", link("net-a", "10.0.1.12"))
+    assert ping(first, "10.0.1.12", size=1422) is not None
+    with pytest.raises(OSError, match="Message too long"):
+        ping(first, "10.0.1.12", size=1423)
+    data = os.urandom(1 << 20) * 10
+    with serve(second, "10.0.1.12") as server, dial(first, "10.0.1.12") as client:
+        accepted, _ = server.accept()
+        with accepted:
+            sender = threading.Thread(target=lambda: (client.sendall(data), client.close()))
+            sender.start()
+            digest = hashlib.sha256()
+            while chunk := accepted.recv(1 << 16):
+                digest.update(chunk)
+            sender.join()
+    assert digest.digest() == hashlib.sha256(data).digest()
+
+
+def test_the_overlay_takes_its_mtu_from_the_underlay(tmp_path: Path) -> None:
+    with lab(2, mtu=1400) as machine:
+        nodes = [Node(machine, name, tmp_path) for name in machine.nodes]
+        try:
+            connect(nodes, [A], {"net-a 10.0.1.11": "n1", "net-a 10.0.1.12": "n2"})
+            first = nodes[0].attach("t1", link("net-a", "10.0.1.11"))
+            nodes[1].attach("t2", link("net-a", "10.0.1.12"))
+            assert ping(first, "10.0.1.12", size=1322) is not None
+            with pytest.raises(OSError, match="Message too long"):
+                ping(first, "10.0.1.12", size=1323)
+        finally:
+            for node in nodes:
+                node.remove()
+
+
+def test_a_restart_changes_nothing_and_interrupts_nothing(nodes: list[Node]) -> None:
+    one, two, _ = nodes
+    net = network("net-a", 4097, internal=False)
+    connect(nodes, [net], {"net-a 10.0.1.11": "n1", "net-a 10.0.1.12": "n2"})
+    first = one.attach("t1", link("net-a", "10.0.1.11"))
+    second = two.attach("t2", link("net-a", "10.0.1.12"))
+    cookies = [one.tasks["t1"]]
+    do(one.links.ensure_ingress("net-a", "10.0.1.250", 24))
+    before = one.sandbox()
+    server = serve(second, "10.0.1.12")
+    with server, dial(first, "10.0.1.12") as client, server.accept()[0] as accepted:
+        exchange(client, accepted, b"before")
+        one.restart()
+        observed = do(one.links.observe())
+        underlay = one.links._parts[0].underlay
+        found = observed.found.overlays
+        wanted, _ = wanted_overlays(one.networks, one.peers, underlay, found)
+        assert diff(wanted, found) == []
+        assert list(do(one.links.attached())) == cookies
+        everything = Wanted(one.networks, one.peers, {"t1": [link("net-a", "10.0.1.11")]})
+        assert do(one.links.differences(everything)) == ()
+        assert one.apply() == ()
+        do(one.links.ensure_ingress("net-a", "10.0.1.250", 24))
+        assert do(one.links.attach("t1", [link("net-a", "10.0.1.11")])) == cookies[0]
+        assert one.sandbox() == before
+        exchange(client, accepted, b"after")
+
+
+def test_peers_come_move_and_go(nodes: list[Node]) -> None:
+    one, two, three = nodes
+    connect(nodes, [A], {"net-a 10.0.1.11": "n1"})
+    first = one.attach("t1", link("net-a", "10.0.1.11"))
+    beside = one.attach("t4", link("net-a", "10.0.1.14"))
+    two.attach("t2", link("net-a", "10.0.1.12"))
+    three.attach("t3", link("net-a", "10.0.1.13"))
+    assert ping(beside, "10.0.1.12", within_s=NO_ANSWER_S) is None
+    one.peers = {"net-a": [Peer("10.0.1.12", two.address), Peer("10.0.1.13", three.address)]}
+    assert one.apply() == ()
+    assert ping(first, "10.0.1.12") is not None
+    do(two.links.detach("t2"))
+    three.attach("t2", link("net-a", "10.0.1.12"))
+    one.peers = {"net-a": [Peer("10.0.1.12", three.address)]}
+    assert one.apply() == ()
+    assert ping(first, "10.0.1.12") is not None
+    assert ping(first, "10.0.1.13", within_s=NO_ANSWER_S) is None
+    assert do(one.links.observe()).found.overlays["net-a"].peers == {"10.0.1.12": three.address}
+
+
+def test_what_is_broken_is_named_and_repaired(nodes: list[Node], machine: Lab) -> None:
+    one, two, _ = nodes
+    connect(nodes, [A], {"net-a 10.0.1.11": "n1", "net-a 10.0.1.12": "n2"})
+    first = one.attach("t1", link("net-a", "10.0.1.11"))
+    two.attach("t2", link("net-a", "10.0.1.12"))
+    bridge = next(name for name in one.sandbox() if name.startswith("skb-"))
+    machine.command(one.place.sandbox, "ip", "link", "delete", bridge)
+    tasks = {"t1": [link("net-a", "10.0.1.11")], "t9": [link("net-a", "10.0.1.19")]}
+    texts = do(one.links.differences(Wanted(one.networks, one.peers, tasks)))
+    assert "network net-a: it has no bridge" in texts
+    assert "task t9: it has no network namespace" in texts
+    assert one.apply() == ()
+    assert ping(first, "10.0.1.12") is not None
+
+
+def test_detached_tasks_leave_nothing(nodes: list[Node], tmp_path: Path) -> None:
+    one = nodes[0]
+    connect(nodes, [network("net-a", 4097, internal=False), B], {})
+    bare = one.sandbox()
+    links = (link("net-a", "10.0.1.11"), link("net-b", "10.0.1.11", "eth1"))
+    path = one.attach("t1", *links)
+    assert interfaces(path) == {"lo", "eth0", "eth1", "gw0"}
+    with serve(path, "10.0.1.11"):  # a socket that holds the namespace
+        do(one.links.detach("t1"))
+        assert one.sandbox() - bare == {GATEWAY_BRIDGE, "skg-host"}
+        assert not path.exists()
+        assert not [line for line in mounts_below(tmp_path) if "netns" in line]
+        do(one.links.detach("t1"))
+        # Its addresses and names can be had again at once.
+        again = one.attach("t1", *links)
+        assert ping(again, "10.0.1.11") is not None
+
+
+@pytest.mark.parametrize("what", ["an empty file", "a bare namespace", "one link of two"])
+def test_half_made_tasks_are_completed_or_removed(nodes: list[Node], what: str) -> None:
+    one = nodes[0]
+    connect(nodes, [A, B], {})
+    bare = one.sandbox()
+    links = (link("net-a", "10.0.1.11"), link("net-b", "10.0.2.11", "eth1"))
+
+    def half_make() -> None:
+        path = one.place.task("t1")
+        if what == "an empty file":
+            path.touch()
+        elif what == "a bare namespace":
+            netns.make(path, lambda: None)
+        else:
+            one.attach("t1", links[0])
+        one.restart()
+        assert one.apply() == ()
+
+    half_make()
+    do(one.links.detach("t1"))
+    assert one.sandbox() == bare
+    assert one.place.task_ids() == []
+    half_make()
+    path = one.attach("t1", *links)
+    assert interfaces(path) == {"lo", "eth0", "eth1"}
+    assert ping(path, "10.0.2.11") is not None
+    one.attach("t2", link("net-b", "10.0.2.12"))
+    assert ping(path, "10.0.2.12") is not None
+
+
+def test_the_node_itself_is_on_the_ingress_network(nodes: list[Node]) -> None:
+    one, two, _ = nodes
+    connect(nodes, [A], {"net-a 10.0.1.1": "n1", "net-a 10.0.1.2": "n2", "net-a 10.0.1.12": "n2"})
+    for node, address in ((one, "10.0.1.7"), (one, "10.0.1.1"), (two, "10.0.1.2")):
+        do(node.links.ensure_ingress("net-a", address, 24))
+    second = two.attach("t2", link("net-a", "10.0.1.12"))
+    host = one.place.namespace
+    assert host is not None
+    assert ping(host, "10.0.1.2") is not None
+    assert ping(host, "10.0.1.12") is not None
+    assert ping(second, "10.0.1.1") is not None
+    assert ping(second, "10.0.1.7", within_s=NO_ANSWER_S) is None, "it has been replaced"
+
+
+def test_tasks_get_out_by_the_gateway_but_not_to_one_another(
+    nodes: list[Node], machine: Lab
+) -> None:
+    one, two, _ = nodes
+    connect(nodes, [network("net-a", 4097, internal=False), B], {})
+    first = one.attach("t1", link("net-a", "10.0.1.11"))
+    second = one.attach("t2", link("net-a", "10.0.1.12"))
+    kept = one.attach("t3", link("net-b", "10.0.1.13"))
+    host = one.place.namespace
+    assert host is not None
+    rules = one.place.folder / "rules.nft"
+    rules.write_text(gateway_rules(one.place.node, one.links.gateway))
+    for _ in range(2):
+        machine.command(host, "nft", "-f", str(rules))
+    assert ping(first, two.address) is not None
+    assert ping(second, two.address) is not None
+    with pytest.raises(OSError, match="unreachable"):
+        ping(kept, two.address)
+    assert ping(first, "172.29.0.3", within_s=NO_ANSWER_S) is None, "the second task"
+    one.restart()
+    assert one.apply() == ()
+    third = one.attach("t4", link("net-a", "10.0.1.14"))
+    assert do(one.links.observe()).found.egress == {
+        "t1": "172.29.0.2",
+        "t2": "172.29.0.3",
+        "t4": "172.29.0.4",
+    }
+    assert ping(third, two.address) is not None
+
+
+def test_sandbox_and_tasks_have_their_switches(nodes: list[Node]) -> None:
+    one = nodes[0]
+    connect(nodes, [A], {})
+    path = one.attach("t1", link("net-a", "10.0.1.11"))
+
+    def switch(name: str) -> str:
+        file = Path("/proc/sys/net") / name
+        return file.read_text().strip() if file.exists() else "0"
+
+    assert run_in(path, switch, "ipv4/ip_unprivileged_port_start") == "0"
+    assert run_in(path, switch, "ipv4/conf/eth0/rp_filter") == "2"
+    assert run_in(path, switch, "ipv6/conf/eth0/accept_dad") == "0"
+    assert run_in(one.place.sandbox, switch, "bridge/bridge-nf-call-iptables") == "0"
+    with run_in(path, socket.socket) as inside:
+        cookie = inside.getsockopt(socket.SOL_SOCKET, 71, 8)
+    assert int.from_bytes(cookie, "little") == one.tasks["t1"].cookie
+
+
+def test_clean_removes_all_of_a_node_and_nothing_else(
+    nodes: list[Node], machine: Lab, tmp_path: Path
+) -> None:
+    one, two, _ = nodes
+    connect(nodes, [network("net-a", 4097, internal=False)], {"net-a 10.0.1.12": "n2"})
+    host = one.place.namespace
+    assert host is not None
+    machine.command(host, "ip", "link", "add", "foreign0", "type", "bridge")
+    path = one.attach("t1", link("net-a", "10.0.1.11"))
+    two.attach("t2", link("net-a", "10.0.1.12"))
+    do(one.links.ensure_ingress("net-a", "10.0.1.250", 24))
+    assert {"skep-ing", "skep-gw"} <= one.interfaces()
+    theirs = two.sandbox()
+    sleeper = machine.start(path, "sleep", "100")
+    do(one.links.close())
+    # Nothing says any more which namespaces were made, but that a process is in one.
+    netns.remove(path)
+    do(clean(one.place))
+    assert not {"skep-ing", "skep-gw"} & one.interfaces()
+    assert "foreign0" in one.interfaces()
+    assert interfaces(Path(f"/proc/{sleeper.pid}/ns/net")) == {"lo"}
+    assert not one.place.home.exists()
+    assert not mounts_below(one.place.home)
+    assert two.sandbox() == theirs
+    do(clean(one.place))
+
+
+def test_what_a_manager_gets_wrong_is_said_and_harms_nothing_else(nodes: list[Node]) -> None:
+    one = nodes[0]
+    connect(nodes, [A], {})
+    path = one.attach("t1", link("net-a", "10.0.1.11"))
+    one.networks = [network("net-a", 4097, "nowhere"), B, network("net-c", 1 << 24)]
+    one.peers = {"net-b": [Peer("nobody", "10.200.0.2"), Peer("10.0.1.12", "10.200.0.2")]}
+    texts = one.apply()
+    assert [text.partition(":")[0] for text in texts] == [
+        "network net-a",
+        "network net-b",
+        "network net-c",
+    ]
+    found = do(one.links.observe()).found
+    assert sorted(found.overlays) == ["net-a", "net-b"]
+    assert found.overlays["net-b"].peers == {"10.0.1.12": "10.200.0.2"}
+    assert found.overlays["net-a"].loose == ()
+    assert ping(path, "10.0.1.11") is not None
+    with pytest.raises(Retryable, match="net-c is not set up"):
+        one.attach("t2", link("net-c", "10.0.1.11"))
+    for bad in (TaskLink("net-a", "10.0.1.11", 24, "lo"), TaskLink("net-a", "10.0.1", 24, "eth0")):
+        with pytest.raises(Rejected):
+            one.attach("t2", bad)
+    with pytest.raises(Rejected, match="can't name a task"):
+        one.attach("../t2", link("net-a", "10.0.1.11"))
+
+
+def test_a_failure_of_the_kernel_is_told_and_tried_again(nodes: list[Node], machine: Lab) -> None:
+    one = nodes[0]
+    host = one.place.namespace
+    assert host is not None
+    add = ("ip", "link", "add", "theirs", "type", "vxlan", "id", "4097", "local", one.address)
+    machine.command(host, *add, "dstport", "4789")
+    one.networks = [A, B]
+    one.peers = {"net-a": [Peer("10.0.1.12", "10.200.0.2")]}
+    (text,) = one.apply()
+    assert text.startswith("network net-a: it has no VXLAN device for VNI 4097")
+    assert "exists" in text
+    assert do(one.links.observe()).found.overlays["net-b"].vxlan is not None
+    machine.command(host, "ip", "link", "delete", "theirs")
+    assert one.apply() == ()
+    assert do(one.links.observe()).found.overlays["net-a"].peers == {"10.0.1.12": "10.200.0.2"}
