@@ -82,6 +82,8 @@ class Lab:
             _ip("-n", inside, "addr", "add", address, "dev", "eth0")
             _ip("-n", inside, "link", "set", "lo", "up")
             _ip("-n", inside, "link", "set", "eth0", "up")
+            # Asked for by name, a port carries packets at once, else up to a second later.
+            _ip("-n", switch, "link", "show", port)
 
     def address(self, node: str) -> str:
         """The node's address on the underlay."""

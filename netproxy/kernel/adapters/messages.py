@@ -6,6 +6,7 @@ This is where pyroute2's names for things end.
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +35,8 @@ NESTED = 0x8000
 UP = 1  # IFF_UP
 STATIC, REACHABLE, PERMANENT = 0x40, 0x02, 0x80  # NUD_NOARP is a bridge's word for static
 OF_DEVICE, OF_BRIDGE = 0x02, 0x04  # NTF_SELF, NTF_MASTER
+# In an answer about a link: 16 bytes of header, then family, a pad and a type (see rtnetlink(7)).
+_INDEX, _INDEX_OFFSET = struct.Struct("=i"), 20
 SKIP_STATISTICS = 1 << 3  # RTEXT_FILTER_SKIP_STATS
 
 Attributes = list[tuple[Any, ...]]
@@ -113,9 +116,11 @@ def alias_of(name: str, alias: str) -> Message:
     return _link(NEW_LINK, 0, {}, [("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias)])
 
 
-def set_up(index: int, *, mtu: int = 0, master: int = 0) -> Message:
-    """Put an interface up, with this MTU and on that bridge where they are given."""
+def set_up(index: int, *, mtu: int = 0, master: int = 0, alias: str = "") -> Message:
+    """Put an interface up, with this MTU, on that bridge and with that tag where they are given."""
     attrs: Attributes = []
+    if alias:
+        attrs.append(("IFLA_IFALIAS", alias))
     if mtu:
         attrs.append(("IFLA_MTU", mtu))
     if master:
@@ -214,9 +219,19 @@ def drop_peer(index: int, address: str, mac: str) -> list[Message]:
 
 def link_named(netlink: Netlink, name: str) -> LinkRecord | None:
     """One interface by its name."""
-    attrs: Attributes = [("IFLA_IFNAME", name), ("IFLA_EXT_MASK", SKIP_STATISTICS)]
-    answer = netlink.get(_link(GET_LINK, 0, {}, attrs))
+    answer = netlink.get(_get_link(name))
     return None if answer is None else _link_record(answer)
+
+
+def index_named(netlink: Netlink, name: str) -> int:
+    """The index of an interface; 0 where there is none. Much quicker than all that is known."""
+    answer = netlink.get(_get_link(name))
+    return 0 if answer is None else int(_INDEX.unpack_from(answer, _INDEX_OFFSET)[0])
+
+
+def _get_link(name: str) -> Message:
+    attrs: Attributes = [("IFLA_IFNAME", name), ("IFLA_EXT_MASK", SKIP_STATISTICS)]
+    return _link(GET_LINK, 0, {}, attrs)
 
 
 def links(netlink: Netlink) -> tuple[LinkRecord, ...]:

@@ -130,10 +130,10 @@ class Sandbox:
     def index(self, name: str) -> int:
         """The index of an interface in the sandbox. Raises OSError (ENODEV)."""
         if name not in self._indexes:
-            link = messages.link_named(self.netlink, name)
-            if link is None:
+            index = messages.index_named(self.netlink, name)
+            if not index:
                 raise OSError(errno.ENODEV, f"{name} is not in the sandbox")
-            self._indexes[name] = link.index
+            self._indexes[name] = index
         return self._indexes[name]
 
     def bridge_of(self, network_id: str) -> int:
@@ -265,17 +265,8 @@ class Sandbox:
 
     def join(self, port: Port, bridge: int) -> None:
         """Put a port that is there on its bridge, with its static entry. Raises OSError."""
-        self._fasten(self.index(port.interface), bridge, port.address)
-
-    def _fasten(self, index: int, bridge: int, address: str, *, is_isolated: bool = False) -> None:
-        # The entry comes last: a port that has it is whole.
-        self.netlink.ask(
-            [
-                messages.set_up(index, master=bridge),
-                messages.set_port(index, is_isolated=is_isolated),
-                messages.forward(index, mac_of(address)),
-            ]
-        )
+        index = self.index(port.interface)
+        self.netlink.ask([messages.set_up(index, master=bridge), *_fasten(index, port.address)])
 
     def plug(self, plug: Plug, namespace_fd: int, *, is_there: bool) -> bool:
         """Make a veth, or complete one; `is_there` says that the other end is where it should be.
@@ -290,7 +281,11 @@ class Sandbox:
                 if not is_tagged:
                     self.netlink.ask([messages.alias_of(plug.name, plug.alias)])
                 if not is_tagged or existing.master != plug.bridge or not existing.is_up:
-                    self._fasten_plug(plug)
+                    index = existing.index
+                    asked = [messages.set_up(index, master=plug.bridge)]
+                    self.netlink.ask(
+                        [*asked, *_fasten(index, plug.address, is_isolated=plug.is_isolated)]
+                    )
                 return False
         asked = messages.make_veth(
             plug.name,
@@ -303,17 +298,14 @@ class Sandbox:
             self.netlink.ask(asked)
         except FileExistsError:
             # The end of a namespace that is gone but for a process or a socket which holds it.
-            if is_there or messages.link_named(self.netlink, plug.name) is None:
+            if is_there or not messages.index_named(self.netlink, plug.name):
                 raise
             self.unplug([plug.name])
             self.netlink.ask(asked)
         self._indexes.pop(plug.name, None)
-        self._fasten_plug(plug)
-        return True
-
-    def _fasten_plug(self, plug: Plug) -> None:
         index = self.index(plug.name)
-        self._fasten(index, plug.bridge, plug.address, is_isolated=plug.is_isolated)
+        self.netlink.ask(_fasten(index, plug.address, is_isolated=plug.is_isolated))
+        return True
 
     def settle(self, names: Sequence[str]) -> None:
         """Have these ports carry packets from now on, once the other ends are up. Raises OSError.
@@ -322,12 +314,12 @@ class Sandbox:
         it does it at once where an interface is asked for by name (from Linux 6.9 on).
         """
         for name in names:
-            messages.link_named(self.netlink, name)
+            messages.index_named(self.netlink, name)
 
     def unplug(self, names: Sequence[str]) -> None:
         """Remove these interfaces, as far as they are there. Raises OSError."""
-        links = [messages.link_named(self.netlink, name) for name in names]
-        self.drop([link.index for link in links if link is not None])
+        indexes = [messages.index_named(self.netlink, name) for name in names]
+        self.drop([index for index in indexes if index])
         for name in names:
             self._indexes.pop(name, None)
 
@@ -342,6 +334,14 @@ def drop_all(netlink: Netlink, indexes: Sequence[int]) -> None:
         return
     asked = [messages.set_group(index, DOOMED_GROUP) for index in indexes]
     netlink.ask([*asked, messages.drop_group(DOOMED_GROUP)], but_for=(errno.ENODEV,))
+
+
+def _fasten(index: int, address: str, *, is_isolated: bool = False) -> list[Message]:
+    # The entry comes last: a port that has it is whole.
+    return [
+        messages.set_port(index, is_isolated=is_isolated),
+        messages.forward(index, mac_of(address)),
+    ]
 
 
 def _prepared() -> Netlink:

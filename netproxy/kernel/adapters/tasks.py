@@ -7,7 +7,7 @@ that is there already is completed, and what a task does in it is not disturbed.
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from skep.env import Rejected, Retryable
@@ -55,6 +55,16 @@ class TaskNamespace:
     cookie: int
 
 
+@dataclass(frozen=True, slots=True)
+class _End:
+    """A veth's end in a task's namespace, as it should be."""
+
+    interface: str
+    address: str
+    prefix_length: int
+    alias: str
+
+
 class Tasks:
     """The tasks of one node. All of this blocks, and belongs to the sandbox's thread."""
 
@@ -85,7 +95,7 @@ class Tasks:
         has_egress = any(not networks[link.network_id].is_internal for link in links)
         is_there = netns.is_namespace(path)
         enter = netns.inside if is_there else netns.make
-        netlink = enter(path, lambda: _opened(options))
+        netlink = enter(path, lambda: _opened(options, is_fresh=not is_there))
         try:
             there = _inventory(netlink) if is_there else {}
             self._plug_all(task_id, links, bridges, there)
@@ -145,34 +155,35 @@ class Tasks:
         is_fresh: bool,
     ) -> None:
         """Inside: interfaces up, tagged and with addresses; only what is missing is touched."""
-        present = _inventory(netlink)
+        present = {} if is_fresh else _inventory(netlink)
         having = set()
         if not is_fresh:
             having = {(one.index, one.address) for one in messages.addresses(netlink)}
-        node, gateway = self._place.node, self._egress.gateway
-        places = [
-            (link.interface, link.address, link.prefix_length, tag(node, task=task_id, net=net))
-            for link in links
-            for net in (link.network_id,)
-        ]
-        if egress:
-            alias = tag(node, task=task_id, egress="1")
-            places.append((TASK_GATEWAY, egress, gateway.prefix_length, alias))
+        gateway = self._egress.gateway
         asked: list[Message] = []
-        for interface, address, prefix_length, alias in places:
-            link = present.get(interface)
-            if link is None:
-                raise OSError(errno.ENODEV, f"{interface} of task {task_id} has gone")
-            if link.alias != alias:
-                asked.append(messages.alias_of(interface, alias))
-            if (link.index, f"{address}/{prefix_length}") not in having:
-                asked.append(messages.set_address(link.index, address, prefix_length))
-            if not link.is_up:
-                asked.append(messages.set_up(link.index))
-                if interface == TASK_GATEWAY:
-                    asked.append(messages.default_route(link.index, gateway.address))
+        for end in self._ends(task_id, links, egress):
+            link = present.get(end.interface)
+            index = link.index if link else messages.index_named(netlink, end.interface)
+            if not index:
+                raise OSError(errno.ENODEV, f"{end.interface} of task {task_id} has gone")
+            if (index, f"{end.address}/{end.prefix_length}") not in having:
+                asked.append(messages.set_address(index, end.address, end.prefix_length))
+            if link is None or not link.is_up or link.alias != end.alias:
+                asked.append(messages.set_up(index, alias=end.alias))
+            is_way_out = end.interface == TASK_GATEWAY
+            if is_way_out and (link is None or not link.is_up):
+                asked.append(messages.default_route(index, gateway.address))
         if asked:
             netlink.ask(asked)
+
+    def _ends(self, task_id: str, links: Sequence[TaskLink], egress: str) -> Iterator[_End]:
+        node = self._place.node
+        for link in links:
+            alias = tag(node, task=task_id, net=link.network_id)
+            yield _End(link.interface, link.address, link.prefix_length, alias)
+        if egress:
+            alias = tag(node, task=task_id, egress="1")
+            yield _End(TASK_GATEWAY, egress, self._egress.gateway.prefix_length, alias)
 
     def detach(self, task_id: str) -> None:
         """Remove a task's namespace and all its links, however much of them there is. A process
@@ -223,12 +234,12 @@ def _check_links(links: Sequence[TaskLink]) -> None:
             raise Rejected(f"a task's interfaces and networks must differ: {', '.join(what)}")
 
 
-def _opened(options: TaskOptions) -> Netlink:
+def _opened(options: TaskOptions, *, is_fresh: bool) -> Netlink:
     """In the task's namespace: its socket, with all switches set before the loopback is up, which
     therefore says whether they were."""
     netlink = Netlink()
     try:
-        loopback = messages.link_named(netlink, "lo")
+        loopback = None if is_fresh else messages.link_named(netlink, "lo")
         if loopback is None or not loopback.is_up:
             _switch(options)
             netlink.ask([messages.set_up(LOOPBACK)])

@@ -187,11 +187,8 @@ def diff(wanted: Mapping[str, Overlay], found: Mapping[str, Overlay]) -> list[Op
         if network_id in dropped:
             have = replace(have, vxlan=None, peers={})
         ops.extend(_makes(want, have))
-        last.extend(
-            DropPeer(network_id, address)
-            for address in _by_number(have.peers)
-            if address not in want.peers
-        )
+        gone = have.peers.keys() - want.peers.keys()
+        last.extend(DropPeer(network_id, address) for address in _by_number(gone))
     last.extend(RemoveNetwork(network_id) for network_id in sorted(found.keys() - wanted.keys()))
     return ops + last
 
@@ -226,10 +223,9 @@ def _makes(want: Overlay, have: Overlay) -> Iterator[Op]:
         tunnel = MakeVxlan if have.vxlan is None else ChangeVxlan
         yield tunnel(want.network_id, want.vxlan)
     if want.peers != have.peers:
-        for address in _by_number(want.peers):
-            vtep = want.peers[address]
-            if have.peers.get(address) != vtep:
-                yield SetPeer(want.network_id, address, vtep)
+        new = (address for address, vtep in want.peers.items() if have.peers.get(address) != vtep)
+        for address in _by_number(new):
+            yield SetPeer(want.network_id, address, want.peers[address])
     for port in have.loose:
         yield Join(want.network_id, port)
 

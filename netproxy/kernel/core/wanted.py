@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -91,8 +92,9 @@ def _overlay(
     return overlay, refused
 
 
+# All peers of a network are told again with each change of one of them.
+@functools.lru_cache(maxsize=1 << 16)
 def _is_address(text: str) -> bool:
-    # Quicker than ipaddress, which matters with thousands of peers; the form is the canonical one.
     parts = text.split(".")
     return len(parts) == 4 and all(
         part.isascii() and part.isdigit() and int(part) < 256 and str(int(part)) == part

@@ -41,6 +41,7 @@ class Node:
     """One node, whose networks and peers a test may change and `apply`."""
 
     def __init__(self, lab: Lab, name: str, folder: Path) -> None:
+        self.lab = lab
         self.name = name
         self.address = lab.address(name)
         self.place = HostPlace(
@@ -127,7 +128,9 @@ def ping(
 
 
 def _checksum(data: bytes) -> int:
-    total = sum(struct.unpack(f"!{len(data + b'0') // 2}H", data + b"\0" * (len(data) % 2)))
+    padded = data + b"\0" * (len(data) % 2)
+    words: tuple[int, ...] = struct.unpack(f"!{len(padded) // 2}H", padded)
+    total = sum(words)
     total = (total >> 16) + (total & 0xFFFF)
     return ~(total + (total >> 16)) & 0xFFFF
 

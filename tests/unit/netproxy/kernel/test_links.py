@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import socket
@@ -38,6 +39,17 @@ pytestmark = needs_namespaces()
 A, B = network("net-a", 4097), network("net-b", 4098)
 
 
+@contextlib.contextmanager
+def running(machine: Lab, folder: Path) -> Iterator[list[Node]]:
+    made: list[Node] = []
+    try:
+        made.extend(Node(machine, name, folder) for name in machine.nodes)
+        yield made
+    finally:
+        for node in made:
+            node.remove()
+
+
 @pytest.fixture
 def machine() -> Iterator[Lab]:
     with lab(3) as made:
@@ -46,13 +58,15 @@ def machine() -> Iterator[Lab]:
 
 @pytest.fixture
 def nodes(machine: Lab, tmp_path: Path) -> Iterator[list[Node]]:
-    made: list[Node] = []
-    try:
-        made.extend(Node(machine, name, tmp_path) for name in machine.nodes)
+    with running(machine, tmp_path) as made:
         yield made
-    finally:
-        for node in made:
-            node.remove()
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Iterator[Node]:
+    """A node alone, for what is its own business."""
+    with lab(1) as machine, running(machine, tmp_path) as made:
+        yield made[0]
 
 
 def mounts_below(folder: Path) -> list[str]:
@@ -94,10 +108,9 @@ def test_networks_with_the_same_subnet_are_worlds_of_their_own(nodes: list[Node]
                 exchange(client, accepted, b"to a")
 
 
-def test_a_task_on_two_networks_is_no_way_between_them(nodes: list[Node]) -> None:
-    one = nodes[0]
+def test_a_task_on_two_networks_is_no_way_between_them(one: Node) -> None:
     other = network("net-b", 4098, "10.0.2.0/24")
-    connect(nodes, [A, other], {})
+    connect([one], [A, other], {})
     inside = one.attach("t1", link("net-a", "10.0.1.11"))
     both = one.attach("t2", link("net-a", "10.0.1.12"), link("net-b", "10.0.2.12", "eth1"))
     one.attach("t3", link("net-b", "10.0.2.13"))
@@ -106,6 +119,11 @@ def test_a_task_on_two_networks_is_no_way_between_them(nodes: list[Node]) -> Non
     command = ["ip", "route", "add", "10.0.2.0/24", "via", "10.0.1.12"]
     assert run_in(inside, os.spawnvp, os.P_WAIT, "ip", command) == 0
     assert ping(inside, "10.0.2.13", within_s=NO_ANSWER_S) is None
+
+
+def send_and_close(client: socket.socket, data: bytes) -> None:
+    client.sendall(data)
+    client.close()
 
 
 def test_large_packets_pass_or_are_refused_at_once(nodes: list[Node]) -> None:
@@ -120,7 +138,7 @@ def test_large_packets_pass_or_are_refused_at_once(nodes: list[Node]) -> None:
     with serve(second, "10.0.1.12") as server, dial(first, "10.0.1.12") as client:
         accepted, _ = server.accept()
         with accepted:
-            sender = threading.Thread(target=lambda: (client.sendall(data), client.close()))
+            sender = threading.Thread(target=send_and_close, args=(client, data))
             sender.start()
             digest = hashlib.sha256()
             while chunk := accepted.recv(1 << 16):
@@ -130,18 +148,13 @@ def test_large_packets_pass_or_are_refused_at_once(nodes: list[Node]) -> None:
 
 
 def test_the_overlay_takes_its_mtu_from_the_underlay(tmp_path: Path) -> None:
-    with lab(2, mtu=1400) as machine:
-        nodes = [Node(machine, name, tmp_path) for name in machine.nodes]
-        try:
-            connect(nodes, [A], {"net-a 10.0.1.11": "n1", "net-a 10.0.1.12": "n2"})
-            first = nodes[0].attach("t1", link("net-a", "10.0.1.11"))
-            nodes[1].attach("t2", link("net-a", "10.0.1.12"))
-            assert ping(first, "10.0.1.12", size=1322) is not None
-            with pytest.raises(OSError, match="Message too long"):
-                ping(first, "10.0.1.12", size=1323)
-        finally:
-            for node in nodes:
-                node.remove()
+    with lab(2, mtu=1400) as machine, running(machine, tmp_path) as nodes:
+        connect(nodes, [A], {"net-a 10.0.1.11": "n1", "net-a 10.0.1.12": "n2"})
+        first = nodes[0].attach("t1", link("net-a", "10.0.1.11"))
+        nodes[1].attach("t2", link("net-a", "10.0.1.12"))
+        assert ping(first, "10.0.1.12", size=1322) is not None
+        with pytest.raises(OSError, match="Message too long"):
+            ping(first, "10.0.1.12", size=1323)
 
 
 def test_a_restart_changes_nothing_and_interrupts_nothing(nodes: list[Node]) -> None:
@@ -207,9 +220,8 @@ def test_what_is_broken_is_named_and_repaired(nodes: list[Node], machine: Lab) -
     assert ping(first, "10.0.1.12") is not None
 
 
-def test_detached_tasks_leave_nothing(nodes: list[Node], tmp_path: Path) -> None:
-    one = nodes[0]
-    connect(nodes, [network("net-a", 4097, internal=False), B], {})
+def test_detached_tasks_leave_nothing(one: Node, tmp_path: Path) -> None:
+    connect([one], [network("net-a", 4097, internal=False), B], {})
     bare = one.sandbox()
     links = (link("net-a", "10.0.1.11"), link("net-b", "10.0.1.11", "eth1"))
     path = one.attach("t1", *links)
@@ -226,9 +238,8 @@ def test_detached_tasks_leave_nothing(nodes: list[Node], tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("what", ["an empty file", "a bare namespace", "one link of two"])
-def test_half_made_tasks_are_completed_or_removed(nodes: list[Node], what: str) -> None:
-    one = nodes[0]
-    connect(nodes, [A, B], {})
+def test_half_made_tasks_are_completed_or_removed(one: Node, what: str) -> None:
+    connect([one], [A, B], {})
     bare = one.sandbox()
     links = (link("net-a", "10.0.1.11"), link("net-b", "10.0.2.11", "eth1"))
 
@@ -299,9 +310,8 @@ def test_tasks_get_out_by_the_gateway_but_not_to_one_another(
     assert ping(third, two.address) is not None
 
 
-def test_sandbox_and_tasks_have_their_switches(nodes: list[Node]) -> None:
-    one = nodes[0]
-    connect(nodes, [A], {})
+def test_sandbox_and_tasks_have_their_switches(one: Node) -> None:
+    connect([one], [A], {})
     path = one.attach("t1", link("net-a", "10.0.1.11"))
 
     def switch(name: str) -> str:
@@ -344,9 +354,8 @@ def test_clean_removes_all_of_a_node_and_nothing_else(
     do(clean(one.place))
 
 
-def test_what_a_manager_gets_wrong_is_said_and_harms_nothing_else(nodes: list[Node]) -> None:
-    one = nodes[0]
-    connect(nodes, [A], {})
+def test_what_a_manager_gets_wrong_is_said_and_harms_nothing_else(one: Node) -> None:
+    connect([one], [A], {})
     path = one.attach("t1", link("net-a", "10.0.1.11"))
     one.networks = [network("net-a", 4097, "nowhere"), B, network("net-c", 1 << 24)]
     one.peers = {"net-b": [Peer("nobody", "10.200.0.2"), Peer("10.0.1.12", "10.200.0.2")]}
@@ -370,18 +379,17 @@ def test_what_a_manager_gets_wrong_is_said_and_harms_nothing_else(nodes: list[No
         one.attach("../t2", link("net-a", "10.0.1.11"))
 
 
-def test_a_failure_of_the_kernel_is_told_and_tried_again(nodes: list[Node], machine: Lab) -> None:
-    one = nodes[0]
+def test_a_failure_of_the_kernel_is_told_and_tried_again(one: Node) -> None:
     host = one.place.namespace
     assert host is not None
     add = ("ip", "link", "add", "theirs", "type", "vxlan", "id", "4097", "local", one.address)
-    machine.command(host, *add, "dstport", "4789")
+    one.lab.command(host, *add, "dstport", "4789")
     one.networks = [A, B]
     one.peers = {"net-a": [Peer("10.0.1.12", "10.200.0.2")]}
     (text,) = one.apply()
     assert text.startswith("network net-a: it has no VXLAN device for VNI 4097")
     assert "exists" in text
     assert do(one.links.observe()).found.overlays["net-b"].vxlan is not None
-    machine.command(host, "ip", "link", "delete", "theirs")
+    one.lab.command(host, "ip", "link", "delete", "theirs")
     assert one.apply() == ()
     assert do(one.links.observe()).found.overlays["net-a"].peers == {"10.0.1.12": "10.200.0.2"}
