@@ -113,11 +113,11 @@ def test_a_task_on_two_networks_is_no_way_between_them(one: Node) -> None:
     connect([one], [A, other], {})
     inside = one.attach("t1", link("net-a", "10.0.1.11"))
     both = one.attach("t2", link("net-a", "10.0.1.12"), link("net-b", "10.0.2.12", "eth1"))
-    one.attach("t3", link("net-b", "10.0.2.13"))
+    beyond = one.attach("t3", link("net-b", "10.0.2.13"))
     assert ping(both, "10.0.1.11") is not None
     assert ping(both, "10.0.2.13") is not None
-    command = ["ip", "route", "add", "10.0.2.0/24", "via", "10.0.1.12"]
-    assert run_in(inside, os.spawnvp, os.P_WAIT, "ip", command) == 0
+    one.lab.command(inside, "ip", "route", "add", "10.0.2.0/24", "via", "10.0.1.12")
+    one.lab.command(beyond, "ip", "route", "add", "10.0.1.0/24", "via", "10.0.2.12")
     assert ping(inside, "10.0.2.13", within_s=NO_ANSWER_S) is None
 
 
@@ -235,6 +235,38 @@ def test_detached_tasks_leave_nothing(one: Node, tmp_path: Path) -> None:
         # Its addresses and names can be had again at once.
         again = one.attach("t1", *links)
         assert ping(again, "10.0.1.11") is not None
+
+
+def test_a_namespace_that_lives_on_without_its_file_is_no_hindrance(one: Node) -> None:
+    connect([one], [A], {})
+    path = one.attach("t1", link("net-a", "10.0.1.11"))
+    bare = one.sandbox()
+    with serve(path, "10.0.1.11"):
+        netns.remove(path)
+        assert interfaces(one.attach("t1", link("net-a", "10.0.1.11"))) == {"lo", "eth0"}
+        assert one.sandbox() == bare
+
+
+def test_what_was_made_without_a_tag_is_removed_at_the_next_start(one: Node) -> None:
+    connect([one], [A], {})
+    before = one.sandbox()
+    command = ("ip", "link", "add", "skb-unknown", "type", "bridge")
+    one.lab.command(one.place.sandbox, *command)
+    one.restart()
+    assert one.sandbox() == before
+
+
+def test_what_is_broken_unseen_is_found_by_the_failure_and_repaired(one: Node) -> None:
+    connect([one], [A], {"net-a 10.0.1.12": "n1"})
+    for name in one.sandbox() - {"lo"}:
+        one.lab.attempt(one.place.sandbox, "ip", "link", "delete", name)
+    one.peers = {"net-a": [Peer("10.0.1.12", "10.200.0.2")]}
+    (text,) = one.apply()
+    assert text.startswith("network net-a: 10.0.1.12 should be reached by 10.200.0.2: ")
+    assert one.apply() == ()
+    observed = do(one.links.observe()).found.overlays["net-a"]
+    assert observed.peers == {"10.0.1.12": "10.200.0.2"}
+    assert observed.bridge is not None
 
 
 @pytest.mark.parametrize("what", ["an empty file", "a bare namespace", "one link of two"])
