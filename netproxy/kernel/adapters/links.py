@@ -59,6 +59,7 @@ class Links:
         self._executor = concurrent.futures.ThreadPoolExecutor(1, "kernel-links")
         self._opened: tuple[Sandbox, Egress, Tasks] | None = None
         self._networks: dict[str, Network] = {}
+        self._leaving: set[str] = set()
 
     @classmethod
     async def open(cls, place: HostPlace) -> Links:
@@ -100,13 +101,20 @@ class Links:
     ) -> TaskNamespace:
         """Make a task's namespace with these links, or complete it. Its networks must have been
         applied. Raises Retryable, Rejected and OSError; see `Tasks.attach`."""
+        self._leaving = set()  # who leaves from now on leaves after this
         return await self._do(
             lambda: self._parts[2].attach(task_id, links, options, self._networks)
         )
 
     async def detach(self, task_id: str) -> None:
-        """Remove all of a task's namespace and links, which need not be there. Raises OSError."""
-        await self._do(self._parts[2].detach, task_id)
+        """Remove all of a task's namespace and links, which need not be there.
+
+        Tasks that leave while others do are removed together, in the time that one takes. Raises
+        Rejected and OSError.
+        """
+        self._place.task(task_id)
+        self._leaving.add(task_id)
+        await self._do(self._detach, self._leaving)
 
     async def attached(self) -> tuple[TaskNamespace, ...]:
         """The tasks that have a namespace, also a half-made one, by id. Raises OSError."""
@@ -158,6 +166,12 @@ class Links:
         self._networks = {network.network_id: network for network in networks}
         problems.extend(sandbox.execute(diff(wanted, found)))
         return tuple(problems)
+
+    def _detach(self, leaving: set[str]) -> None:
+        """All who wait for it by now. Those of a failure stay, and are tried again by the rest."""
+        together = sorted(leaving)
+        self._parts[2].detach(together)
+        leaving.difference_update(together)
 
     def _observe(self) -> Observed:
         sandbox, _, tasks = self._parts

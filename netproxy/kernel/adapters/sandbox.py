@@ -201,7 +201,13 @@ class Sandbox:
             case DropVxlan():
                 self._remove(device)
             case RemoveNetwork():
+                was_there = bridge in self._indexes
                 self._remove(device, bridge)
+                if was_there and any(
+                    port.network_id == step.network_id for port in self.ports.values()
+                ):
+                    # They are loose now, and must be seen to be when the network comes back.
+                    self.doubt()
             case Join():
                 self.join(step.port, self.index(bridge))
             case _:

@@ -7,7 +7,7 @@ that is there already is completed, and what a task does in it is not disturbed.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from skep.env import Rejected, Retryable
@@ -82,8 +82,9 @@ class Tasks:
     ) -> TaskNamespace:
         """Make or complete a task's namespace with these links.
 
-        Raises Rejected, Retryable for a network that isn't set up yet, and OSError; what was made
-        before the error is found by the next `attach` or `detach`.
+        The options are those of a new one. Raises Rejected, Retryable for a network that isn't set
+        up yet, and OSError; what was made before the error is found by the next `attach` or
+        `detach`.
         """
         path = self._place.task(task_id)
         _check_links(links)
@@ -185,17 +186,17 @@ class Tasks:
             alias = tag(node, task=task_id, egress="1")
             yield _End(TASK_GATEWAY, egress, self._egress.gateway.prefix_length, alias)
 
-    def detach(self, task_id: str) -> None:
-        """Remove a task's namespace and all its links, however much of them there is. A process
-        that is still in the namespace keeps it, without links. Raises OSError and Rejected."""
-        path = self._place.task(task_id)
+    def detach(self, task_ids: Collection[str]) -> None:
+        """Remove these tasks' namespaces and all their links, however much of them there is. A
+        process that is still in a namespace keeps it, without links. Raises OSError."""
         self._sandbox.known()
-        names = self._interfaces(task_id)
-        self._sandbox.unplug(names)
-        for name in names:
-            self._sandbox.ports.pop(name, None)
-        self._sandbox.egress.pop(task_id, None)
-        netns.remove(path)
+        # All at once: the kernel waits as long for one task's interfaces as for those of many.
+        self._sandbox.unplug([name for task_id in task_ids for name in self._interfaces(task_id)])
+        for task_id in task_ids:
+            for name in self._interfaces(task_id):
+                self._sandbox.ports.pop(name, None)
+            self._sandbox.egress.pop(task_id, None)
+            netns.remove(self._place.task(task_id))
 
     def _interfaces(self, task_id: str) -> list[str]:
         """The sandbox's ends of a task's links."""

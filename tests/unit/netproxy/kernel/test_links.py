@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import os
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from skep.env import Rejected, Retryable
 from skep.netproxy.kernel.adapters import netns
 from skep.netproxy.kernel.adapters.links import Wanted, clean
 from skep.netproxy.kernel.core.gateway import gateway_rules
-from skep.netproxy.kernel.core.links import Peer, TaskLink, diff
+from skep.netproxy.kernel.core.links import Bridge, Peer, TaskLink, Vxlan, diff
 from skep.netproxy.kernel.core.names import GATEWAY_BRIDGE
 from skep.netproxy.kernel.core.wanted import wanted_overlays
 from tests.support.netns import Lab, lab, needs_namespaces, run_in
@@ -235,6 +237,66 @@ def test_detached_tasks_leave_nothing(one: Node, tmp_path: Path) -> None:
         # Its addresses and names can be had again at once.
         again = one.attach("t1", *links)
         assert ping(again, "10.0.1.11") is not None
+
+
+def test_many_tasks_leave_at_once_and_one_comes_back_between(one: Node) -> None:
+    connect([one], [A], {})
+    bare = one.sandbox()
+    for number in range(10):
+        one.attach(f"t{number}", link("net-a", f"10.0.1.{10 + number}"))
+
+    async def play() -> None:
+        await asyncio.gather(
+            one.links.detach("t0"),
+            one.links.attach("t0", [link("net-a", "10.0.1.10")]),
+            *(one.links.detach(f"t{number}") for number in range(10)),
+        )
+
+    do(play())
+    assert one.sandbox() == bare
+    assert one.place.task_ids() == []
+
+
+def test_a_network_that_comes_back_has_its_tasks(one: Node) -> None:
+    connect([one], [A], {})
+    first = one.attach("t1", link("net-a", "10.0.1.11"))
+    one.attach("t2", link("net-a", "10.0.1.12"))
+    one.networks = []
+    assert one.apply() == ()
+    assert ping(first, "10.0.1.12", within_s=NO_ANSWER_S) is None
+    one.networks = [A]
+    assert one.apply() == ()
+    assert ping(first, "10.0.1.12") is not None
+
+
+def test_a_change_of_the_underlay_or_of_a_network_is_followed(one: Node) -> None:
+    connect([one], [A], {})
+    path = one.attach("t1", link("net-a", "10.0.1.11"))
+    assert one.place.namespace is not None
+    one.lab.command(one.place.namespace, "ip", "link", "set", "eth0", "mtu", "1400")
+    one.networks = [replace(A, gateway="10.0.1.1"), replace(B, gateway="10.0.1.1")]
+    assert do(one.links.observe()).overlay_mtu == 1350
+    assert one.apply() == ()
+    overlay = do(one.links.observe()).found.overlays["net-a"]
+    assert overlay.bridge == Bridge(1350, "10.0.1.1/24")
+    assert overlay.vxlan == Vxlan(4097, one.address, 4789, 1350)
+    assert ping(path, "10.0.1.1") is not None
+    one.networks = [replace(A, vni=4099), B]
+    assert one.apply() == ()
+    overlay = do(one.links.observe()).found.overlays["net-a"]
+    assert overlay.bridge == Bridge(1350)
+    assert overlay.vxlan == Vxlan(4099, one.address, 4789, 1350)
+
+
+def test_no_thread_is_left_in_another_namespace(one: Node) -> None:
+    connect([one], [A], {})
+    one.attach("t1", link("net-a", "10.0.1.11"))
+    do(one.links.observe())
+    assert one.place.namespace is not None
+    allowed = {os.stat(path).st_ino for path in (netns.OWN, one.place.namespace)}
+    threads = Path("/proc/self/task").iterdir()
+    assert {os.stat(thread / "ns/net").st_ino for thread in threads} == allowed
+    assert os.stat("/proc/self/ns/net").st_ino == os.stat(netns.OWN).st_ino
 
 
 def test_a_namespace_that_lives_on_without_its_file_is_no_hindrance(one: Node) -> None:
