@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -75,6 +76,18 @@ class Node:
 
     def sandbox(self) -> set[str]:
         return interfaces(self.place.sandbox)
+
+
+@contextlib.contextmanager
+def running(machine: Lab, folder: Path) -> Iterator[list[Node]]:
+    """The link layers of all nodes of a lab, and at the end nothing of them."""
+    made: list[Node] = []
+    try:
+        made.extend(Node(machine, name, folder) for name in machine.nodes)
+        yield made
+    finally:
+        for node in made:
+            node.remove()
 
 
 def connect(nodes: Sequence[Node], networks: Sequence[Network], tasks: dict[str, str]) -> None:
