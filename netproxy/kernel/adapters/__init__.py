@@ -1,0 +1,1 @@
+"""What touches the kernel: namespaces, netlink sockets and the files that name namespaces."""
