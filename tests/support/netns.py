@@ -82,6 +82,8 @@ class Lab:
             _ip("-n", inside, "addr", "add", address, "dev", "eth0")
             _ip("-n", inside, "link", "set", "lo", "up")
             _ip("-n", inside, "link", "set", "eth0", "up")
+            # Asked for by name, a port carries packets at once, else up to a second later.
+            _ip("-n", switch, "link", "show", port)
 
     def address(self, node: str) -> str:
         """The node's address on the underlay."""
@@ -100,13 +102,13 @@ class Lab:
 
         Its output is text in pipes; its mounts and files are those of the machine.
         """
-        process = subprocess.Popen(
-            ["nsenter", f"--net={namespace}", *command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+
+        def start() -> subprocess.Popen[str]:
+            pipe = subprocess.PIPE
+            return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+        # A process is where the thread is that starts it, and so is there from its first moment.
+        process = run_in(namespace, start)
         self._processes.append(process)
         return process
 
@@ -118,7 +120,7 @@ class Lab:
 
     def attempt(self, namespace: Path, *command: str) -> subprocess.CompletedProcess[str]:
         """How a command ends in that namespace."""
-        return _run(["nsenter", f"--net={namespace}", *command])
+        return run_in(namespace, _run, command)
 
     def cut(self, node: str, *, is_cut: bool = True) -> None:
         """Take the node off the underlay, or put it back."""

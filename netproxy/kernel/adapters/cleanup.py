@@ -1,0 +1,83 @@
+"""Removing all that Skep has made in the kernel for one node, and nothing else of the machine.
+
+It is found by tags, and by the node's own folder; nothing needs to be known of what was wanted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+from skep.netproxy.kernel.adapters import messages, netns
+from skep.netproxy.kernel.adapters.netlink import Netlink
+from skep.netproxy.kernel.adapters.place import HostPlace
+from skep.netproxy.kernel.adapters.sandbox import drop_all
+from skep.netproxy.kernel.core.names import parse_tag
+
+PROC = Path("/proc")
+
+
+def clean_node(place: HostPlace) -> None:
+    """Remove everything of a node. The calling thread must be in the node's own namespace, and no
+    `Sandbox` of it may be open. Raises OSError; what is left then is removed by the next call."""
+    if netns.is_namespace(place.sandbox):
+        netns.inside(place.sandbox, _drop_everything)
+    _drop_tagged(place.node)
+    for task_id in place.task_ids():
+        path = place.tasks / task_id
+        if netns.is_namespace(path):
+            netns.inside(path, lambda: _drop_tagged(place.node))
+        netns.remove(path)
+    netns.remove(place.sandbox)
+    for path in _held_by_processes():
+        # What has lost its file lives on with its processes. They may end, and their namespaces
+        # with them, while we look.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            netns.inside(path, lambda: _drop_tagged(place.node))
+    for folder in (place.tasks, place.home):
+        _remove_if_empty(folder)
+
+
+def _drop_everything() -> None:
+    """In a sandbox, where all is the node's: at once, tagged or not."""
+    netlink = Netlink()
+    try:
+        ours = (link for link in messages.links(netlink) if link.kind)
+        drop_all(netlink, [link.index for link in ours if link.kind in ("bridge", "vxlan", "veth")])
+    finally:
+        netlink.close()
+
+
+def _drop_tagged(node: str) -> None:
+    netlink = Netlink()
+    try:
+        for link in messages.links(netlink):
+            if parse_tag(link.alias, node) is not None:
+                # One by one: groups in a namespace that isn't ours are not ours to use.
+                netlink.ask([messages.drop_link(link.index)], but_for=(errno.ENODEV,))
+    finally:
+        netlink.close()
+
+
+def _held_by_processes() -> list[Path]:
+    """One file for each network namespace that some process is in, but for our own."""
+    found: dict[int, Path] = {}
+    own = os.stat(netns.OWN).st_ino
+    for pid in os.listdir(PROC):
+        if pid.isdigit():
+            path = PROC / pid / "ns/net"
+            with contextlib.suppress(OSError):  # it has ended
+                found.setdefault(os.stat(path).st_ino, path)
+    found.pop(own, None)
+    return list(found.values())
+
+
+def _remove_if_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError as error:
+        # Others keep files there too.
+        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+            raise
