@@ -16,7 +16,6 @@ packets come from (rp_filter) asks where an answer would go, and is satisfied wi
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
@@ -25,6 +24,7 @@ from skep.env import Rejected
 from skep.netproxy.kernel.core import script
 from skep.netproxy.kernel.core.ingress import check_address
 from skep.netproxy.kernel.core.listing import Listing, Unfamiliar
+from skep.netproxy.kernel.core.names import address_of, mac_of
 from skep.netproxy.kernel.core.script import add_elements, delete_elements
 
 # Node number n has routing table and rule priority BASE + n: clear of the tables 253 to 255, which
@@ -51,7 +51,7 @@ class SourceRoute:
     @property
     def mac(self) -> str:
         """The MAC of its end on the ingress network."""
-        return "02:42:" + ":".join(f"{b:02x}" for b in ipaddress.IPv4Address(self.address).packed)
+        return mac_of(self.address)
 
     @property
     def table(self) -> int:
@@ -132,9 +132,8 @@ def read_table(interface: str, listing: Listing) -> frozenset[SourceRoute] | Non
 
 def _read_node(element: object) -> SourceRoute:
     match element:
-        case [str(mac), int(number)]:
-            address = ipaddress.IPv4Address(bytes.fromhex(mac.replace(":", ""))[2:])
-            return SourceRoute(number, str(address))
+        case [str(mac), int(number)] if address_of(mac):
+            return SourceRoute(number, address_of(mac))
     raise Unfamiliar(f"a node {element!r}")
 
 

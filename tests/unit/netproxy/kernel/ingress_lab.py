@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from skep.netproxy.kernel.core.names import mac_of
 from skep.netproxy.kernel.core.sources import SourceRoute, TaskLink
 from tests.support.netns import FOLDER, Lab, lab, run_in
 
@@ -27,10 +28,6 @@ INTERFACE = "ingress"
 OVERLAYS = ("10.255.0.0/24",)
 DEADLINE_S = 10.0
 BY_RESET = struct.pack("ii", 1, 0)
-
-
-def mac_of(address: str) -> str:
-    return "02:42:" + ":".join(f"{int(part):02x}" for part in address.split("."))
 
 
 def let_bridges_alone() -> None:
