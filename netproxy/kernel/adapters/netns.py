@@ -61,6 +61,11 @@ def enter(path: Path) -> None:
         os.close(fd)
 
 
+def enter_new() -> None:
+    """Put the calling thread into a new namespace, for good. Raises OSError."""
+    _check(_libc.unshare(CLONE_NEWNET), "make a network namespace")
+
+
 def inside(path: Path, work: Callable[[], T]) -> T:
     """What `work` returns or raises in that namespace. Raises OSError where it can't be entered."""
 
@@ -79,7 +84,7 @@ def make(path: Path, work: Callable[[], T]) -> T:
     os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o444))
 
     def make_and_work() -> T:
-        _check(_libc.unshare(CLONE_NEWNET), "make a network namespace")
+        enter_new()
         source, target = os.fsencode(OWN), os.fsencode(path)
         _check(_libc.mount(source, target, b"none", MS_BIND, None), f"mount on {path}")
         return work()
