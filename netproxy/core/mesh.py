@@ -1,10 +1,17 @@
-"""What netproxies say to each other before they relay: a header one way, one byte back.
+"""What netproxies say to each other: before they relay a stream, and around each datagram.
+
+For a stream, a header one way and one byte back. Client data follows only after CONNECTED, so that
+an origin that is refused can try another task:
 
     origin -> owner   magic "SKPM", version (1 byte), length (2 bytes), MeshHeader (msgpack map)
     owner -> origin   one byte, a MeshStatus
 
-Client data follows only after CONNECTED, so that an origin that is refused can try another task.
-A new field of the header needs no new version; a new meaning does.
+A datagram carries all that it needs itself, both ways, and comes back whole when it is refused:
+
+    either way        magic "SKPD", version (1 byte), length (2 bytes), DatagramHeader (msgpack
+                      map), the client's or the task's datagram
+
+A new field of a header needs no new version; a new meaning does.
 """
 
 from __future__ import annotations
@@ -18,8 +25,13 @@ from skep.domain.base import ClusterId, ServiceId, Struct, TaskId
 
 MAGIC = b"SKPM"
 VERSION = 1
+# msgspec's own error, and those of text that is no text and of arrays a thousand deep.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+DATAGRAM_MAGIC = b"SKPD"
+DATAGRAM_VERSION = 1
 _PREFIX = struct.Struct("!4sBH")
 PREFIX_BYTES = _PREFIX.size
+Bytes = bytes | memoryview
 # Ids are 25 characters and addresses at most 47; the rest is room for fields to come.
 HEADER_LIMIT_BYTES = 1024
 # An origin sends its header at once; one that doesn't is no netproxy.
@@ -66,22 +78,14 @@ def encode_header(header: MeshHeader) -> bytes:
 
 def read_prefix(prefix: bytes) -> int:
     """How many bytes follow the prefix. Raises MeshRefused."""
-    assert len(prefix) == PREFIX_BYTES
-    magic, version, length = _PREFIX.unpack(prefix)
-    if magic != MAGIC:
-        raise MeshRefused(MeshStatus.MALFORMED, f"starts with {magic!r}")
-    if version != VERSION:
-        raise MeshRefused(MeshStatus.UNKNOWN_VERSION, f"mesh version {version}, not {VERSION}")
-    if not 0 < length <= HEADER_LIMIT_BYTES:
-        raise MeshRefused(MeshStatus.MALFORMED, f"a header of {length} bytes")
-    return int(length)
+    return _read_prefix(prefix, MAGIC, VERSION)
 
 
 def read_body(body: bytes, cluster_id: ClusterId) -> MeshHeader:
     """The header in `body`. Raises MeshRefused, also for another cluster's."""
     try:
         header = msgspec.msgpack.decode(body, type=MeshHeader)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise MeshRefused(MeshStatus.MALFORMED, str(error)) from None
     if header.cluster_id != cluster_id:
         raise MeshRefused(MeshStatus.WRONG_CLUSTER, f"cluster {header.cluster_id!r}")
@@ -94,3 +98,69 @@ def read_status(data: bytes) -> MeshStatus:
         return MeshStatus(data[0]) if data else MeshStatus.REFUSED
     except ValueError:
         return MeshStatus.MALFORMED
+
+
+class DatagramKind(enum.Enum):
+    """Which way a datagram goes, and what became of it."""
+
+    TO_TASK = "to_task"
+    FROM_TASK = "from_task"
+    REFUSED = "refused"  # to the task, and now back: it can't be delivered there
+
+
+class DatagramHeader(Struct, frozen=True, kw_only=True):
+    """Whose datagram follows. An answer has the header of what it answers, but for its kind: owners
+    keep flows by it, and the origin knows it again."""
+
+    kind: DatagramKind
+    cluster_id: ClusterId
+    service_id: ServiceId
+    port: int
+    task_id: TaskId
+    client: str
+
+
+def encode_datagram_header(header: DatagramHeader) -> bytes:
+    """What stands before the client's or the task's bytes: the same for all of a flow."""
+    body = msgspec.msgpack.encode(header)
+    assert len(body) <= HEADER_LIMIT_BYTES, header
+    return _PREFIX.pack(DATAGRAM_MAGIC, DATAGRAM_VERSION, len(body)) + body
+
+
+def encode_datagram(header: DatagramHeader, payload: Bytes) -> bytes:
+    """A datagram as it travels between nodes."""
+    return encode_datagram_header(header) + payload
+
+
+def parse_datagram(data: Bytes, cluster_id: ClusterId) -> tuple[DatagramHeader, Bytes]:
+    """The header, and what follows it: a part of `data`, not a copy where that is a memoryview.
+    Raises MeshRefused, also for another cluster's."""
+    if len(data) < PREFIX_BYTES:
+        raise MeshRefused(MeshStatus.MALFORMED, f"a datagram of {len(data)} bytes")
+    end = PREFIX_BYTES + _read_prefix(data[:PREFIX_BYTES], DATAGRAM_MAGIC, DATAGRAM_VERSION)
+    if len(data) < end:
+        raise MeshRefused(MeshStatus.MALFORMED, f"{len(data)} bytes of a header of {end}")
+    try:
+        header = _DATAGRAM_HEADER.decode(data[PREFIX_BYTES:end])
+    except _UNREADABLE as error:
+        raise MeshRefused(MeshStatus.MALFORMED, str(error)) from None
+    if header.cluster_id != cluster_id:
+        raise MeshRefused(MeshStatus.WRONG_CLUSTER, f"cluster {header.cluster_id!r}")
+    return header, data[end:]
+
+
+# Made once: this is done for every datagram.
+_DATAGRAM_HEADER = msgspec.msgpack.Decoder(DatagramHeader)
+
+
+def _read_prefix(prefix: Bytes, expected_magic: bytes, expected_version: int) -> int:
+    assert len(prefix) == PREFIX_BYTES
+    magic, version, length = _PREFIX.unpack(prefix)
+    if magic != expected_magic:
+        raise MeshRefused(MeshStatus.MALFORMED, f"starts with {magic!r}")
+    if version != expected_version:
+        why = f"mesh version {version}, not {expected_version}"
+        raise MeshRefused(MeshStatus.UNKNOWN_VERSION, why)
+    if not 0 < length <= HEADER_LIMIT_BYTES:
+        raise MeshRefused(MeshStatus.MALFORMED, f"a header of {length} bytes")
+    return int(length)

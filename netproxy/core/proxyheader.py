@@ -3,7 +3,8 @@
 The source is HAProxy's specification (doc/proxy-protocol.txt, sections 2.1 and 2.2): version 1 is a
 line of text, version 2 is binary.
 
-    v1   "PROXY TCP4 <source> <destination> <source port> <destination port>\\r\\n", "PROXY UNKNOWN\\r\\n"
+    v1   "PROXY TCP4 <source> <destination> <source port> <destination port>" or "PROXY UNKNOWN",
+         and the end of the line, \\r\\n
     v2   signature (12), version and command (1), family and transport (1), length (2), then as many
          bytes: both addresses, both ports, and TLVs, which are passed over
 
@@ -16,10 +17,13 @@ from __future__ import annotations
 import ipaddress
 import re
 import struct
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from skep.domain.address import Address
 from skep.domain.base import Struct
+
+if TYPE_CHECKING:
+    # It brings an event loop with it, which relay workers do without.
+    from skep.domain.address import Address
 
 ProxyVersion = Literal["v1", "v2"]
 

@@ -1,0 +1,1 @@
+"""The data plane in user space: what a relay worker does with connections and datagrams."""
