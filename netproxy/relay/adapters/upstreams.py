@@ -146,11 +146,7 @@ class Upstreams(Generic[K]):
 
         def is_named(flow: Flow[K]) -> bool:
             entry = self._way.find(flow.key)
-            return (
-                entry is not None
-                and entry.route.service_id == flow.entry.route.service_id
-                and flow.candidate in entry.balancer.candidates
-            )
+            return entry is not None and flow.candidate in entry.balancer.candidates
 
         self._flows.retire(is_named)
 
@@ -213,7 +209,7 @@ class Upstreams(Generic[K]):
         self, flow: Flow[K], tried: tuple[TaskId, ...], traffic: ServiceTraffic, error: OSError
     ) -> Flow[K] | None:
         traffic.errors["no_socket"] += 1
-        if error.errno in udp.GONE and len(tried) < TRIES:
+        if error.errno in udp.GONE and len(tried) + 1 < TRIES:
             self._flows.refuse(self._world.loop.now(), flow)
             return self._open(flow.key, (*tried, flow.candidate.task_id))
         self._flows.end(flow)

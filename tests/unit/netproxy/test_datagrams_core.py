@@ -31,6 +31,10 @@ def entry(*names: str, balance: Balance = Balance.ROUND_ROBIN) -> Entry:
     return Entry(route, Balancer(balance, candidates))
 
 
+def ids(*names: str) -> tuple[TaskId, ...]:
+    return tuple(map(TaskId, names))
+
+
 def opened(flows: Flows[str], now: float, client: str, to: Entry) -> Flow[str]:
     flow = flows.open(now, client, to, ())
     flows.check_invariants()
@@ -91,7 +95,7 @@ def test_a_task_that_refused_is_tried_last() -> None:
 
 def test_none_is_left_when_all_were_tried() -> None:
     flows: Flows[str] = Flows()
-    assert flows.open(0.0, "a", entry("t1", "t2"), ("t1", "t2")) is None
+    assert flows.open(0.0, "a", entry("t1", "t2"), ids("t1", "t2")) is None
     assert flows.open(0.0, "a", entry(), ()) is None
     assert len(flows) == 0
 
@@ -155,7 +159,7 @@ class FlowsMachine(RuleBasedStateMachine):
             assert (flow is None) == (len(tried) == 3)
             assert flow is None or flow.candidate.task_id not in tried
 
-    @precondition(lambda self: len(self.flows))
+    @precondition(lambda self: len(self.flows) > 0)
     @rule(data=st.data(), is_refusal=st.booleans())
     def ended(self, data: st.DataObject, is_refusal: bool) -> None:
         flow = data.draw(st.sampled_from(self.flows.all()))
@@ -164,7 +168,7 @@ class FlowsMachine(RuleBasedStateMachine):
         else:
             self.flows.end(flow)
 
-    @precondition(lambda self: len(self.flows))
+    @precondition(lambda self: len(self.flows) > 0)
     @rule(data=st.data())
     def answered(self, data: st.DataObject) -> None:
         self.flows.touch(self.now, data.draw(st.sampled_from(self.flows.all())))

@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 
 from skep.domain.address import Address
 from skep.netproxy.core.proxyheader import (
-    V1_LIMIT_BYTES,
-    V2_LENGTH_LIMIT_BYTES,
     V2_SIGNATURE,
     Parsed,
     ProxyHeaderError,
@@ -91,7 +89,7 @@ def test_what_is_written(
             v2(0x21, 0x11, bytes(12) + b"\x04\x00\x01x" + b"\xe0\x00\x00"),
             (("0.0.0.0", 0), ("0.0.0.0", 0)),
         ),
-        (v2(0x21, 0x11, bytes(V2_LENGTH_LIMIT_BYTES)), (("0.0.0.0", 0), ("0.0.0.0", 0))),
+        (v2(0x21, 0x11, bytes(536)), (("0.0.0.0", 0), ("0.0.0.0", 0))),
         (v2(0x21, 0x00, b""), (None, None)),
         (v2(0x21, 0x01, bytes(12)), (None, None)),
         (v2(0x21, 0x10, bytes(12)), (None, None)),
@@ -146,7 +144,7 @@ def normal(
         b"PROXY TCP4 10.1.2.3 10.1.2.4 1 \xb2\r\n",
         b"PROXY TCP4 10.1.2.3 10.1.2.4 1 \r\n",
         b"PROXY UNKNOWN " + b"x" * 92 + b"\r\n",
-        b"PROXY TCP4 " + b"1" * (V1_LIMIT_BYTES - 11),
+        b"PROXY TCP4 " + b"1" * (107 - 11),
         v2(0x31, 0x11, bytes(12)),
         v2(0x11, 0x11, bytes(12)),
         v2(0x22, 0x11, bytes(12)),
@@ -155,7 +153,7 @@ def normal(
         v2(0x21, 0x11, bytes(11)),
         v2(0x21, 0x21, bytes(35)),
         v2(0x21, 0x31, bytes(215)),
-        v2(0x21, 0x11, b"", V2_LENGTH_LIMIT_BYTES + 1),
+        v2(0x21, 0x11, b"", 536 + 1),
         V2_SIGNATURE[:-1] + b"\r",
     ],
 )
