@@ -30,9 +30,9 @@ ProxyVersion = Literal["v1", "v2"]
 # The longest line that the specification knows: UNKNOWN with two full IPv6 addresses.
 V1_LIMIT_BYTES = 107
 V2_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-# What follows the fixed part. A header must fit into a segment, and 536 bytes are what every TCP
-# takes; the longest addresses (of UNIX sockets) are 216 of them, the rest is for TLVs.
-V2_LENGTH_LIMIT_BYTES = 536
+# A header must fit into a segment, and 536 bytes are what every TCP takes; the fixed part and the
+# longest addresses (of UNIX sockets) are 232 of them, the rest is for TLVs.
+V2_LIMIT_BYTES = 536
 
 _V1_START = b"PROXY "
 _V1_UNKNOWN = b"PROXY UNKNOWN\r\n"
@@ -169,8 +169,8 @@ def _parse_v2(data: bytes) -> Parsed | None:
     if len(data) < _V2_FIXED.size:
         return None
     _, command, family, following = _V2_FIXED.unpack_from(data)
-    if following > V2_LENGTH_LIMIT_BYTES:
-        raise ProxyHeaderError(f"{following} bytes, which is over {V2_LENGTH_LIMIT_BYTES}")
+    if _V2_FIXED.size + following > V2_LIMIT_BYTES:
+        raise ProxyHeaderError(f"{following} more bytes, {V2_LIMIT_BYTES} are the limit in all")
     layout = _V2_ADDRESSES.get(family >> 4)
     is_told = command & 0xF == _PROXY and layout is not None and family & 0xF != 0
     needed = 0

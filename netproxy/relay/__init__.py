@@ -1,1 +1,1 @@
-"""The data plane in user space: what a relay worker does with connections and datagrams."""
+"""The relay workers: processes that move the bytes of connections, fed by the netproxy."""

@@ -1,1 +1,1 @@
-"""What touches sockets and processes."""
+"""What touches sockets, the clock and the netproxy's control socket."""

@@ -13,18 +13,8 @@ import socket
 from collections.abc import Hashable, Mapping
 
 from skep.domain.base import replace
-from skep.netproxy.adapters.traffic import Traffic
-from skep.netproxy.core.datagrams import Kept
-from skep.netproxy.core.mesh import (
-    DatagramHeader,
-    DatagramKind,
-    MeshRefused,
-    encode_datagram_header,
-    parse_datagram,
-)
 from skep.netproxy.relay.adapters.udp import Client, ListenerSocket, SockAddr
 from skep.netproxy.relay.adapters.upstreams import (
-    NO_SERVICE,
     READS_PER_TURN,
     DatagramPlace,
     Lookup,
@@ -33,6 +23,15 @@ from skep.netproxy.relay.adapters.upstreams import (
     Upstreams,
     Way,
     World,
+)
+from skep.netproxy.relay.core.counts import NO_SERVICE, AllCounts
+from skep.netproxy.relay.core.datagrams import Kept
+from skep.netproxy.relay.core.mesh import (
+    DatagramHeader,
+    DatagramKind,
+    MeshRefused,
+    encode_datagram_header,
+    parse_datagram,
 )
 
 INGRESS, MESH = "ingress_udp", "mesh_udp"
@@ -46,10 +45,10 @@ HEADERS_KEPT = 4096
 class Datagrams:
     """All listeners for datagrams of one worker, and its socket at the node's mesh port."""
 
-    def __init__(self, loop: Loop, place: DatagramPlace, lookup: Lookup, traffic: Traffic) -> None:
+    def __init__(self, loop: Loop, place: DatagramPlace, lookup: Lookup, counts: AllCounts) -> None:
         buffer = memoryview(bytearray(BUFFER_BYTES))
         self._loop = loop
-        self._world = World(loop, place, lookup, traffic, buffer, Kept(), self._arm)
+        self._world = World(loop, place, lookup, counts, buffer, Kept(), self._arm)
         self._listeners: dict[Hashable, _Listener] = {}
         self._mesh: _MeshPort | None = None
         self._sweep: Timer | None = None
@@ -132,7 +131,7 @@ class _Listener:
             world,
             Way(
                 INGRESS,
-                lambda _: world.lookup.listener(key),
+                lambda _: world.lookup.at(key),
                 lambda client: client.shown,
                 lambda client, payload: self._listening.send(payload, client),
                 lambda _, __: None,  # a router would send ICMP; a socket can't
@@ -211,7 +210,7 @@ class _MeshPort:
             self._count("origin_unreachable")
 
     def _count(self, kind: str) -> None:
-        self._world.traffic.of(NO_SERVICE, MESH).errors[kind] += 1
+        self._world.counts.of(NO_SERVICE, MESH).failed(kind)
 
 
 @functools.lru_cache(maxsize=HEADERS_KEPT)

@@ -5,7 +5,7 @@ each datagram. A socket is connected, so that the kernel passes on no stranger's
 of refusals (ICMP); such a refusal shows at the next call on the socket, whatever that is.
 
 Nothing waits in here: what a socket doesn't take at once is dropped and counted, as a router does.
-Every loss is counted by its kind in `ServiceTraffic.errors`.
+Every loss is counted by its kind in `Counts.errors`.
 """
 
 from __future__ import annotations
@@ -17,23 +17,20 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from skep.domain.address import parse_address
 from skep.domain.base import ClusterId, ServiceId, TaskId, replace
-from skep.netproxy.adapters.traffic import ServiceTraffic, Traffic
-from skep.netproxy.core.datagrams import FLOW_LIMIT, Flow, Flows, Kept
-from skep.netproxy.core.mesh import (
+from skep.netproxy.relay.adapters import udp
+from skep.netproxy.relay.core.counts import NO_SERVICE, AllCounts, Counts
+from skep.netproxy.relay.core.datagrams import FLOW_LIMIT, Flow, Flows, Kept
+from skep.netproxy.relay.core.mesh import (
     DatagramHeader,
     DatagramKind,
     MeshRefused,
     encode_datagram_header,
     parse_datagram,
 )
-from skep.netproxy.core.pipe import Side
-from skep.netproxy.core.tables import Entry
-from skep.netproxy.relay.adapters import udp
+from skep.netproxy.relay.core.pipe import CLIENT, TASK
+from skep.netproxy.relay.core.tables import Entry
 
-# What belongs to no service is counted under this name.
-NO_SERVICE = ""
 # Read per turn of the loop from one socket, so that a flood to one port starves no other.
 READS_PER_TURN = 64
 # Sockets that can't even be made, as where there is no route, before the datagram is given up.
@@ -68,7 +65,7 @@ class Loop(Protocol):
 class Lookup(Protocol):
     """The worker's tables."""
 
-    def listener(self, key: Hashable) -> Entry | None:
+    def at(self, key: Hashable) -> Entry | None:
         """What is behind a listener."""
 
     def here(self, service_id: ServiceId, target: int, task_id: TaskId | None) -> Entry | None:
@@ -93,7 +90,7 @@ class World:
     loop: Loop
     place: DatagramPlace
     lookup: Lookup
-    traffic: Traffic
+    counts: AllCounts
     buffer: memoryview
     kept: Kept
     on_open: Callable[[], None]
@@ -115,7 +112,7 @@ class _Upstream:
     """The other end of a flow. `header`: what it is sent under, where that is by the mesh."""
 
     socket: socket.socket
-    traffic: ServiceTraffic
+    counts: Counts
     header: DatagramHeader | None
     head: bytes
 
@@ -138,7 +135,7 @@ class Upstreams(Generic[K]):
         if flow is None:
             self._lose(key, payload, "no_task")
             return
-        self._upstreams[flow].traffic.received[Side.CLIENT] += len(payload)
+        self._upstreams[flow].counts.received[CLIENT] += len(payload)
         self._send(flow, payload, is_retried=False)
 
     def retire(self) -> None:
@@ -178,37 +175,37 @@ class Upstreams(Generic[K]):
         flow = self._flows.open(self._world.loop.now(), key, entry, tried)
         if flow is None:
             return None
-        traffic = self._world.traffic.of(entry.route.service_name, self._way.name)
+        counts = self._world.counts.of(entry.listener.service_name, self._way.name)
         try:
-            self._upstreams[flow] = upstream = self._connect(flow, traffic)
+            self._upstreams[flow] = upstream = self._connect(flow, counts)
         except OSError as error:
-            return self._not_connected(flow, tried, traffic, error)
-        traffic.connections += 1
-        traffic.active += 1
+            return self._not_connected(flow, tried, counts, error)
+        counts.connections += 1
+        counts.active += 1
         self._world.loop.watch(upstream.socket.fileno(), functools.partial(self._readable, flow))
         self._world.on_open()
         return flow
 
-    def _connect(self, flow: Flow[K], traffic: ServiceTraffic) -> _Upstream:
-        route, candidate, place = flow.entry.route, flow.candidate, self._world.place
+    def _connect(self, flow: Flow[K], counts: Counts) -> _Upstream:
+        listener, candidate, place = flow.entry.listener, flow.candidate, self._world.place
         if candidate.mesh_address is None:
-            connected = udp.connect((candidate.address, route.target), place.task_source)
-            return _Upstream(connected, traffic, None, b"")
+            connected = udp.connect((candidate.address, listener.target), place.task_source)
+            return _Upstream(connected, counts, None, b"")
         header = DatagramHeader(
             kind=DatagramKind.TO_TASK,
             cluster_id=place.cluster_id,
-            service_id=route.service_id,
-            port=route.target,
+            service_id=listener.service_id,
+            port=listener.target,
             task_id=candidate.task_id,
             client=self._way.client(flow.key),
         )
-        connected = udp.connect(parse_address(candidate.mesh_address), place.mesh_source)
-        return _Upstream(connected, traffic, header, encode_datagram_header(header))
+        connected = udp.connect(candidate.mesh_address, place.mesh_source)
+        return _Upstream(connected, counts, header, encode_datagram_header(header))
 
     def _not_connected(
-        self, flow: Flow[K], tried: tuple[TaskId, ...], traffic: ServiceTraffic, error: OSError
+        self, flow: Flow[K], tried: tuple[TaskId, ...], counts: Counts, error: OSError
     ) -> Flow[K] | None:
-        traffic.errors["no_socket"] += 1
+        counts.failed("no_socket")
         if error.errno in udp.GONE and len(tried) + 1 < TRIES:
             self._flows.refuse(self._world.loop.now(), flow)
             return self._open(flow.key, (*tried, flow.candidate.task_id))
@@ -232,7 +229,7 @@ class Upstreams(Generic[K]):
                 self._refused(flow)
                 self._send_elsewhere(flow, payload, is_retried)
             else:
-                upstream.traffic.errors[_loss(error)] += 1
+                upstream.counts.failed(_loss(error))
             return
         flow.is_retried = is_retried
         self._world.kept.put(flow, bytes(payload))
@@ -240,7 +237,7 @@ class Upstreams(Generic[K]):
     def _refused(self, flow: Flow[K], returned: memoryview | None = None) -> None:
         """The task takes nothing: neither what was sent last, nor `returned`."""
         kept = self._world.kept.take(flow)
-        self._upstreams[flow].traffic.errors["task_refused"] += 1
+        self._upstreams[flow].counts.failed("task_refused")
         self._flows.refuse(self._world.loop.now(), flow)
         self._close(flow)
         if returned is None and kept is not None:
@@ -261,8 +258,8 @@ class Upstreams(Generic[K]):
 
     def _lose(self, key: K, payload: memoryview, kind: str) -> None:
         entry = self._way.find(key)
-        name = NO_SERVICE if entry is None else entry.route.service_name
-        self._world.traffic.of(name, self._way.name).errors[kind] += 1
+        name = NO_SERVICE if entry is None else entry.listener.service_name
+        self._world.counts.of(name, self._way.name).failed(kind)
         self._way.give_back(key, payload)
 
     def _readable(self, flow: Flow[K]) -> None:
@@ -284,7 +281,7 @@ class Upstreams(Generic[K]):
                     self._refused(flow, payload)
                     return
                 if kind is not DatagramKind.FROM_TASK:
-                    upstream.traffic.errors["malformed"] += 1
+                    upstream.counts.failed("malformed")
                     continue
             self._answered(flow, upstream, payload)
 
@@ -300,17 +297,17 @@ class Upstreams(Generic[K]):
         return header.kind if is_about_this else None, memoryview(payload)
 
     def _answered(self, flow: Flow[K], upstream: _Upstream, payload: memoryview) -> None:
-        self._flows.touch(self._world.loop.now(), flow)
+        self._flows.answered(self._world.loop.now(), flow)
         self._world.kept.take(flow)
-        upstream.traffic.received[Side.TASK] += len(payload)
+        upstream.counts.received[TASK] += len(payload)
         try:
             self._way.answer(flow.key, payload)
         except OSError as error:
-            upstream.traffic.errors[_loss(error)] += 1
+            upstream.counts.failed(_loss(error))
 
     def _evict(self) -> None:
         flow = self._flows.oldest()
-        self._upstreams[flow].traffic.errors["evicted"] += 1
+        self._upstreams[flow].counts.failed("evicted")
         self._end(flow)
 
     def _end(self, flow: Flow[K]) -> None:
@@ -322,7 +319,7 @@ class Upstreams(Generic[K]):
         upstream = self._upstreams.pop(flow)
         self._world.loop.unwatch(upstream.socket.fileno())
         upstream.socket.close()
-        upstream.traffic.active -= 1
+        upstream.counts.active -= 1
 
 
 def _loss(error: OSError) -> str:

@@ -11,15 +11,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 
-from skep.domain.address import show_address
 from skep.domain.base import ClusterId, ServiceId, TaskId
 from skep.domain.spec import Balance
-from skep.netproxy.adapters.traffic import Traffic
-from skep.netproxy.core.balance import Balancer
-from skep.netproxy.core.routes import Candidate, Route
-from skep.netproxy.core.tables import Entry
 from skep.netproxy.relay.adapters.datagrams import BUFFER_BYTES, Datagrams
 from skep.netproxy.relay.adapters.upstreams import DatagramPlace
+from skep.netproxy.relay.core.balance import Balancer
+from skep.netproxy.relay.core.counts import AllCounts
+from skep.netproxy.relay.core.protocol import Address, Candidate, Count, Listener
+from skep.netproxy.relay.core.tables import Entry
 
 CLUSTER = ClusterId("cluster")
 SERVICE = ServiceId("id-dns")
@@ -184,7 +183,7 @@ class Tables:
         self.listeners: dict[Hashable, Entry] = {}
         self.local: dict[TaskId, Candidate] = {}
 
-    def listener(self, key: Hashable) -> Entry | None:
+    def at(self, key: Hashable) -> Entry | None:
         return self.listeners.get(key)
 
     def here(self, service_id: ServiceId, target: int, task_id: TaskId | None) -> Entry | None:
@@ -195,15 +194,17 @@ class Tables:
 
 
 def entry(candidates: tuple[Candidate, ...]) -> Entry:
-    route = Route(
+    listener = Listener(
+        host="127.0.0.1",
+        port=53,
+        protocol="udp",
         service_id=SERVICE,
         service_name="dns",
-        published=53,
         target=TARGET,
         balance=Balance.ROUND_ROBIN,
         candidates=candidates,
     )
-    return Entry(route, Balancer(Balance.ROUND_ROBIN, candidates))
+    return Entry(listener, Balancer(Balance.ROUND_ROBIN, candidates))
 
 
 class Node:
@@ -219,18 +220,19 @@ class Node:
     ) -> None:
         self.host = host or fresh_host()
         self.tables = Tables()
-        self.traffic = Traffic()
+        self.counts = AllCounts()
+        self._seen: dict[tuple[str, str], Count] = {}
         place = DatagramPlace(cluster_id, self.host, self.host, flow_limit)
-        self.datagrams = Datagrams(world.loop, place, self.tables, self.traffic)
+        self.datagrams = Datagrams(world.loop, place, self.tables, self.counts)
         self.listener = bound(listen or self.host)
         self.mesh = bound(self.host)
         self.ingress: tuple[str, int] = self.listener.getsockname()[:2]
         self.datagrams.configure({WEB: self.listener}, self.mesh)
 
     @property
-    def mesh_address(self) -> str:
+    def mesh_address(self) -> Address:
         host, port = self.mesh.getsockname()[:2]
-        return show_address((host, port))
+        return host, port
 
     def serve(self, *candidates: Candidate) -> None:
         """Put these behind the listener, as one turn of the loop does."""
@@ -242,11 +244,17 @@ class Node:
         self.tables.local = {c.task_id: c for c in candidates if c.mesh_address is None}
         self.datagrams.tables_changed()
 
+    def seen(self) -> list[Count]:
+        """Everything that was counted."""
+        for count in self.counts.changed():
+            self._seen[count.service_name, count.way] = count
+        return list(self._seen.values())
+
     def errors(self) -> Counter[str]:
         """Every loss, by its kind."""
         total: Counter[str] = Counter()
-        for traffic in self.traffic.services.values():
-            total += traffic.errors
+        for count in self.seen():
+            total += Counter(count.errors)
         return total
 
 
@@ -297,7 +305,7 @@ def world() -> Iterator[World]:
         node.datagrams.close()
         assert node.datagrams.flow_count == 0
         assert node.datagrams.buffered_bytes() == BUFFER_BYTES
-        assert all(each.active == 0 for each in node.traffic.services.values())
+        assert all(each.active == 0 for each in node.seen())
         for balancer in (each.balancer for each in node.tables.listeners.values()):
             balancer.check_invariants()
             assert not any(balancer.active(TaskId(task.name)) for task in made.tasks)

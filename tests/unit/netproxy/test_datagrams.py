@@ -10,21 +10,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from skep.domain.address import Address
 from skep.domain.base import ClusterId, ServiceId, TaskId, replace
-from skep.netproxy.core.datagrams import FLOW_IDLE_S
-from skep.netproxy.core.mesh import (
+from skep.netproxy.relay.adapters import udp
+from skep.netproxy.relay.adapters.datagrams import BUFFER_BYTES
+from skep.netproxy.relay.adapters.upstreams import TRIES
+from skep.netproxy.relay.core.datagrams import FLOW_IDLE_S
+from skep.netproxy.relay.core.mesh import (
     DatagramHeader,
     DatagramKind,
     encode_datagram,
     encode_datagram_header,
     parse_datagram,
 )
-from skep.netproxy.core.pipe import Side
-from skep.netproxy.core.routes import Candidate
-from skep.netproxy.relay.adapters import udp
-from skep.netproxy.relay.adapters.datagrams import BUFFER_BYTES
-from skep.netproxy.relay.adapters.upstreams import TRIES
+from skep.netproxy.relay.core.pipe import CLIENT, TASK
+from skep.netproxy.relay.core.protocol import Address, Candidate
 from tests.unit.netproxy import datagram_support
 from tests.unit.netproxy.datagram_support import (
     CLUSTER,
@@ -70,9 +69,9 @@ def test_an_answer_comes_back_and_a_client_sticks_to_its_task(world: World) -> N
     # One socket per flow, from the node's own address.
     assert len(set(one.peers)) == 1
     assert one.peers[0][0] == node.host
-    traffic = node.traffic.of("dns", "ingress_udp")
-    assert (traffic.connections, traffic.active) == (2, 2)
-    assert traffic.received == {Side.CLIENT: 6, Side.TASK: 6 * 4}
+    counts = node.counts.of("dns", "ingress_udp")
+    assert (counts.connections, counts.active) == (2, 2)
+    assert (counts.received[CLIENT], counts.received[TASK]) == (6, 6 * 4)
     assert node.errors() == {}
 
 
@@ -375,7 +374,7 @@ def test_a_task_on_another_node_is_reached_by_its_mesh(world: World, size: int) 
     # The task is connected to by its own node alone, by one socket for each client.
     assert {host for host, _ in task.peers} == {owner.host}
     assert len(set(task.peers)) == 2
-    assert owner.traffic.of("dns", "mesh_udp").received[Side.CLIENT] == 4 * size
+    assert owner.counts.of("dns", "mesh_udp").received[CLIENT] == 4 * size
     assert (origin.errors(), owner.errors()) == ({}, {})
 
 
@@ -459,7 +458,7 @@ def test_a_task_removed_at_its_owner_ends_there(world: World) -> None:
     owner.serve()
     # The origin has not heard of it yet.
     origin.tables.listeners[WEB].balancer.update(
-        origin.tables.listeners[WEB].route.balance, (there(task, owner), here(other))
+        origin.tables.listeners[WEB].listener.balance, (there(task, owner), here(other))
     )
     assert client.ask(b"y") == b"t2:y"
     assert task.seen == [b"x"]
@@ -512,8 +511,7 @@ def test_nonsense_at_the_mesh_port_is_counted_and_not_answered(
     world: World, data: bytes, kind: str
 ) -> None:
     _, owner, task = two_nodes(world)
-    host, _, port = owner.mesh_address.rpartition(":")
-    client = world.client((host, int(port)))
+    client = world.client(owner.mesh_address)
     client.send(data)
     assert client.hears_nothing()
     assert owner.errors() == {kind: 1}
@@ -522,9 +520,8 @@ def test_nonsense_at_the_mesh_port_is_counted_and_not_answered(
 
 def test_what_an_owner_cannot_deliver_comes_back_whole(world: World) -> None:
     _, owner, _ = two_nodes(world)
-    host, _, port = owner.mesh_address.rpartition(":")
     asked = replace(HEADER, service_id=ServiceId("another"))
-    answer = world.client((host, int(port))).ask(encode_datagram(asked, b"question"))
+    answer = world.client(owner.mesh_address).ask(encode_datagram(asked, b"question"))
     header, payload = parse_datagram(answer, CLUSTER)
     assert (header, payload) == (replace(asked, kind=DatagramKind.REFUSED), b"question")
 
@@ -540,7 +537,7 @@ def test_an_owner_that_answers_nonsense_is_not_believed(world: World, answer: by
     origin = world.node()
     liar = world.task("liar")
     liar.is_silent = True
-    address = "{}:{}".format(*liar.socket.getsockname())
+    address: Address = liar.socket.getsockname()
     origin.serve(replace(here(liar), mesh_address=address))
     client = world.client(origin.ingress)
     client.send(b"x")

@@ -10,25 +10,27 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from skep.domain.base import ServiceId, TaskId
 from skep.domain.spec import Balance
-from skep.netproxy.core.balance import Balancer
-from skep.netproxy.core.datagrams import FLOW_IDLE_S, Flow, Flows, Kept
-from skep.netproxy.core.routes import Candidate, Route
-from skep.netproxy.core.tables import Entry
+from skep.netproxy.relay.core.balance import Balancer
+from skep.netproxy.relay.core.datagrams import FLOW_IDLE_S, Flow, Flows, Kept
+from skep.netproxy.relay.core.protocol import Candidate, Listener
+from skep.netproxy.relay.core.tables import Entry
 
 LIMIT = 4
 
 
 def entry(*names: str, balance: Balance = Balance.ROUND_ROBIN) -> Entry:
     candidates = tuple(Candidate(task_id=TaskId(name), address="127.0.16.1") for name in names)
-    route = Route(
+    listener = Listener(
+        host="127.0.0.1",
+        port=53,
+        protocol="udp",
         service_id=ServiceId("s"),
         service_name="web",
-        published=53,
         target=5353,
         balance=balance,
         candidates=candidates,
     )
-    return Entry(route, Balancer(balance, candidates))
+    return Entry(listener, Balancer(balance, candidates))
 
 
 def ids(*names: str) -> tuple[TaskId, ...]:

@@ -12,7 +12,8 @@ from skep.domain.base import ClusterId, NodeId, ServiceId, TaskId, replace
 from skep.domain.endpoints import Endpoint, MeshNode, ServiceEndpoints
 from skep.domain.spec import Balance, Port, PortMode
 from skep.env import Rejected
-from skep.netproxy.core.mesh import (
+from skep.netproxy.core.routes import Candidate, Desired, Route, Routing, build
+from skep.netproxy.relay.core.mesh import (
     HEADER_LIMIT_BYTES,
     MAGIC,
     PREFIX_BYTES,
@@ -25,8 +26,7 @@ from skep.netproxy.core.mesh import (
     read_prefix,
     read_status,
 )
-from skep.netproxy.core.routes import Candidate, Desired, Route, Routing, build
-from skep.netproxy.core.tables import Tables
+from skep.netproxy.relay.core.tables import Tables
 
 CLUSTER = ClusterId("c")
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skep.domain.base import ClusterId, ServiceId, TaskId
-from skep.netproxy.core.mesh import (
+from skep.netproxy.relay.core.mesh import (
     DATAGRAM_MAGIC,
     DATAGRAM_VERSION,
     HEADER_LIMIT_BYTES,

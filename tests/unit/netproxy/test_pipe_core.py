@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from skep.netproxy.adapters.pump import Pump, make_buffer
 from skep.netproxy.adapters.traffic import ServiceTraffic
-from skep.netproxy.core.pipe import (
+from skep.netproxy.relay.core.pipe import (
     CHUNK_BYTES,
     OTHER,
     Action,

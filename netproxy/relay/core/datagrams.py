@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from skep.domain.base import TaskId
-from skep.netproxy.core.routes import Candidate
-from skep.netproxy.core.tables import Entry
+from skep.netproxy.relay.core.protocol import Candidate
+from skep.netproxy.relay.core.tables import Entry
 
 # Nothing says when a flow is over. Protocols that need theirs kept send something at least every
 # 15 to 30 s, since much on the way forgets them no later than that: conntrack's limit is 30 s until
@@ -85,6 +85,11 @@ class Flows(Generic[K]):
     def oldest(self) -> Flow[K]:
         """The flow that was quiet for longest; there must be one."""
         return next(iter(self._by_age))
+
+    def answered(self, now: float, flow: Flow[K]) -> None:
+        """The task is there."""
+        self.touch(now, flow)
+        flow.entry.balancer.succeed(flow.candidate.task_id)
 
     def open(self, now: float, key: K, entry: Entry, tried: Container[TaskId]) -> Flow[K] | None:
         """A flow to a task that is not among `tried`; None: there is none left."""

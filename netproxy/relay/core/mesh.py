@@ -22,6 +22,7 @@ import struct
 import msgspec
 
 from skep.domain.base import ClusterId, ServiceId, Struct, TaskId
+from skep.netproxy.relay.core.protocol import Address, ProxyVersion
 
 MAGIC = b"SKPM"
 VERSION = 1
@@ -51,13 +52,19 @@ class MeshStatus(enum.IntEnum):
 
 
 class MeshHeader(Struct, frozen=True, kw_only=True):
-    """Which task is meant. `task_id` None: any of the service's on the owner's node."""
+    """Which task is meant. `task_id` None: any of the service's on the owner's node.
+
+    `client` connected to `server` (addresses as text, "" where unknown); `proxy` is the version of
+    the PROXY header by which the owner tells the task so, "" for none.
+    """
 
     cluster_id: ClusterId
     service_id: ServiceId
     port: int
     task_id: TaskId | None = None
     client: str = ""
+    server: str = ""
+    proxy: ProxyVersion = ""
 
 
 class MeshRefused(Exception):
@@ -98,6 +105,20 @@ def read_status(data: bytes) -> MeshStatus:
         return MeshStatus(data[0]) if data else MeshStatus.REFUSED
     except ValueError:
         return MeshStatus.MALFORMED
+
+
+def show_address(address: Address) -> str:
+    """The text of an address in a header."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def read_address(text: str) -> Address | None:
+    """What `show_address` wrote; None where there is none."""
+    host, _, port = text.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit()):
+        return None
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 class DatagramKind(enum.Enum):
