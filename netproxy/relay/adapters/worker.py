@@ -151,7 +151,9 @@ class Worker:
                 return
             serve(client, peer)
 
-    def _pause_accepting(self, address: Address, listener: socket.socket, error: OSError) -> None:
+    def _pause_accepting(
+        self, address: Address, listener: socket.socket, error: OSError
+    ) -> None:
         log.error("listener=%s accepting=paused why=%r", show_address(address), str(error))
         self.loop.unwatch(listener.fileno())
 
@@ -240,3 +242,5 @@ class Worker:
         for link in self._links:
             link.keep_alive()
         self.loop.call_later(KEEPALIVE_PERIOD_S, self._keep_alive)
+
+

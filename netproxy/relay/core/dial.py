@@ -37,14 +37,7 @@ class Dial:
     """One client's way to a task."""
 
     __slots__ = (
-        "_balancer",
-        "_gives_up_at",
-        "_state",
-        "_tried",
-        "candidate",
-        "ejections",
-        "kind",
-        "within_s",
+        "_balancer", "_gives_up_at", "_state", "_tried", "candidate", "ejections", "kind", "within_s",
     )
 
     def __init__(self, balancer: Balancer) -> None:

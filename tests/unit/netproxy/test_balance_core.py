@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from skep.domain.base import TaskId
 from skep.domain.spec import Balance
-from skep.netproxy.core.routes import Candidate
 from skep.netproxy.relay.core.balance import REFUSED_FOR_S, Balancer
 from skep.netproxy.relay.core.dial import (
     ATTEMPT_S,
@@ -22,6 +21,7 @@ from skep.netproxy.relay.core.dial import (
     Requested,
     Withdrawn,
 )
+from skep.netproxy.core.routes import Candidate
 
 
 def candidates(count: int) -> tuple[Candidate, ...]:

@@ -12,7 +12,6 @@ from skep.domain.base import ClusterId, NodeId, ServiceId, TaskId, replace
 from skep.domain.endpoints import Endpoint, MeshNode, ServiceEndpoints
 from skep.domain.spec import Balance, Port, PortMode
 from skep.env import Rejected
-from skep.netproxy.core.routes import Candidate, Desired, Route, Routing, build
 from skep.netproxy.relay.core.mesh import (
     HEADER_LIMIT_BYTES,
     MAGIC,
@@ -26,6 +25,7 @@ from skep.netproxy.relay.core.mesh import (
     read_prefix,
     read_status,
 )
+from skep.netproxy.core.routes import Candidate, Desired, Route, Routing, build
 from skep.netproxy.relay.core.tables import Tables
 
 CLUSTER = ClusterId("c")
