@@ -19,7 +19,16 @@ from skep.netproxy.adapters.workers import WorkerGone, WorkerProcess
 from skep.netproxy.core.routes import Desired, Route
 from skep.netproxy.dataplane import Observed
 from skep.netproxy.relay.core.plan import Change, Plan
-from skep.netproxy.relay.core.protocol import Applied, Apply, Candidate, Drain, Listener, Start
+from skep.netproxy.relay.core.protocol import (
+    UDP,
+    Applied,
+    Apply,
+    Candidate,
+    Drain,
+    Key,
+    Listener,
+    Start,
+)
 from skep.netproxy.relay.core.totals import Totals
 
 log = logging.getLogger(__name__)
@@ -67,7 +76,7 @@ class Relay:
         self._listening = Listening(place.workers)
         self._workers: dict[int, WorkerProcess] = {}
         self._keepers: list[asyncio.Task[None]] = []
-        self._known: dict[Address, tuple[Route, Listener]] = {}
+        self._known: dict[Key, tuple[Route, Listener]] = {}
         self._asked = 0
         self._version = 0
         self._is_closing = False
@@ -104,7 +113,7 @@ class Relay:
         """See `Dataplane.observed`."""
         return Observed(
             version=self._version,
-            listeners=tuple(sorted(map(show_address, self._listening.addresses))),
+            listeners=tuple(sorted(map(_shown, self._listening.addresses))),
             connections=self.totals.connections,
         )
 
@@ -143,8 +152,8 @@ class Relay:
     def _wanted(self, desired: Desired, errors: list[str]) -> list[Listener]:
         known, self._known = self._known, {}
         for route in desired.routes:
-            address = (self._place.ingress_host, route.published)
-            if address == self._place.mesh:
+            address = Key(self._place.ingress_host, route.published, route.protocol)
+            if address.address == self._place.mesh:
                 errors.append(
                     f"{route.service_name}: port {route.published}: it is this node's mesh port"
                 )
@@ -155,14 +164,18 @@ class Relay:
             self._known[address] = (route, listener)
         return [listener for _, listener in self._known.values()]
 
-    def _listen(self, errors: list[str]) -> list[Address]:
+    def _listen(self, errors: list[str]) -> list[Key]:
         """Open and close what differs from what is wanted; returns what was opened."""
-        names = {self._place.mesh: "mesh"}
+        names = {Key(*self._place.mesh): "mesh"}
+        mesh = Key(*self._place.mesh, UDP)
+        has_datagrams = any(key.protocol == UDP for key in self._plan.listeners)
+        if has_datagrams or mesh in self._listening.addresses:
+            names[mesh] = "mesh"
         names |= {key: each.service_name for key, each in self._plan.listeners.items()}
         for address in self._listening.addresses:
             if address not in names:
                 self._listening.close(address)
-                log.info("listener=%s state=closed", show_address(address))
+                log.info("listener=%s state=closed", _shown(address))
         opened = []
         for address in names.keys() - set(self._listening.addresses):
             try:
@@ -171,7 +184,7 @@ class Relay:
                 errors.append(f"{names[address]}: port {address[1]}: {error.strerror or error}")
             else:
                 opened.append(address)
-                log.info("listener=%s state=open for=%s", show_address(address), names[address])
+                log.info("listener=%s state=open for=%s", _shown(address), names[address])
         return opened
 
     # ------------------------------------------------------------------------------ the workers
@@ -257,10 +270,15 @@ class Relay:
         return await worker.ended()
 
 
-def _listener(route: Route, address: Address) -> Listener:
+def _shown(key: Key) -> str:
+    return show_address(key.address) + ("/udp" if key.protocol == UDP else "")
+
+
+def _listener(route: Route, address: Key) -> Listener:
     return Listener(
-        host=address[0],
-        port=address[1],
+        host=address.host,
+        port=address.port,
+        protocol=address.protocol,
         service_id=route.service_id,
         service_name=route.service_name,
         target=route.target,

@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 from skep.env import Env
 from skep.netproxy.relay.core.protocol import (
     SOCKETS_PER_FRAME,
-    Address,
     Applied,
     Apply,
     Command,
     FrameError,
     Frames,
+    Key,
     Opened,
     Report,
     frame,
@@ -78,7 +78,7 @@ class WorkerProcess:
         """Have it done, behind everything that was sent before."""
         self._queue(frame(command), ())
 
-    def send_listeners(self, listeners: Sequence[tuple[Address, socket.socket]]) -> None:
+    def send_listeners(self, listeners: Sequence[tuple[Key, socket.socket]]) -> None:
         """Give it these to accept from."""
         for start in range(0, len(listeners), SOCKETS_PER_FRAME):
             part = listeners[start : start + SOCKETS_PER_FRAME]

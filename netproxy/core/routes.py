@@ -32,6 +32,7 @@ class Route(Struct, frozen=True, kw_only=True):
     service_name: str
     published: int
     target: int
+    protocol: str = "tcp"
     balance: Balance
     candidates: tuple[Candidate, ...] = ()
 
@@ -45,6 +46,14 @@ class Desired(Struct, frozen=True, kw_only=True):
     problems: tuple[str, ...] = ()
 
 
+_Port = tuple[int, str]
+
+
+def _port(route: Route) -> _Port:
+    """What only one service may have: TCP and UDP have ports of their own."""
+    return route.published, route.protocol
+
+
 class Routing:
     """Builds what a node must do, anew only for services that changed: a cluster has thousands of
     endpoints, and an update is mostly about one service."""
@@ -53,7 +62,7 @@ class Routing:
         self._node_id = node_id
         self._nodes: Mapping[NodeId, MeshNode] = {}
         self._known: dict[ServiceId, _Known] = {}
-        self._holders: dict[int, ServiceId] = {}
+        self._holders: dict[_Port, ServiceId] = {}
 
     def build(
         self,
@@ -65,7 +74,7 @@ class Routing:
         before = self._known if nodes == self._nodes else {}
         self._nodes = nodes
         self._known = {}
-        claims: dict[int, list[Route]] = {}
+        claims: dict[_Port, list[Route]] = {}
         problems: dict[str, None] = {}
         for service in sorted(services, key=lambda s: s.service_id):
             known = before.get(service.service_id)
@@ -74,9 +83,9 @@ class Routing:
             self._known[service.service_id] = known
             problems.update(dict.fromkeys(known.problems))
             for route in known.routes:
-                claims.setdefault(route.published, []).append(route)
-        ordered = tuple(self._settle(claims[published], problems) for published in sorted(claims))
-        self._holders = {route.published: route.service_id for route in ordered}
+                claims.setdefault(_port(route), []).append(route)
+        ordered = tuple(self._settle(claims[port], problems) for port in sorted(claims))
+        self._holders = {_port(route): route.service_id for route in ordered}
         return Desired(version=version, routes=ordered, problems=tuple(problems))
 
     def _settle(self, claims: list[Route], problems: dict[str, None]) -> Route:
@@ -85,7 +94,7 @@ class Routing:
         the port keeps it, and no client is led to a stranger."""
         holder = claims[0]
         if len(claims) > 1:
-            before = self._holders.get(holder.published)
+            before = self._holders.get(_port(holder))
             holder = next((each for each in claims if each.service_id == before), holder)
             for each in claims:
                 if each is not holder:
@@ -131,6 +140,7 @@ def _understand(
                 service_name=service.name,
                 published=port.published,
                 target=port.target,
+                protocol=port.protocol.value,
                 balance=port.balance,
                 candidates=behind,
             )

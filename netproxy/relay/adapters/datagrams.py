@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import socket
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 
 from skep.domain.base import replace
 from skep.netproxy.relay.adapters.udp import Client, ListenerSocket, SockAddr
@@ -33,6 +33,7 @@ from skep.netproxy.relay.core.mesh import (
     encode_datagram_header,
     parse_datagram,
 )
+from skep.netproxy.relay.core.protocol import Key
 
 INGRESS, MESH = "ingress_udp", "mesh_udp"
 """Ways in, as they are counted."""
@@ -49,13 +50,11 @@ class Datagrams:
         buffer = memoryview(bytearray(BUFFER_BYTES))
         self._loop = loop
         self._world = World(loop, place, lookup, counts, buffer, Kept(), self._arm)
-        self._listeners: dict[Hashable, _Listener] = {}
+        self._listeners: dict[Key, _Listener] = {}
         self._mesh: _MeshPort | None = None
         self._sweep: Timer | None = None
 
-    def configure(
-        self, listeners: Mapping[Hashable, socket.socket], mesh: socket.socket | None
-    ) -> None:
+    def configure(self, listeners: Mapping[Key, socket.socket], mesh: socket.socket | None) -> None:
         """Listen on these bound sockets, which are closed by this class from now on, and on none
         but these. A listener with the same socket as before keeps its flows."""
         for key, listener in tuple(self._listeners.items()):
@@ -123,7 +122,7 @@ class Datagrams:
 class _Listener:
     """One published port: clients on one side, tasks on the other."""
 
-    def __init__(self, world: World, key: Hashable, bound: socket.socket) -> None:
+    def __init__(self, world: World, key: Key, bound: socket.socket) -> None:
         self.socket = bound
         self._world = world
         self._listening = ListenerSocket(bound)

@@ -7,7 +7,7 @@ import socket
 import struct
 from typing import Any, NamedTuple
 
-from skep.domain.address import Address
+from skep.netproxy.relay.core.protocol import Address
 
 # A sockaddr as Python has it: (host, port), for IPv6 also the flow and the scope.
 SockAddr = tuple[Any, ...]

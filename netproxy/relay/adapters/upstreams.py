@@ -14,8 +14,7 @@ import errno
 import functools
 import socket
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from skep.domain.base import ClusterId, ServiceId, TaskId, replace
 from skep.netproxy.relay.adapters import udp
@@ -29,6 +28,7 @@ from skep.netproxy.relay.core.mesh import (
     parse_datagram,
 )
 from skep.netproxy.relay.core.pipe import CLIENT, TASK
+from skep.netproxy.relay.core.protocol import Key
 from skep.netproxy.relay.core.tables import Entry
 
 # Read per turn of the loop from one socket, so that a flood to one port starves no other.
@@ -65,15 +65,14 @@ class Loop(Protocol):
 class Lookup(Protocol):
     """The worker's tables."""
 
-    def at(self, key: Hashable) -> Entry | None:
+    def at(self, key: Key) -> Entry | None:
         """What is behind a listener."""
 
     def here(self, service_id: ServiceId, target: int, task_id: TaskId | None) -> Entry | None:
         """The task of that service on this node; None where there is none."""
 
 
-@dataclass(frozen=True, slots=True)
-class DatagramPlace:
+class DatagramPlace(NamedTuple):
     """Where this relay stands: its cluster, and the node's own addresses that tasks and other
     nodes see datagrams come from."""
 
@@ -83,8 +82,7 @@ class DatagramPlace:
     flow_limit: int = FLOW_LIMIT
 
 
-@dataclass(frozen=True, slots=True)
-class World:
+class World(NamedTuple):
     """What all ways in share."""
 
     loop: Loop
@@ -96,8 +94,7 @@ class World:
     on_open: Callable[[], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Way(Generic[K]):
+class Way(NamedTuple, Generic[K]):
     """What differs between clients at a listener and netproxies at the mesh port."""
 
     name: str
@@ -107,8 +104,7 @@ class Way(Generic[K]):
     give_back: Callable[[K, memoryview], None]  # what could not be delivered
 
 
-@dataclass(frozen=True, slots=True)
-class _Upstream:
+class _Upstream(NamedTuple):
     """The other end of a flow. `header`: what it is sent under, where that is by the mesh."""
 
     socket: socket.socket

@@ -17,12 +17,14 @@ from functools import partial
 
 from skep.netproxy.relay.adapters import sockets
 from skep.netproxy.relay.adapters.call import Call
+from skep.netproxy.relay.adapters.datagrams import Datagrams
 from skep.netproxy.relay.adapters.link import Link, Shared
 from skep.netproxy.relay.adapters.loop import READABLE, Loop
+from skep.netproxy.relay.adapters.upstreams import DatagramPlace
 from skep.netproxy.relay.core.counts import NO_SERVICE, AllCounts, Counts
 from skep.netproxy.relay.core.head import proxy_codec
 from skep.netproxy.relay.core.mesh import MeshHeader, MeshRefused, MeshStatus, show_address
-from skep.netproxy.relay.core.protocol import Address, Applied, Apply, Report, Start
+from skep.netproxy.relay.core.protocol import UDP, Address, Applied, Apply, Key, Report, Start
 from skep.netproxy.relay.core.tables import Entry, Tables
 
 log = logging.getLogger("skep.netproxy.relay")
@@ -53,14 +55,16 @@ class Worker:
         self._counts = AllCounts()
         self._links: set[Link] = set()
         self._shared = Shared(loop, self._ended)
-        self._opened: dict[Address, socket.socket] = {}
-        self._watched: set[Address] = set()
+        self._opened: dict[Key, socket.socket] = {}
+        self._watched: set[Key] = set()
+        datagram_place = DatagramPlace(place.cluster_id, place.task_source, place.mesh[0])
+        self._datagrams = Datagrams(loop, datagram_place, self._tables, self._counts)
         self._noted_at: dict[tuple[str, str], float] = {}
         loop.call_later(KEEPALIVE_PERIOD_S, self._keep_alive)
 
     # --------------------------------------------------------------- what the netproxy tells it
 
-    def opened(self, address: Address, listener: socket.socket) -> None:
+    def opened(self, address: Key, listener: socket.socket) -> None:
         """This socket listens there; it is left alone until the next Apply."""
         before = self._opened.get(address)
         if before is not None:
@@ -73,26 +77,30 @@ class Worker:
         if any(each.sends_proxy or each.accepts_proxy for each in wanted.changed):
             proxy_codec()  # Loading it takes longer than a client should wait.
         for address in wanted.removed:
-            if address != self.place.mesh:
+            if address.address != self.place.mesh:
                 self._close_listener(address)
         for call in tuple(self.waiting):
             self._withdraw(call)
         self._counts.forget(self._tables.service_names())
         for address, listener in self._opened.items():
-            if address not in self._watched:
+            if address.protocol != UDP and address not in self._watched:
                 self._watched.add(address)
                 self._watch(address, listener)
+        self._take_datagrams()
+        self._datagrams.tables_changed()
         return Applied(number=wanted.number)
 
     def drain(self) -> None:
         """Accept nothing more."""
         for address in tuple(self._opened):
             self._close_listener(address)
+        self._datagrams.close()
 
     def report(self) -> Report:
         """What has changed since the last time."""
         buffered = self._shared.buffer.nbytes
         buffered += sum(link.pipe.buffered_bytes() for link in self._links)
+        buffered += self._datagrams.buffered_bytes()
         return Report(
             counts=self._counts.changed(),
             forgotten=self._counts.forgotten(),
@@ -120,25 +128,31 @@ class Worker:
 
     # ------------------------------------------------------------------------------- accepting
 
-    def _watch(self, address: Address, listener: socket.socket) -> None:
+    def _watch(self, address: Key, listener: socket.socket) -> None:
         serve: _Serve
-        if address == self.place.mesh:
+        if address.address == self.place.mesh:
             serve = self._serve_mesh
         else:
             serve = partial(self._serve, address)
         accept = partial(self._accept, address, listener, serve)
         self.loop.attach(listener.fileno(), accept, READABLE)
 
-    def _close_listener(self, address: Address) -> None:
+    def _close_listener(self, address: Key) -> None:
         listener = self._opened.pop(address, None)
-        if listener is not None:
+        if listener is not None and address.protocol != UDP:
             self._watched.discard(address)
             # The netproxy has this file too, so that closing it doesn't take it out of epoll.
             self.loop.unwatch(listener.fileno())
             listener.close()
 
+    def _take_datagrams(self) -> None:
+        """Those of removed listeners are closed by this."""
+        bound = {key: each for key, each in self._opened.items() if key.protocol == UDP}
+        mesh = bound.pop(Key(*self.place.mesh, UDP), None)
+        self._datagrams.configure(bound, mesh)
+
     def _accept(
-        self, address: Address, listener: socket.socket, serve: _Serve, _events: int
+        self, address: Key, listener: socket.socket, serve: _Serve, _events: int
     ) -> None:
         accept = sockets.accept
         for _ in range(ACCEPTS_PER_TURN):
@@ -152,9 +166,9 @@ class Worker:
             serve(client, peer)
 
     def _pause_accepting(
-        self, address: Address, listener: socket.socket, error: OSError
+        self, address: Key, listener: socket.socket, error: OSError
     ) -> None:
-        log.error("listener=%s accepting=paused why=%r", show_address(address), str(error))
+        log.error("listener=%s accepting=paused why=%r", show_address(address.address), str(error))
         self.loop.unwatch(listener.fileno())
 
         def go_on() -> None:
@@ -163,7 +177,7 @@ class Worker:
 
         self.loop.call_later(ACCEPT_PAUSE_S, go_on)
 
-    def _serve(self, address: Address, client: socket.SocketType, peer: Address) -> None:
+    def _serve(self, address: Key, client: socket.SocketType, peer: Address) -> None:
         entry = self._tables.at(address)
         if entry is None:
             client.close()

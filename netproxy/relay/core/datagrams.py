@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Container, Hashable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from skep.domain.base import TaskId
@@ -36,17 +35,19 @@ KEPT_LIMIT_BYTES = 4 * 1024 * 1024
 K = TypeVar("K", bound=Hashable)
 
 
-@dataclass(slots=True, eq=False)
 class Flow(Generic[K]):
     """The datagrams of one client. `is_retried`: its last one was refused by another task before,
     and isn't given to a third."""
 
-    key: K
-    entry: Entry
-    candidate: Candidate
-    last_at: float
-    is_retried: bool = False
-    is_retired: bool = False
+    __slots__ = ("candidate", "entry", "is_retired", "is_retried", "key", "last_at")
+
+    def __init__(self, key: K, entry: Entry, candidate: Candidate, now: float) -> None:
+        self.key = key
+        self.entry = entry
+        self.candidate = candidate
+        self.last_at = now
+        self.is_retried = False
+        self.is_retired = False
 
 
 class Flows(Generic[K]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from skep.netproxy.relay.core.protocol import Address, Listener
+from skep.netproxy.relay.core.protocol import Key, Listener
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,18 +13,18 @@ class Change:
     """What differs from what was told before."""
 
     changed: tuple[Listener, ...] = ()
-    removed: tuple[Address, ...] = ()
+    removed: tuple[Key, ...] = ()
 
 
 class Plan:
     """All listeners that the workers have been told of."""
 
     def __init__(self) -> None:
-        self._listeners: dict[Address, Listener] = {}
+        self._listeners: dict[Key, Listener] = {}
 
     def update(self, wanted: Iterable[Listener]) -> Change:
         """From now on these; the first of those that want one address has it."""
-        listeners: dict[Address, Listener] = {}
+        listeners: dict[Key, Listener] = {}
         for listener in wanted:
             listeners.setdefault(listener.key, listener)
         before, self._listeners = self._listeners, listeners
@@ -40,7 +40,7 @@ class Plan:
         return Change(changed=tuple(self._listeners.values()))
 
     @property
-    def listeners(self) -> dict[Address, Listener]:
+    def listeners(self) -> dict[Key, Listener]:
         """All of them, by address; not to be changed."""
         return self._listeners
 

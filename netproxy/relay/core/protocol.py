@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -22,6 +22,22 @@ from skep.domain.spec import Balance
 
 Address = tuple[str, int]
 """An IP address as text, and a port. (What `skep.domain.address` has is too heavy to load here.)"""
+
+TCP, UDP = "tcp", "udp"
+
+
+class Key(NamedTuple):
+    """What a listener is known by: TCP and UDP have ports of their own."""
+
+    host: str
+    port: int
+    protocol: str = TCP
+
+    @property
+    def address(self) -> Address:
+        """Where it listens."""
+        return self.host, self.port
+
 
 _LENGTH = struct.Struct("!I")
 # 200,000 endpoints are about 16 MiB. More than this is not a cluster but a mistake.
@@ -51,7 +67,7 @@ class Listener(Struct, frozen=True, kw_only=True):
 
     host: str
     port: int
-    protocol: str = "tcp"
+    protocol: str = TCP
     service_id: ServiceId
     service_name: str
     target: int
@@ -61,9 +77,9 @@ class Listener(Struct, frozen=True, kw_only=True):
     accepts_proxy: bool = False
 
     @property
-    def key(self) -> Address:
+    def key(self) -> Key:
         """What it is known by."""
-        return self.host, self.port
+        return Key(self.host, self.port, self.protocol)
 
 
 class Start(Struct, frozen=True, kw_only=True, tag=True):
@@ -78,10 +94,10 @@ class Start(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Opened(Struct, frozen=True, kw_only=True, tag=True):
-    """Sockets that listen on these addresses; used from the next Apply on, until they are removed.
+    """Sockets that are bound to these addresses; used from the next Apply on, until they are removed.
     Those of the mesh address are never removed."""
 
-    addresses: tuple[Address, ...]
+    addresses: tuple[Key, ...]
 
 
 class Apply(Struct, frozen=True, kw_only=True, tag=True):
@@ -90,7 +106,7 @@ class Apply(Struct, frozen=True, kw_only=True, tag=True):
 
     number: int
     changed: tuple[Listener, ...] = ()
-    removed: tuple[Address, ...] = ()
+    removed: tuple[Key, ...] = ()
 
 
 class Drain(Struct, frozen=True, tag=True):

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from skep.domain.base import ServiceId, TaskId
 from skep.domain.spec import Balance
 from skep.netproxy.relay.core.balance import Balancer
-from skep.netproxy.relay.core.protocol import Address, Candidate, Listener
+from skep.netproxy.relay.core.protocol import Candidate, Key, Listener
 
 _Target = tuple[ServiceId, int]
 
@@ -28,12 +28,12 @@ class Tables:
     that stays with its service."""
 
     def __init__(self) -> None:
-        self._by_key: dict[Address, Entry] = {}
-        self._by_target: dict[_Target, dict[Address, Listener]] = {}
+        self._by_key: dict[Key, Entry] = {}
+        self._by_target: dict[_Target, dict[Key, Listener]] = {}
         # The tasks of this node alone: nothing that came by the mesh goes out by it again.
         self._local: dict[_Target, Entry] = {}
 
-    def update(self, changed: Iterable[Listener], removed: Iterable[Address]) -> None:
+    def update(self, changed: Iterable[Listener], removed: Iterable[Key]) -> None:
         """Put these in force. What a removed entry's balancer still held is emptied, so that a
         client who is being connected finds no further candidate there."""
         touched: set[_Target] = set()
@@ -58,7 +58,7 @@ class Tables:
         """All services that are listened for."""
         return frozenset(entry.listener.service_name for entry in self._by_key.values())
 
-    def at(self, key: Address) -> Entry | None:
+    def at(self, key: Key) -> Entry | None:
         """What is behind an address."""
         return self._by_key.get(key)
 
@@ -75,7 +75,7 @@ class Tables:
         listeners = self._by_target.get((service_id, target), {})
         return any(candidate in listener.candidates for listener in listeners.values())
 
-    def _remove(self, key: Address, touched: set[_Target]) -> None:
+    def _remove(self, key: Key, touched: set[_Target]) -> None:
         entry = self._by_key.pop(key, None)
         if entry is not None:
             entry.balancer.update(entry.listener.balance, ())

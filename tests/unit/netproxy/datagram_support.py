@@ -9,7 +9,7 @@ import select
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 
 from skep.domain.base import ClusterId, ServiceId, TaskId
 from skep.domain.spec import Balance
@@ -17,14 +17,14 @@ from skep.netproxy.relay.adapters.datagrams import BUFFER_BYTES, Datagrams
 from skep.netproxy.relay.adapters.upstreams import DatagramPlace
 from skep.netproxy.relay.core.balance import Balancer
 from skep.netproxy.relay.core.counts import AllCounts
-from skep.netproxy.relay.core.protocol import Address, Candidate, Count, Listener
+from skep.netproxy.relay.core.protocol import UDP, Address, Candidate, Count, Key, Listener
 from skep.netproxy.relay.core.tables import Entry
 
 CLUSTER = ClusterId("cluster")
 SERVICE = ServiceId("id-dns")
 TARGET = 15353
 DEADLINE_S = 10.0
-WEB = "the listener"
+WEB = Key("127.0.0.1", 53, UDP)
 
 _numbers = itertools.count(1)
 
@@ -180,10 +180,10 @@ class Tables:
     """What a worker looks things up in."""
 
     def __init__(self) -> None:
-        self.listeners: dict[Hashable, Entry] = {}
+        self.listeners: dict[Key, Entry] = {}
         self.local: dict[TaskId, Candidate] = {}
 
-    def at(self, key: Hashable) -> Entry | None:
+    def at(self, key: Key) -> Entry | None:
         return self.listeners.get(key)
 
     def here(self, service_id: ServiceId, target: int, task_id: TaskId | None) -> Entry | None:
@@ -197,7 +197,7 @@ def entry(candidates: tuple[Candidate, ...]) -> Entry:
     listener = Listener(
         host="127.0.0.1",
         port=53,
-        protocol="udp",
+        protocol=UDP,
         service_id=SERVICE,
         service_name="dns",
         target=TARGET,
