@@ -18,6 +18,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from skep.domain.base import ClusterId, ServiceId, TaskId, replace
 from skep.netproxy.relay.adapters import udp
+from skep.netproxy.relay.core.balance import Balancer
 from skep.netproxy.relay.core.counts import NO_SERVICE, AllCounts, Counts
 from skep.netproxy.relay.core.datagrams import FLOW_LIMIT, Flow, Flows, Kept
 from skep.netproxy.relay.core.mesh import (
@@ -28,7 +29,7 @@ from skep.netproxy.relay.core.mesh import (
     parse_datagram,
 )
 from skep.netproxy.relay.core.pipe import CLIENT, TASK
-from skep.netproxy.relay.core.protocol import Key
+from skep.netproxy.relay.core.protocol import Candidate, Key
 from skep.netproxy.relay.core.tables import Entry
 
 # Read per turn of the loop from one socket, so that a flood to one port starves no other.
@@ -136,10 +137,16 @@ class Upstreams(Generic[K]):
 
     def retire(self) -> None:
         """See `Flows.retire`."""
+        # By balancer: thousands of flows have one, and it has perhaps thousands of candidates.
+        named: dict[Balancer, frozenset[Candidate]] = {}
 
         def is_named(flow: Flow[K]) -> bool:
             entry = self._way.find(flow.key)
-            return entry is not None and flow.candidate in entry.balancer.candidates
+            if entry is None:
+                return False
+            if entry.balancer not in named:
+                named[entry.balancer] = frozenset(entry.balancer.candidates)
+            return flow.candidate in named[entry.balancer]
 
         self._flows.retire(is_named)
 
@@ -203,7 +210,7 @@ class Upstreams(Generic[K]):
     ) -> Flow[K] | None:
         counts.failed("no_socket")
         if error.errno in udp.GONE and len(tried) + 1 < TRIES:
-            self._flows.refuse(self._world.loop.now(), flow)
+            counts.ejections += self._flows.refuse(self._world.loop.now(), flow)
             return self._open(flow.key, (*tried, flow.candidate.task_id))
         self._flows.end(flow)
         if len(self._flows):
@@ -233,8 +240,9 @@ class Upstreams(Generic[K]):
     def _refused(self, flow: Flow[K], returned: memoryview | None = None) -> None:
         """The task takes nothing: neither what was sent last, nor `returned`."""
         kept = self._world.kept.take(flow)
-        self._upstreams[flow].counts.failed("task_refused")
-        self._flows.refuse(self._world.loop.now(), flow)
+        counts = self._upstreams[flow].counts
+        counts.failed("task_refused")
+        counts.ejections += self._flows.refuse(self._world.loop.now(), flow)
         self._close(flow)
         if returned is None and kept is not None:
             returned = memoryview(kept)

@@ -87,7 +87,8 @@ class Worker:
                 self._watched.add(address)
                 self._watch(address, listener)
         self._take_datagrams()
-        self._datagrams.tables_changed()
+        if wanted.changed or wanted.removed:
+            self._datagrams.tables_changed()
         return Applied(number=wanted.number)
 
     def drain(self) -> None:

@@ -111,10 +111,11 @@ class Flows(Generic[K]):
             del self._by_key[flow.key]
         flow.entry.balancer.release(flow.candidate.task_id)
 
-    def refuse(self, now: float, flow: Flow[K]) -> None:
-        """Forget it, since its task refused: that is tried last for a while."""
+    def refuse(self, now: float, flow: Flow[K]) -> bool:
+        """Forget it, since its task refused: that is tried last for a while. Returns whether this
+        is news."""
         self.end(flow)
-        flow.entry.balancer.refuse(now, flow.candidate.task_id)
+        return flow.entry.balancer.refuse(now, flow.candidate.task_id)
 
     def retire(self, is_named: Callable[[Flow[K]], bool]) -> None:
         """Send no further datagram to tasks that are not named any more."""

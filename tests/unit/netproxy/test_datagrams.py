@@ -196,6 +196,7 @@ def test_what_a_dead_task_refuses_goes_to_the_next(world: World) -> None:
     # It is known by now, so that others don't pay for it.
     assert world.client(node.ingress).ask(b"x") == b"t2:x"
     assert node.errors() == {"task_refused": 1}
+    assert node.counts.of("dns", "ingress_udp").ejections == 1
     assert client.ask(b"second") == b"t2:second"
     assert alive.seen == [b"first", b"x", b"second"]
 
@@ -314,6 +315,18 @@ def test_flows_are_bounded_and_the_quietest_makes_room(world: World) -> None:
     clients[1].ask(b"x")
     assert task.peers[-2] == kept
     assert task.peers[-1] != evicted
+
+
+def test_a_late_answer_to_a_flow_that_ends_in_the_same_turn(world: World) -> None:
+    node, task = world.node(flow_limit=1), world.task("t1")
+    node.serve(here(task))
+    first, second = world.client(node.ingress), world.client(node.ingress)
+    first.ask(b"x")
+    world.loop.settle()  # so that the loop hears of these two in their order
+    second.send(b"y")
+    task.socket.sendto(b"late", task.peers[0])
+    assert second.receive() == b"t1:y"
+    assert first.hears_nothing()
 
 
 def test_without_files_a_datagram_is_lost_and_room_is_made(world: World) -> None:

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from skep.domain.base import ServiceId, TaskId
 from skep.domain.spec import Balance
-from skep.netproxy.relay.core.balance import Balancer
+from skep.netproxy.relay.core.balance import FIRST_EJECTION_S, Balancer
 from skep.netproxy.relay.core.datagrams import FLOW_IDLE_S, Flow, Flows, Kept
 from skep.netproxy.relay.core.protocol import Candidate, Listener
 from skep.netproxy.relay.core.tables import Entry
@@ -93,6 +93,34 @@ def test_a_task_that_refused_is_tried_last() -> None:
     flow = opened(flows, 0.0, "a", to)
     flows.refuse(0.0, flow)
     assert [opened(flows, 0.0, c, to).candidate.task_id for c in "abc"] == ["t2"] * 3
+
+
+def test_an_answer_is_what_proves_a_task_to_be_back() -> None:
+    flows: Flows[str] = Flows()
+    to = entry("t1", "t2")
+    flows.refuse(0.0, opened(flows, 0.0, "a", to))
+    ejected_for_s = []
+    for at in (10.0, 100.0):
+        flow = flows.open(at, "b", to, ids("t2"))
+        assert flow is not None
+        if at == 100.0:
+            flows.answered(at, flow)
+        assert flows.refuse(at, flow)
+        waited_s = 0.0
+        while taken(to, at + waited_s) != "t1":
+            waited_s += 1.0
+        ejected_for_s.append(waited_s)
+    # Longer each time, until it has answered.
+    assert ejected_for_s == [2 * FIRST_EJECTION_S, FIRST_EJECTION_S]
+
+
+def taken(to: Entry, now: float) -> str:
+    """ "t1" where both tasks get a client, "t2" while it gets all."""
+    chosen = [to.balancer.pick(now, ()) for _ in range(2)]
+    for candidate in chosen:
+        assert candidate is not None
+        to.balancer.release(candidate.task_id)
+    return "t1" if len({c.task_id for c in chosen if c is not None}) == 2 else "t2"
 
 
 def test_none_is_left_when_all_were_tried() -> None:
