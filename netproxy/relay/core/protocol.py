@@ -117,7 +117,7 @@ class Count(Struct, frozen=True, kw_only=True):
     ejections: int = 0
     connect_s: float = 0.0
     latencies: tuple[int, ...] = ()
-    errors: dict[str, int] = {}
+    errors: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class Report(Struct, frozen=True, kw_only=True, tag=True):
