@@ -211,9 +211,7 @@ class Relay:
 
     def _ask(self, worker: WorkerProcess, change: Change) -> asyncio.Future[Applied]:
         self._asked += 1
-        return worker.ask(
-            Apply(number=self._asked, changed=change.changed, removed=change.removed)
-        )
+        return worker.ask(Apply(number=self._asked, changed=change.changed, removed=change.removed))
 
     async def _answer(
         self, worker: WorkerProcess, asked: asyncio.Future[Applied]
@@ -243,7 +241,9 @@ class Relay:
             has_lived = self._env.now() - began_at > LIVED_S
             pause_s = FIRST_PAUSE_S if has_lived else min(2 * pause_s, LONGEST_PAUSE_S)
             self.restarts += 1
-            log.error("relay_worker=%d state=ended status=%d again_in_s=%g", number, status, pause_s)
+            log.error(
+                "relay_worker=%d state=ended status=%d again_in_s=%g", number, status, pause_s
+            )
             await self._env.clock.sleep(pause_s)
             while not self._is_closing:
                 try:

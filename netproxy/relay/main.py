@@ -52,7 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO,
-        format=f"at=%(asctime)s level=%(levelname)s from=%(name)s worker={options.name} %(message)s",
+        format="at=%(asctime)s level=%(levelname)s from=%(name)s "
+        f"worker={options.name} %(message)s",
     )
     # To a whole group of processes, or to all of a service, they are sent at once.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -61,8 +61,8 @@ class Call:
     """From the accepted client to a `Link`, or to nothing. Owns its sockets until then."""
 
     __slots__ = (
-        "_head", "_office", "_proxy", "_rest", "_timer", "accepted_at", "client",
-        "counts", "dial", "entry", "is_task_watched", "is_to_us", "peer", "server", "source", "task",
+        "_head", "_office", "_proxy", "_rest", "_timer", "accepted_at", "client", "counts", "dial",
+        "entry", "is_task_watched", "is_to_us", "peer", "server", "source", "task",
     )  # fmt: skip
 
     dial: Dial
@@ -95,6 +95,16 @@ class Call:
             self._read(ProxyHead())
         else:
             self._dial()
+
+    def go_on(self, entry: Entry, dial: Dial, step: int) -> None:
+        """Go on with a dial that is under way."""
+        self.entry, self.dial = entry, dial
+        self._go_on(step)
+
+    def wait_for(self, entry: Entry, dial: Dial, task: socket.SocketType) -> None:
+        """Go on with a dial whose first attempt is under way."""
+        self.entry, self.dial, self.task = entry, dial, task
+        self._wait_for_task(task)
 
     def serve_mesh(self) -> None:
         """Connect another netproxy to the task that it will name."""
@@ -197,11 +207,14 @@ class Call:
             return self.dial.refused(self._office.loop.now(), error.strerror or str(error))
         if is_connected and candidate.mesh_address is None:
             return self.dial.connected()
+        self._wait_for_task(self.task)
+        return self._ask() if is_connected and self.dial.connected() == ASK else _WAIT
+
+    def _wait_for_task(self, task: socket.SocketType) -> None:
         self.is_task_watched = True
         self._office.waiting.add(self)
         self._timer = self._office.loop.call_later(self.dial.within_s, self._attempt_is_late)
-        self._office.loop.attach(self.task.fileno(), self._task_event, WATCH_BOTH)
-        return self._ask() if is_connected and self.dial.connected() == ASK else _WAIT
+        self._office.loop.attach(task.fileno(), self._task_event, WATCH_BOTH)
 
     def _ask(self) -> int:
         """Send the owner the header. A fresh socket has room for it."""

@@ -11,6 +11,7 @@ So a hang-up is never taken for the end of what can still be read.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable
 
@@ -108,6 +109,11 @@ class End:
         link.loop.soon(self.pump)
 
 
+def close_by_reset(connected: socket.SocketType) -> None:
+    """Close with RST, as all sockets of the relay are set to from the start."""
+    connected.close()
+
+
 class Shared:
     """What all connections of a process have in common. `on_end` is called with each link whose
     sockets have been closed."""
@@ -149,7 +155,7 @@ class Link:
         self.task = End(self, TASK, task)
         self.client.other, self.task.other = self.task, self.client
 
-    def start(self, first: bytes, is_watched: bool) -> None:
+    def start(self, first: bytes, *, is_watched: bool) -> None:
         """Send `first` to the task, then relay. `is_watched`: the task's socket is known to the
         loop already, for both directions."""
         client, task = self.client, self.task
@@ -191,10 +197,9 @@ class Link:
         """`source` has sent all it will ever send."""
         step = self.pipe.ended(source.side)
         if step == END_WRITING:
-            try:
+            # It may be gone already, which its next read or write will tell.
+            with contextlib.suppress(OSError):
                 source.other.socket.shutdown(socket.SHUT_WR)
-            except OSError:
-                pass  # It is gone already, which its next read or write will tell.
         elif step == CLOSE:
             self._close(sockets.close_orderly)
 
@@ -206,7 +211,7 @@ class Link:
     def reset(self) -> None:
         """Cut both sides."""
         self.pipe.broken()
-        self._close(socket.SocketType.close)
+        self._close(close_by_reset)
 
     def keep_alive(self) -> None:
         """From now on notice a task or node that is gone without a word."""

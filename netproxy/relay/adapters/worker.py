@@ -15,13 +15,16 @@ import socket
 from collections.abc import Callable
 from functools import partial
 
+from skep.domain.base import TaskId
 from skep.netproxy.relay.adapters import sockets
 from skep.netproxy.relay.adapters.call import Call
 from skep.netproxy.relay.adapters.datagrams import Datagrams
 from skep.netproxy.relay.adapters.link import Link, Shared
 from skep.netproxy.relay.adapters.loop import READABLE, Loop
 from skep.netproxy.relay.adapters.upstreams import DatagramPlace
+from skep.netproxy.relay.core.balance import Balancer
 from skep.netproxy.relay.core.counts import NO_SERVICE, AllCounts, Counts
+from skep.netproxy.relay.core.dial import Dial
 from skep.netproxy.relay.core.head import proxy_codec
 from skep.netproxy.relay.core.mesh import MeshHeader, MeshRefused, MeshStatus, show_address
 from skep.netproxy.relay.core.protocol import UDP, Address, Applied, Apply, Key, Report, Start
@@ -130,11 +133,8 @@ class Worker:
     # ------------------------------------------------------------------------------- accepting
 
     def _watch(self, address: Key, listener: socket.socket) -> None:
-        serve: _Serve
-        if address.address == self.place.mesh:
-            serve = self._serve_mesh
-        else:
-            serve = partial(self._serve, address)
+        is_mesh = address.address == self.place.mesh
+        serve: _Serve = self._serve_mesh if is_mesh else partial(self._serve, address)
         accept = partial(self._accept, address, listener, serve)
         self.loop.attach(listener.fileno(), accept, READABLE)
 
@@ -152,9 +152,7 @@ class Worker:
         mesh = bound.pop(Key(*self.place.mesh, UDP), None)
         self._datagrams.configure(bound, mesh)
 
-    def _accept(
-        self, address: Key, listener: socket.socket, serve: _Serve, _events: int
-    ) -> None:
+    def _accept(self, address: Key, listener: socket.socket, serve: _Serve, _events: int) -> None:
         accept = sockets.accept
         for _ in range(ACCEPTS_PER_TURN):
             try:
@@ -166,9 +164,7 @@ class Worker:
                 return
             serve(client, peer)
 
-    def _pause_accepting(
-        self, address: Key, listener: socket.socket, error: OSError
-    ) -> None:
+    def _pause_accepting(self, address: Key, listener: socket.socket, error: OSError) -> None:
         log.error("listener=%s accepting=paused why=%r", show_address(address.address), str(error))
         self.loop.unwatch(listener.fileno())
 
@@ -189,7 +185,30 @@ class Worker:
             return
         counts.connections += 1
         counts.active += 1
-        Call(self, client, peer, counts).serve(entry)
+        if not entry.is_plain:
+            Call(self, client, peer, counts).serve(entry)
+            return
+        # The common way, with nothing to wait for, does without a Call: it is a tenth of the time
+        # that a connection takes.
+        accepted_at = self.loop.now()
+        dial = Dial(entry.balancer)
+        step, candidate = dial.begin(accepted_at), dial.candidate
+        if candidate is not None and candidate.mesh_address is None:
+            to = candidate.address, entry.listener.target
+            try:
+                task, is_connected = sockets.begin_connect(to, self.place.task_source)
+            except OSError as error:
+                step = dial.refused(self.loop.now(), error.strerror or str(error))
+            else:
+                if is_connected:
+                    dial.connected()
+                    counts.connected(self.loop.now() - accepted_at)
+                    held = entry.balancer, candidate.task_id
+                    self._relay(client, task, counts, held).start(b"", is_watched=False)
+                else:
+                    Call(self, client, peer, counts).wait_for(entry, dial, task)
+                return
+        Call(self, client, peer, counts).go_on(entry, dial, step)
 
     def _serve_mesh(self, client: socket.SocketType, peer: Address) -> None:
         counts = self._counts.of(NO_SERVICE, "mesh")
@@ -221,12 +240,23 @@ class Worker:
     def relay(self, call: Call, first: bytes) -> None:
         """See `Office.relay`."""
         candidate, task, counts = call.dial.candidate, call.task, call.counts
-        assert candidate is not None and task is not None
+        assert candidate is not None
+        assert task is not None
         counts.connected(self.loop.now() - call.accepted_at)
         held = call.entry.balancer, candidate.task_id
-        link = Link(self._shared, call.client, task, counts, held)
+        link = self._relay(call.client, task, counts, held)
+        link.start(first, is_watched=call.is_task_watched)
+
+    def _relay(
+        self,
+        client: socket.SocketType,
+        task: socket.SocketType,
+        counts: Counts,
+        held: tuple[Balancer, TaskId],
+    ) -> Link:
+        link = Link(self._shared, client, task, counts, held)
         self._links.add(link)
-        link.start(first, call.is_task_watched)
+        return link
 
     def failed(self, call: Call, kind: str, why: str) -> None:
         """See `Office.failed`."""
@@ -257,5 +287,3 @@ class Worker:
         for link in self._links:
             link.keep_alive()
         self.loop.call_later(KEEPALIVE_PERIOD_S, self._keep_alive)
-
-

@@ -37,7 +37,14 @@ class Dial:
     """One client's way to a task."""
 
     __slots__ = (
-        "_balancer", "_gives_up_at", "_state", "_tried", "candidate", "ejections", "kind", "within_s",
+        "_balancer",
+        "_gives_up_at",
+        "_state",
+        "_tried",
+        "candidate",
+        "ejections",
+        "kind",
+        "within_s",
     )
 
     def __init__(self, balancer: Balancer) -> None:
@@ -59,7 +66,8 @@ class Dial:
     def connected(self) -> int:
         """The candidate took the connection. ASK or FLOW."""
         candidate = self.candidate
-        assert self._state == _CONNECTING and candidate is not None, self._story()
+        assert self._state == _CONNECTING, self._story()
+        assert candidate is not None
         if candidate.mesh_address is not None:
             self._state = _ASKING
             return ASK
@@ -69,9 +77,11 @@ class Dial:
 
     def accepted(self) -> int:
         """The owner has connected us to the task. FLOW."""
-        assert self._state == _ASKING and self.candidate is not None, self._story()
+        candidate = self.candidate
+        assert self._state == _ASKING, self._story()
+        assert candidate is not None
         self._state = _OVER
-        self._balancer.succeed(self.candidate.task_id)
+        self._balancer.succeed(candidate.task_id)
         return FLOW
 
     def refused(self, now: float, why: str) -> int:
@@ -103,7 +113,8 @@ class Dial:
 
     def _end_attempt(self, why: str) -> Candidate:
         candidate = self.candidate
-        assert self._state in (_CONNECTING, _ASKING) and candidate is not None, self._story()
+        assert self._state in (_CONNECTING, _ASKING), self._story()
+        assert candidate is not None
         self._state = _IDLE
         self.candidate = None
         self._tried[candidate.task_id] = why

@@ -94,8 +94,8 @@ class Start(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Opened(Struct, frozen=True, kw_only=True, tag=True):
-    """Sockets that are bound to these addresses; used from the next Apply on, until they are removed.
-    Those of the mesh address are never removed."""
+    """Sockets that are bound to these addresses; used from the next Apply on, until they are
+    removed. Those of the mesh address are never removed."""
 
     addresses: tuple[Key, ...]
 
@@ -133,7 +133,7 @@ class Count(Struct, frozen=True, kw_only=True):
     ejections: int = 0
     connect_s: float = 0.0
     latencies: tuple[int, ...] = ()
-    errors: dict[str, int] = {}
+    errors: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class Report(Struct, frozen=True, kw_only=True, tag=True):

@@ -14,13 +14,14 @@ _Target = tuple[ServiceId, int]
 
 
 class Entry:
-    """A listener and the state of its balancing."""
+    """A listener and the state of its balancing. `is_plain`: no PROXY header comes or goes."""
 
-    __slots__ = ("balancer", "listener")
+    __slots__ = ("balancer", "is_plain", "listener")
 
     def __init__(self, listener: Listener, balancer: Balancer) -> None:
         self.listener = listener
         self.balancer = balancer
+        self.is_plain = not (listener.sends_proxy or listener.accepts_proxy)
 
 
 class Tables:

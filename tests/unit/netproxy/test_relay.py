@@ -323,7 +323,9 @@ def test_a_connect_under_way_to_a_removed_task_is_moved_on(loop: str) -> None:
 def test_a_mesh_connect_under_way_to_a_removed_task_is_moved_on(loop: str) -> None:
     async def play() -> None:
         async with cluster("a") as (manager, [a]):
-            mesh = socket.create_server((fresh_host(), 7946))  # it takes connections and never answers
+            mesh = socket.create_server(
+                (fresh_host(), 7946)
+            )  # it takes connections and never answers
             host, port = mesh.getsockname()
             silent = (MeshNode(node_id=NodeId("b"), mesh_address=f"{host}:{port}"),)
             gone, alive = FakeTask("t1", "b"), await FakeTask("t2", "a").start()
