@@ -1,4 +1,4 @@
-"""The relay: a data plane in user space, for published TCP ports. Needs no privileges.
+"""The relay: a data plane in user space, for published ports. Needs no privileges.
 
 The bytes are moved by worker processes (`skep.netproxy.relay`). This is what feeds them: it opens
 the listening sockets and keeps them, tells every worker what has changed, and starts a new one for
