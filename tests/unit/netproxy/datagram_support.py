@@ -32,7 +32,7 @@ _numbers = itertools.count(1)
 def fresh_host() -> str:
     """A loopback address that nothing else uses."""
     number = next(_numbers)
-    block, page = 224 + os.getpid() % 28, os.getpid() // 28 % 128 * 2 + number // 250
+    block, page = 224 + os.getpid() % 28, (os.getpid() // 28 * 2 + number // 250) % 256
     return f"127.{block}.{page}.{number % 250 + 1}"
 
 

@@ -9,6 +9,8 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from skep.domain.base import ClusterId, ServiceId, TaskId, replace
 from skep.netproxy.relay.adapters import udp
@@ -558,3 +560,34 @@ def test_an_owner_that_answers_nonsense_is_not_believed(world: World, answer: by
     liar.socket.sendto(answer, liar.peers[0])
     assert client.hears_nothing()
     assert origin.errors() == {"malformed": 1}
+
+
+mutations = st.lists(
+    st.tuples(st.integers(0, 400), st.integers(0, 3), st.binary(max_size=4)), max_size=3
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(DatagramKind), mutations, st.binary(max_size=30))))
+def test_no_datagram_ends_a_relay(
+    sent: list[tuple[DatagramKind, list[tuple[int, int, bytes]], bytes]],
+) -> None:
+    """To the mesh port and, as an owner's answer, to a flow. What a handler raised would end the
+    worker's process, and with it all connections of others."""
+    with datagram_support.world() as world:
+        origin, owner, task = two_nodes(world)
+        stranger, client = world.client(owner.mesh_address), world.client(origin.ingress)
+        liar = world.task("liar")
+        liar.is_silent = True
+        origin.serve(replace(here(liar), mesh_address=liar.socket.getsockname()))
+        client.send(b"x")
+        world.loop.settle()
+        for kind, changes, payload in sent:
+            data = bytearray(encode_datagram(replace(HEADER, kind=kind), payload))
+            for at, count, instead in changes:
+                data[at : at + count] = instead
+            stranger.send(bytes(data))
+            liar.socket.sendto(data, liar.peers[-1])
+            world.loop.settle()
+        origin.serve(there(task, owner))
+        asker = world.client(origin.ingress)
+        assert asker.ask(b"still there") == b"t1:still there"
