@@ -137,9 +137,9 @@ def test_through_one_node_to_a_task_of_another(loop: str, tmp_path: Path) -> Non
             assert [await ask_name(a.ingress()) for _ in range(20)] == ["t1"] * 20
             assert set(task.peers) == {b.host}
             counted = 'skep_netproxy_connections_total{service="web",way="ingress"} 20.0'
-            async with asyncio.timeout(DEADLINE_S):
-                while counted not in (shown := await asyncio.to_thread(a.metrics)):
-                    await asyncio.sleep(0.05)  # workers say what they have counted once a second
+            # Workers say what they have counted once a second.
+            await eventually(lambda: counted in a.metrics())
+            shown = await asyncio.to_thread(a.metrics)
             assert 'skep_netproxy_connect_seconds_bucket{le="10.0",service="web"' in shown
             assert "skep_netproxy_applied_version 5.0" in shown
             # It stands on every node, so it must stay small.

@@ -95,7 +95,7 @@ class Worker:
     def report(self) -> Report:
         """What has changed since the last time."""
         buffered = self._shared.buffer.nbytes
-        buffered += sum(link.pipe.buffered_bytes() for link in self._links)
+        buffered += sum(link.buffered_bytes() for link in self._links)
         return Report(
             counts=self._counts.changed(),
             forgotten=self._counts.forgotten(),
