@@ -94,7 +94,7 @@ class Relay:
             worker.send_listeners([(to, self._listening.of(worker.number, to)) for to in opened])
         if not self._keepers:
             for number in range(self._place.workers):
-                self._start(number)
+                self._has_started(number)
                 self._keepers.append(self._env.spawn(f"relay-{number}", self._keep(number)))
         # All of it is on its way before anything is waited for.
         asked = [(worker, self._ask(worker, change)) for worker in self._workers.values()]
@@ -144,6 +144,9 @@ class Relay:
             await self._env.clock.sleep(DRAIN_POLL_S)
         for worker in self._workers.values():
             worker.leave()
+        for number, keeper in enumerate(self._keepers):
+            if number not in self._workers:
+                keeper.cancel()  # It waits to start another.
         if self._keepers:
             await asyncio.wait(self._keepers)
 
@@ -189,11 +192,15 @@ class Relay:
 
     # ------------------------------------------------------------------------------ the workers
 
-    def _start(self, number: int) -> None:
-        """Start a worker and tell it everything."""
-        worker = WorkerProcess(
-            self._env, number, lambda report: self.totals.reported(number, report)
-        )
+    def _has_started(self, number: int) -> bool:
+        """Start a worker and tell it everything; returns whether that was possible."""
+        try:
+            worker = WorkerProcess(
+                self._env, number, lambda report: self.totals.reported(number, report)
+            )
+        except OSError as error:
+            log.error("relay_worker=%d state=not_started why=%r", number, str(error))
+            return False
         self._workers[number] = worker
         place = Start(
             cluster_id=self._place.cluster_id,
@@ -208,6 +215,7 @@ class Relay:
         )
         self._ask(worker, self._plan.whole())
         log.info("relay_worker=%d state=started pid=%d", number, worker.pid)
+        return True
 
     def _ask(self, worker: WorkerProcess, change: Change) -> asyncio.Future[Applied]:
         self._asked += 1
@@ -231,7 +239,10 @@ class Relay:
     async def _keep(self, number: int) -> None:
         """Have a worker of this number run."""
         pause_s = FIRST_PAUSE_S
-        while True:
+        while not self._is_closing:
+            if number not in self._workers and not self._has_started(number):
+                await self._env.clock.sleep(LONGEST_PAUSE_S)
+                continue
             worker, began_at = self._workers[number], self._env.now()
             status = await self._watch(worker)
             del self._workers[number]
@@ -245,15 +256,6 @@ class Relay:
                 "relay_worker=%d state=ended status=%d again_in_s=%g", number, status, pause_s
             )
             await self._env.clock.sleep(pause_s)
-            while not self._is_closing:
-                try:
-                    self._start(number)
-                    break
-                except OSError as error:
-                    log.error("relay_worker=%d state=not_started why=%r", number, str(error))
-                    await self._env.clock.sleep(LONGEST_PAUSE_S)
-            if self._is_closing:
-                return
 
     async def _watch(self, worker: WorkerProcess) -> int:
         """Until it has ended; ends it when it stops answering. Returns its exit status."""

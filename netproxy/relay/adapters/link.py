@@ -25,6 +25,7 @@ from skep.netproxy.relay.adapters.loop import (
     WRITABLE,
     Loop,
 )
+from skep.netproxy.relay.adapters.splice import Conduit, Conduits
 from skep.netproxy.relay.core.balance import Balancer
 from skep.netproxy.relay.core.counts import Counts
 from skep.netproxy.relay.core.pipe import (
@@ -41,12 +42,18 @@ from skep.netproxy.relay.core.pipe import (
 _DONT_WAIT = sockets.DONT_WAIT
 # In one turn of the loop, so that a connection that never pauses doesn't starve the others.
 CHUNKS_PER_TURN = 4
+# A direction is bulk when it has moved a mebibyte in pieces of this size or larger.
+BULK_CHUNK_BYTES = 64 * 1024
+BULK_CHUNKS = 16
 
 
 class End:
     """One of the two sockets."""
 
-    __slots__ = ("bit", "fd", "is_hung_up", "link", "other", "side", "socket", "watches_writing")
+    __slots__ = (
+        "bit", "bulk_chunks", "conduit", "fd", "is_hung_up", "link", "other", "side", "socket",
+        "watches_writing",
+    )  # fmt: skip
 
     other: End
 
@@ -58,13 +65,15 @@ class End:
         self.fd = of.fileno()
         self.is_hung_up = False
         self.watches_writing = False
+        self.bulk_chunks = 0
+        self.conduit: Conduit | None = None  # what is read here goes by it
 
     def on_event(self, events: int) -> None:
         """Something has happened to this socket."""
         link = self.link
         if link is None:
             return
-        if events & WRITABLE and link.pipe.waiting(self.side) is not None:
+        if events & WRITABLE and link.pipe.deaf & self.other.bit:
             link.flush(self)
         if events & ~WRITABLE and self.link is not None:
             if events & ENDED:
@@ -78,6 +87,9 @@ class End:
         """Read what there is and send it to the other side."""
         link = self.link
         if link is None or link.pipe.deaf & self.bit:
+            return
+        if self.conduit is not None:
+            self._pump_bulk(link, self.conduit)
             return
         buffer, receive, send = link.buffer, self.socket.recv_into, self.other.socket.send
         for _ in range(CHUNKS_PER_TURN):
@@ -104,7 +116,47 @@ class End:
                 return
             # A read that leaves the buffer unfilled has emptied the socket, and what comes later
             # is told by an event of its own; but an end that is known of is behind the data.
+            if count >= BULK_CHUNK_BYTES and self._is_bulk(link):
+                break
             if count < CHUNK_BYTES and not self.is_hung_up:
+                return
+        link.loop.soon(self.pump)
+
+    def _is_bulk(self, link: Link) -> bool:
+        """One more large piece has come; after so many, what comes is no longer looked at."""
+        self.bulk_chunks += 1
+        if self.bulk_chunks < BULK_CHUNKS:
+            return False
+        self.bulk_chunks = 0
+        self.conduit = link.conduits.take()
+        if self.conduit is None:
+            return False
+        # A splice has no say of its own whether to wait for a socket.
+        self.socket.setblocking(False)
+        self.other.socket.setblocking(False)
+        return True
+
+    def _pump_bulk(self, link: Link, conduit: Conduit) -> None:
+        other = self.other
+        for _ in range(CHUNKS_PER_TURN):
+            try:
+                count = conduit.fill(self.fd)
+            except BlockingIOError:
+                return
+            except OSError:
+                link.broken(self)
+                return
+            if not count:
+                link.ended(self)
+                return
+            link.received[self.side] += count
+            try:
+                is_drained = conduit.drain(other.fd)
+            except OSError:
+                link.broken(other)
+                return
+            if not is_drained:
+                link.held(other)
                 return
         link.loop.soon(self.pump)
 
@@ -118,10 +170,11 @@ class Shared:
     """What all connections of a process have in common. `on_end` is called with each link whose
     sockets have been closed."""
 
-    __slots__ = ("buffer", "loop", "on_end")
+    __slots__ = ("buffer", "conduits", "loop", "on_end")
 
     def __init__(self, loop: Loop, on_end: Callable[[Link], None]) -> None:
         self.loop = loop
+        self.conduits = Conduits()
         self.buffer = memoryview(bytearray(CHUNK_BYTES))
         self.on_end = on_end
 
@@ -131,8 +184,8 @@ class Link:
     in `balancer` when it has ended."""
 
     __slots__ = (
-        "_has_keepalive", "_on_end", "balancer", "buffer", "client", "counts", "loop", "pipe",
-        "received", "task", "task_id",
+        "_has_keepalive", "_on_end", "balancer", "buffer", "client", "conduits", "counts", "loop",
+        "pipe", "received", "task", "task_id",
     )  # fmt: skip
 
     def __init__(
@@ -145,6 +198,7 @@ class Link:
     ) -> None:
         self.loop = shared.loop
         self.buffer = shared.buffer
+        self.conduits = shared.conduits
         self._on_end = shared.on_end
         self._has_keepalive = False
         self.pipe = Pipe()
@@ -175,7 +229,9 @@ class Link:
     def flush(self, to: End) -> None:
         """Send what waits for `to`, and go on reading once it is gone."""
         waiting = self.pipe.waiting(to.side)
-        assert waiting is not None
+        if waiting is None:
+            self._flush_held(to)
+            return
         try:
             sent = to.socket.send(waiting, _DONT_WAIT)
         except BlockingIOError:
@@ -189,9 +245,17 @@ class Link:
     def stuck(self, to: End, rest: bytes) -> None:
         """`to` did not take `rest`."""
         self.pipe.stuck(to.side, rest)
-        if not to.watches_writing:
-            to.watches_writing = True
-            self.loop.modify(to.fd, WATCH_BOTH)
+        self._watch_writing(to)
+
+    def held(self, to: End) -> None:
+        """`to` did not take all that its conduit holds."""
+        self.pipe.held(to.side)
+        self._watch_writing(to)
+
+    def buffered_bytes(self) -> int:
+        """What this connection holds, pipes included."""
+        conduits = (self.client.conduit, self.task.conduit)
+        return self.pipe.buffered_bytes() + sum(each.held for each in conduits if each is not None)
 
     def ended(self, source: End) -> None:
         """`source` has sent all it will ever send."""
@@ -219,6 +283,24 @@ class Link:
             self._has_keepalive = True
             sockets.set_keepalive(self.task.socket)
 
+    def _flush_held(self, to: End) -> None:
+        # An event may be late: what it is about may be gone.
+        conduit = to.other.conduit
+        if conduit is None or not self.pipe.is_held(to.side):
+            return
+        try:
+            is_drained = conduit.drain(to.fd)
+        except OSError:
+            self.broken(to)
+            return
+        if is_drained and self.pipe.passed(to.side) == READ:
+            to.other.pump()
+
+    def _watch_writing(self, to: End) -> None:
+        if not to.watches_writing:
+            to.watches_writing = True
+            self.loop.modify(to.fd, WATCH_BOTH)
+
     def _send_first(self, first: bytes) -> None:
         try:
             sent = self.task.socket.send(first, _DONT_WAIT)
@@ -234,5 +316,8 @@ class Link:
             end.link = None
             self.loop.forget(end.fd)
             close(end.socket)
+            if end.conduit is not None:
+                self.conduits.give_back(end.conduit)
+                end.conduit = None
         del self.client.other, self.task.other  # no cycles: they would wait for the collector
         self._on_end(self)

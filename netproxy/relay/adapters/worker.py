@@ -103,7 +103,7 @@ class Worker:
     def report(self) -> Report:
         """What has changed since the last time."""
         buffered = self._shared.buffer.nbytes
-        buffered += sum(link.pipe.buffered_bytes() for link in self._links)
+        buffered += sum(link.buffered_bytes() for link in self._links)
         buffered += self._datagrams.buffered_bytes()
         return Report(
             counts=self._counts.changed(),

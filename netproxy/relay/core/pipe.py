@@ -44,12 +44,13 @@ class Pipe:
     """The state of one relayed connection. `deaf` has the bit `1 << side` set while that side must
     not be read: what it sent is stuck, or it has sent all it will ever send."""
 
-    __slots__ = ("_ended", "_for_client", "_for_task", "deaf", "is_closed")
+    __slots__ = ("_ended", "_for_client", "_for_task", "_held", "deaf", "is_closed")
 
     def __init__(self) -> None:
         self.deaf = 0
         self.is_closed = False
         self._ended = 0
+        self._held = 0
         self._for_client: memoryview | None = None
         self._for_task: memoryview | None = None
 
@@ -73,6 +74,26 @@ class Pipe:
         self.deaf &= ~(1 << (to ^ 1))
         return READ
 
+    def held(self, to: int) -> None:
+        """What was read for `to` waits in the kernel, beyond our memory."""
+        source = 1 << (to ^ 1)
+        if self.is_closed or self.deaf & source:
+            raise IllegalEvent(f"more bytes for {SIDE_NAMES[to]} in {self._story()}")
+        self.deaf |= source
+        self._held |= 1 << to
+
+    def passed(self, to: int) -> int:
+        """`to` took all that waited for it in the kernel. READ."""
+        if not self.is_held(to):
+            raise IllegalEvent(f"nothing is held for {SIDE_NAMES[to]} in {self._story()}")
+        self._held &= ~(1 << to)
+        self.deaf &= ~(1 << (to ^ 1))
+        return READ
+
+    def is_held(self, to: int) -> bool:
+        """Whether bytes for `to` wait in the kernel."""
+        return bool(self._held & 1 << to)
+
     def ended(self, source: int) -> int:
         """`source` has sent all it will ever send. END_WRITING or CLOSE."""
         # Reading stops while a chunk waits, so the end is only ever seen behind all data.
@@ -91,6 +112,7 @@ class Pipe:
             raise IllegalEvent(f"broken in {self._story()}")
         self.is_closed = True
         self._for_client = self._for_task = None
+        self._held = 0
         return RESET
 
     def has_ended(self, source: int) -> bool:
@@ -113,13 +135,15 @@ class Pipe:
 
     def _story(self) -> str:
         ended = [SIDE_NAMES[side] for side in (CLIENT, TASK) if self.has_ended(side)]
-        return f"waiting={self.buffered_bytes()} ended={ended} closed={self.is_closed}"
+        waiting = f"waiting={self.buffered_bytes()} held={self._held}"
+        return f"{waiting} ended={ended} closed={self.is_closed}"
 
     def check_invariants(self) -> None:
         """Called by tests after every step."""
         for side in (CLIENT, TASK):
             waiting = self.waiting(side ^ 1)
-            is_stuck = waiting is not None
+            is_stuck = waiting is not None or self.is_held(side ^ 1)
+            assert not (waiting is not None and self.is_held(side ^ 1)), self._story()
             if waiting is not None:
                 assert 0 < len(waiting) <= CHUNK_BYTES, self._story()
                 assert not self.has_ended(side), self._story()
@@ -127,3 +151,4 @@ class Pipe:
                 assert bool(self.deaf & 1 << side) == (is_stuck or self.has_ended(side))
         if self.is_closed:
             assert not self.buffered_bytes(), self._story()
+            assert not self._held, self._story()

@@ -48,6 +48,14 @@ def ended(source: int) -> Step:
     return lambda pipe: pipe.ended(source)
 
 
+def held(to: int) -> Step:
+    return lambda pipe: pipe.held(to)
+
+
+def passed(to: int) -> Step:
+    return lambda pipe: pipe.passed(to)
+
+
 def broken(pipe: Pipe) -> object:
     return pipe.broken()
 
@@ -72,6 +80,14 @@ def test_what_is_stuck_stops_the_other_side_until_it_is_gone() -> None:
     assert pipe.buffered_bytes() == 0
 
 
+def test_what_the_kernel_holds_stops_the_other_side_too() -> None:
+    pipe = Pipe()
+    after(pipe, held(CLIENT))
+    assert (pipe.deaf, pipe.is_held(CLIENT), pipe.buffered_bytes()) == (1 << TASK, True, 0)
+    assert after(pipe, passed(CLIENT)) == READ
+    assert (pipe.deaf, pipe.is_held(CLIENT)) == (0, False)
+
+
 def test_the_end_is_passed_on_and_the_answer_still_comes() -> None:
     pipe = Pipe()
     assert after(pipe, ended(CLIENT)) == END_WRITING
@@ -81,7 +97,7 @@ def test_the_end_is_passed_on_and_the_answer_still_comes() -> None:
     assert pipe.is_closed
 
 
-@pytest.mark.parametrize("before", [(), (ended(CLIENT),), (stuck(CLIENT, b"x"),)])
+@pytest.mark.parametrize("before", [(), (ended(CLIENT),), (stuck(CLIENT, b"x"),), (held(TASK),)])
 def test_an_error_resets_both(before: tuple[Step, ...]) -> None:
     pipe = Pipe()
     assert after(pipe, *before, broken) == RESET
@@ -98,6 +114,11 @@ def test_an_error_resets_both(before: tuple[Step, ...]) -> None:
         (ended(CLIENT), stuck(TASK, b"a")),
         (sent(TASK, 1),),
         (stuck(TASK, b"a"), sent(TASK, 2)),
+        (held(TASK), held(TASK)),
+        (held(TASK), stuck(TASK, b"a")),
+        (held(TASK), ended(CLIENT)),
+        (held(TASK), sent(TASK, 1)),
+        (passed(TASK),),
         (broken, ended(CLIENT)),
         (broken, broken),
     ],
