@@ -61,7 +61,7 @@ def test_what_goes_on_failing_is_passed_over_for_longer_each_time() -> None:
     for _ in range(6):
         assert balancer.refuse(now, TaskId("t1"))
         began = now
-        while balancer.pick(now, ["t2"]) and "t1" not in picks(balancer, 2, now):
+        while balancer.pick(now, [TaskId("t2")]) and "t1" not in picks(balancer, 2, now):
             now += 1.0
         waits.append(now - began)
         balancer.check_invariants()

@@ -74,7 +74,7 @@ def test_what_is_stuck_stops_the_other_side_until_it_is_gone() -> None:
     after(pipe, stuck(TASK, b"abc"))
     assert pipe.deaf == 1 << CLIENT
     assert after(pipe, sent(TASK, 2)) == NOTHING
-    assert pipe.waiting(TASK) == b"c"
+    assert bytes(pipe.waiting(TASK) or b"") == b"c"
     assert after(pipe, sent(TASK, 1)) == READ
     assert pipe.deaf == 0
     assert pipe.buffered_bytes() == 0

@@ -61,7 +61,7 @@ COMMANDS = (
 
 @given(st.integers(1, 40))
 def test_frames_come_whole_however_they_are_cut(size: int) -> None:
-    data = b"".join(map(frame, COMMANDS))
+    data = b"".join(frame(command) for command in COMMANDS)
     frames = Frames()
     parts = (data[start : start + size] for start in range(0, len(data), size))
     assert tuple(read_command(b) for part in parts for b in frames.feed(part)) == COMMANDS
