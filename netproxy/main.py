@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import gc
 import logging
+import os
 import resource
 import signal
 import sys
@@ -24,7 +25,6 @@ from skep.env import Env, RealDisk, Rejected, real_env
 from skep.netproxy.actor import FollowActor, Identity, Progress, make_mailbox
 from skep.netproxy.adapters import metrics
 from skep.netproxy.adapters.relay import Place, Relay
-from skep.netproxy.adapters.traffic import Traffic
 from skep.rpc import GrpcTransport
 from skep.supervisor import Child, Supervisor
 
@@ -50,6 +50,7 @@ class Options(msgspec.Struct, kw_only=True, rename="kebab", forbid_unknown_field
     metrics: str = ""
     insecure_listen: tuple[str, ...] = ()
     loop: str = "uvloop"
+    relay_workers: int = 0
 
 
 def parse_options(arguments: list[str]) -> Options:
@@ -66,6 +67,12 @@ def parse_options(arguments: list[str]) -> Options:
     parser.add_argument("--metrics", help="IP:PORT for Prometheus")
     parser.add_argument("--insecure-listen", action="append", metavar="CIDR")
     parser.add_argument("--loop", choices=("uvloop", "asyncio"))
+    parser.add_argument(
+        "--relay-workers",
+        type=int,
+        metavar="N",
+        help="processes that move bytes; by default one for every two cores",
+    )
     given = vars(parser.parse_args(arguments))
     values: dict[str, object] = {}
     if (config := given.pop("config", None)) is not None:
@@ -80,6 +87,8 @@ def parse_options(arguments: list[str]) -> Options:
     for name in ("node_id", "cluster_id", "address", "mesh", "managers", "state_dir"):
         if not getattr(options, name):
             raise Rejected(f"--{name.replace('_', '-')} is missing")
+    if options.relay_workers < 0:
+        raise Rejected(f"--relay-workers {options.relay_workers}: it takes at least one")
     return options
 
 
@@ -95,12 +104,18 @@ def check_listeners(options: Options) -> None:
 
 
 def connection_limit() -> int:
-    """As many connections as there may be open files for; each takes two."""
+    """As many connections as there may be open files for in a relay worker, which has the limits
+    of this process; each connection takes two."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * CONNECTION_LIMIT + OTHER_FILES
     files = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
     return max(1, (files - OTHER_FILES) // 2)
+
+
+def default_workers() -> int:
+    """One for every two cores that this process may use: tasks need the rest."""
+    return max(1, len(os.sched_getaffinity(0)) // 2)
 
 
 async def serve(options: Options) -> int:
@@ -123,15 +138,16 @@ async def serve(options: Options) -> int:
         ingress_host=parse_host(options.address),
         mesh=parse_address(options.mesh),
         connection_limit=connection_limit(),
+        workers=options.relay_workers or default_workers(),
     )
     identity = Identity(place.cluster_id, place.node_id, options.managers)
-    traffic, progress, mailbox = Traffic(), Progress(), make_mailbox()
-    relay = Relay(env, place, traffic)
+    progress, mailbox = Progress(), make_mailbox()
+    relay = Relay(env, place)
     follower = Child(
         "follow", mailbox, lambda: FollowActor(env, mailbox, identity, relay, progress)
     )
     supervisor = Supervisor(env, "netproxy", (follower,), escalated)
-    metrics.register(metrics.Sources(traffic, progress, relay, supervisor))
+    metrics.register(metrics.Sources(progress, relay, supervisor))
     telemetry.serve(options.metrics)
     telemetry.watch_gc()
     watch = telemetry.watch_loop(env)

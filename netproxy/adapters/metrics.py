@@ -1,7 +1,6 @@
 """What a netproxy shows of itself, read from its parts whenever Prometheus asks.
 
-Prometheus' own thread reads integers that the loop writes; a figure may be a moment old, never
-torn.
+Prometheus' own thread reads what the loop replaces; a figure may be a moment old, never torn.
 """
 
 from __future__ import annotations
@@ -11,14 +10,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import REGISTRY
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from skep.netproxy.actor import Progress
 from skep.netproxy.adapters.relay import Relay
-from skep.netproxy.adapters.traffic import Traffic
-from skep.netproxy.core.pipe import Side
+from skep.netproxy.relay.core.counts import LATENCY_BOUNDS_S
+from skep.netproxy.relay.core.pipe import SIDE_NAMES
 from skep.supervisor import Supervisor
 
 
@@ -26,7 +29,6 @@ from skep.supervisor import Supervisor
 class Sources:
     """Everything that is shown."""
 
-    traffic: Traffic
     progress: Progress
     relay: Relay
     supervisor: Supervisor
@@ -60,14 +62,26 @@ class _Shown(Collector):
         errors = CounterMetricFamily(
             "skep_netproxy_errors", "Connections that failed.", labels=(*labels, "kind")
         )
-        for (name, way), traffic in list(self._sources.traffic.services.items()):
-            connections.add_metric((name, way), traffic.connections)
-            active.add_metric((name, way), traffic.active)
-            for side in Side:
-                moved.add_metric((name, way, side.label), traffic.received[side])
-            for kind, count in list(traffic.errors.items()):
-                errors.add_metric((name, way, kind), count)
-        yield from (connections, active, moved, errors)
+        ejections = CounterMetricFamily(
+            "skep_netproxy_ejections",
+            "Times that a task was passed over for a while, since it had failed.",
+            labels=labels,
+        )
+        connects = HistogramMetricFamily(
+            "skep_netproxy_connect_seconds",
+            "Time from accepting a client to its connection to a task.",
+            labels=labels,
+        )
+        for key, total in list(self._sources.relay.totals.services.items()):
+            connections.add_metric(key, total.connections)
+            active.add_metric(key, total.active)
+            for side, name in enumerate(SIDE_NAMES):
+                moved.add_metric((*key, name), total.received[side])
+            for kind, count in total.errors.items():
+                errors.add_metric((*key, kind), count)
+            ejections.add_metric(key, total.ejections)
+            connects.add_metric(key, list(_buckets(total.latencies)), total.connect_s)
+        yield from (connections, active, moved, errors, ejections, connects)
 
     def _state(self) -> Iterator[Metric]:
         progress, relay = self._sources.progress, self._sources.relay
@@ -77,6 +91,8 @@ class _Shown(Collector):
         yield _gauge("manager_connected", "Whether a manager is followed.", progress.is_connected)
         yield _counter("manager_streams", "Streams opened to managers.", progress.streams)
         yield _gauge("listeners", "Ports listened on.", relay.listener_count)
+        yield _gauge("buffered_bytes", "Held for slow readers.", relay.totals.buffered_bytes)
+        yield _counter("relay_restarts", "Relay workers started anew.", relay.restarts)
 
     def _process(self) -> Iterator[Metric]:
         supervisor = self._sources.supervisor
@@ -87,6 +103,14 @@ class _Shown(Collector):
         for name, count in supervisor.restarts.items():
             restarts.add_metric((name,), count)
         yield from (depth, restarts)
+
+
+def _buckets(latencies: list[int]) -> Iterator[tuple[str, float]]:
+    """Prometheus wants them added up."""
+    seen = 0
+    for bound, count in zip((*LATENCY_BOUNDS_S, "+Inf"), latencies, strict=True):
+        seen += count
+        yield str(bound), seen
 
 
 def _gauge(name: str, text: str, value: Any) -> Metric:

@@ -1,275 +1,298 @@
-"""The relay: a data plane in user space, for published TCP ports. Needs no privileges.
+"""The relay: a data plane in user space, for published ports. Needs no privileges.
 
-Everything that a new connection is decided by is replaced at once, without a turn of the loop in
-between, when the managers' word is applied. Attempts under way to a task that is not named any more
-are ended in that same moment, and their clients connected elsewhere. So when `apply` returns, no
-new connection can reach a removed task, which is what the acknowledged version promises.
-
-Open connections are never cut by an update, not even when their service is removed: their tasks are
-told to end by then, and an answer that is under way is theirs to finish. They end with their task.
+The bytes are moved by worker processes (`skep.netproxy.relay`). This is what feeds them: it opens
+the listening sockets and keeps them, tells every worker what has changed, and starts a new one for
+one that has ended or doesn't answer. `apply` returns when every worker has confirmed, or is dead.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from functools import partial
 
-from skep.domain.address import Address, show_address
+from skep.domain.address import Address, parse_address, show_address
 from skep.domain.base import ClusterId, NodeId
 from skep.env import Env
-from skep.netproxy.adapters import sockets
-from skep.netproxy.adapters.connector import Connector, Reached
-from skep.netproxy.adapters.listener import Acceptor
-from skep.netproxy.adapters.pump import Pump, make_buffer
-from skep.netproxy.adapters.traffic import ServiceTraffic, Traffic
-from skep.netproxy.core.dial import GivenUp
-from skep.netproxy.core.mesh import (
-    HEADER_DEADLINE_S,
-    PREFIX_BYTES,
-    MeshHeader,
-    MeshRefused,
-    MeshStatus,
-    read_body,
-    read_prefix,
-)
-from skep.netproxy.core.pipe import Side
-from skep.netproxy.core.routes import Desired
-from skep.netproxy.core.tables import Entry, Tables
+from skep.netproxy.adapters.listening import Listening
+from skep.netproxy.adapters.workers import WorkerGone, WorkerProcess
+from skep.netproxy.core.routes import Desired, Route
 from skep.netproxy.dataplane import Observed
+from skep.netproxy.relay.core.plan import Change, Plan
+from skep.netproxy.relay.core.protocol import (
+    UDP,
+    Applied,
+    Apply,
+    Candidate,
+    Drain,
+    Key,
+    Listener,
+    Start,
+)
+from skep.netproxy.relay.core.totals import Totals
 
 log = logging.getLogger(__name__)
 
-_Work = Coroutine[None, None, None]
-# What belongs to no service is counted under this name.
-NO_SERVICE = ""
-# Clients that hammer on a service without tasks must not fill the log: one line per service and
-# kind of failure in this time; the metrics count them all.
-NOTE_PERIOD_S = 1.0
-NOTE_LIMIT = 1024
+# An answer takes a millisecond. A worker that needs longer serves nobody, and what it still does
+# isn't known.
+ANSWER_S = 2.0
+# Python has to be started first, perhaps on a machine that is busy starting everything else.
+START_S = 20.0
+# Whether it still answers is also asked when nothing has changed. There is no hurry here, and
+# nothing is lost by patience with a machine that stands still.
+PROBE_PERIOD_S = 10.0
+PROBE_S = 10.0
+# A worker that has lived for a while is started anew at once; one that doesn't get that far is not
+# tried a thousand times.
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 5.0
+LIVED_S = 10.0
+DRAIN_POLL_S = 0.01
+# Closing sockets by the ten thousand takes a moment.
+EXIT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a relay stands. `connection_limit` is for both ways in together; each connection
-    takes two files."""
+    """Where a relay stands. `connection_limit` is for each of its `workers`, both ways in
+    together; each connection takes two files there. Counts are as old as `report_period_s`."""
 
     cluster_id: ClusterId
     node_id: NodeId
     ingress_host: str
     mesh: Address
     connection_limit: int
+    workers: int = 1
+    report_period_s: float = 1.0
 
 
 class Relay:
     """See `skep.netproxy.dataplane.Dataplane`. Must be made on its loop."""
 
-    def __init__(self, env: Env, place: Place, traffic: Traffic) -> None:
+    def __init__(self, env: Env, place: Place) -> None:
         self._env = env
         self._place = place
-        self._traffic = traffic
-        self._loop = asyncio.get_running_loop()
-        self._tables = Tables()
-        self._connector = Connector(env, place.cluster_id, place.ingress_host, place.mesh[0])
-        self._acceptors: dict[Address, Acceptor] = {}
-        self._buffer = make_buffer()
-        self._dials: set[asyncio.Task[None]] = set()
-        self._pumps: set[Pump] = set()
-        self._noted_at: dict[tuple[str, str], float] = {}
+        self._plan = Plan()
+        self._listening = Listening(place.workers)
+        self._workers: dict[int, WorkerProcess] = {}
+        self._keepers: list[asyncio.Task[None]] = []
+        self._known: dict[Key, tuple[Route, Listener]] = {}
+        self._asked = 0
+        self._version = 0
         self._is_closing = False
+        self.totals = Totals()
+        self.restarts = 0
 
     async def apply(self, desired: Desired) -> tuple[str, ...]:
-        """See `Dataplane.apply`. There is no await in here, and must be none."""
-        self._tables.update(desired)
-        self._connector.withdraw(self._tables)
-        self._traffic.forget(self._tables.service_names())
-        return self._listen()
+        """See `Dataplane.apply`."""
+        if self._is_closing:
+            return ()
+        errors: list[str] = []
+        change = self._plan.update(self._wanted(desired, errors))
+        opened = self._listen(errors)
+        for worker in self._workers.values():
+            worker.send_listeners([(to, self._listening.of(worker.number, to)) for to in opened])
+        if not self._keepers:
+            for number in range(self._place.workers):
+                self._has_started(number)
+                self._keepers.append(self._env.spawn(f"relay-{number}", self._keep(number)))
+        # All of it is on its way before anything is waited for.
+        asked = [(worker, self._ask(worker, change)) for worker in self._workers.values()]
+        missing = set(range(self._place.workers)) - self._workers.keys()
+        errors += [f"relay worker {number} does not run" for number in sorted(missing)]
+        answers = [self._env.spawn("apply", self._answer(*each)) for each in asked]
+        if answers:
+            await asyncio.wait(answers)
+        for answer in answers:
+            errors += answer.result()
+        self._version = desired.version
+        self.totals.forget(frozenset(each.service_name for each in desired.routes))
+        return tuple(errors)
 
     def observed(self) -> Observed:
         """See `Dataplane.observed`."""
         return Observed(
-            version=self._tables.version,
-            listeners=tuple(sorted(show_address(a.address) for a in self._acceptors.values())),
-            connections=len(self._pumps) + len(self._dials),
+            version=self._version,
+            listeners=tuple(sorted(map(_shown, self._listening.addresses))),
+            connections=self.totals.connections,
         )
 
     @property
     def listener_count(self) -> int:
         """Open listeners; may be read from another thread."""
-        return len(self._acceptors)
+        return len(self._listening.addresses)
 
-    def buffered_bytes(self) -> int:
-        """What all connections together hold in memory."""
-        return self._buffer.nbytes + sum(pump.buffered_bytes() for pump in self._pumps)
+    @property
+    def worker_pids(self) -> tuple[int, ...]:
+        """The processes that are running, for whoever looks at this node."""
+        return tuple(worker.pid for worker in self._workers.values())
 
     async def close(self, drain_s: float) -> None:
         """See `Dataplane.close`."""
-        self._is_closing = True
-        for acceptor in self._acceptors.values():
-            acceptor.close()
-        self._acceptors.clear()
+        if self._is_closing:
+            return
         until = self._env.now() + drain_s
-        while (self._pumps or self._dials) and self._env.now() < until:
-            await self._env.clock.sleep(0.01)
-        for dial in tuple(self._dials):
-            dial.cancel()
-        if self._dials:
-            await asyncio.wait(self._dials)
-        for pump in tuple(self._pumps):
-            pump.reset()
+        self._is_closing = True
+        for worker in self._workers.values():
+            worker.send(Drain())
+        asked = [(worker, self._ask(worker, Change())) for worker in self._workers.values()]
+        for each in asked:
+            await self._answer(*each)
+        for address in self._listening.addresses:
+            self._listening.close(address)
+        while self.totals.connections and self._env.now() < until:
+            await self._env.clock.sleep(DRAIN_POLL_S)
+        for worker in self._workers.values():
+            worker.leave()
+        for number, keeper in enumerate(self._keepers):
+            if number not in self._workers:
+                keeper.cancel()  # It waits to start another.
+        if self._keepers:
+            await asyncio.wait(self._keepers)
 
-    def _listen(self) -> tuple[str, ...]:
-        wanted: dict[Address, tuple[str, Callable[[socket.socket, Address], None]]] = {
-            self._place.mesh: ("mesh", self._mesh_client)
-        }
-        errors = []
-        for port, service_name in self._tables.ports().items():
-            address = (self._place.ingress_host, port)
-            if address in wanted:
-                errors.append(f"{service_name}: port {port}: it is this node's mesh port")
-            else:
-                wanted[address] = (service_name, partial(self._ingress_client, port))
-        for address in self._acceptors.keys() - wanted.keys():
-            self._acceptors.pop(address).close()
-            log.info("listener=%s state=closed", show_address(address))
-        for address, (name, on_client) in wanted.items():
-            if address in self._acceptors or self._is_closing:
+    # --------------------------------------------------------------------------- what is wanted
+
+    def _wanted(self, desired: Desired, errors: list[str]) -> list[Listener]:
+        known, self._known = self._known, {}
+        for route in desired.routes:
+            address = Key(self._place.ingress_host, route.published, route.protocol)
+            if address.address == self._place.mesh:
+                errors.append(
+                    f"{route.service_name}: port {route.published}: it is this node's mesh port"
+                )
                 continue
+            before = known.get(address)
+            is_same = before is not None and before[0] is route
+            listener = before[1] if before and is_same else _listener(route, address)
+            self._known[address] = (route, listener)
+        return [listener for _, listener in self._known.values()]
+
+    def _listen(self, errors: list[str]) -> list[Key]:
+        """Open and close what differs from what is wanted; returns what was opened."""
+        names = {Key(*self._place.mesh): "mesh"}
+        mesh = Key(*self._place.mesh, UDP)
+        has_datagrams = any(key.protocol == UDP for key in self._plan.listeners)
+        if has_datagrams or mesh in self._listening.addresses:
+            names[mesh] = "mesh"
+        names |= {key: each.service_name for key, each in self._plan.listeners.items()}
+        for address in self._listening.addresses:
+            if address not in names:
+                self._listening.close(address)
+                log.info("listener=%s state=closed", _shown(address))
+        opened = []
+        for address in names.keys() - set(self._listening.addresses):
             try:
-                self._acceptors[address] = Acceptor(self._loop, address, on_client)
+                self._listening.open(address)
             except OSError as error:
-                errors.append(f"{name}: port {address[1]}: {error.strerror or error}")
+                errors.append(f"{names[address]}: port {address[1]}: {error.strerror or error}")
             else:
-                log.info("listener=%s state=open for=%s", show_address(address), name)
-        return tuple(errors)
+                opened.append(address)
+                log.info("listener=%s state=open for=%s", _shown(address), names[address])
+        return opened
 
-    def _ingress_client(self, port: int, client: socket.socket, peer: Address) -> None:
-        entry = self._tables.published(port)
-        if entry is None:
-            sockets.close_by_reset(client)
-            return
-        traffic = self._traffic.of(entry.route.service_name, "ingress")
-        if self._is_full(traffic):
-            sockets.close_by_reset(client)
-            return
-        self._start(self._serve_ingress(entry, client, peer, traffic))
+    # ------------------------------------------------------------------------------ the workers
 
-    def _mesh_client(self, client: socket.socket, peer: Address) -> None:
-        if self._is_full(self._traffic.of(NO_SERVICE, "mesh")):
-            sockets.answer_and_close(client, bytes((MeshStatus.BUSY,)))
-            return
-        self._start(self._serve_mesh(client, peer))
-
-    def _is_full(self, traffic: ServiceTraffic) -> bool:
-        if len(self._pumps) + len(self._dials) < self._place.connection_limit:
+    def _has_started(self, number: int) -> bool:
+        """Start a worker and tell it everything; returns whether that was possible."""
+        try:
+            worker = WorkerProcess(
+                self._env, number, lambda report: self.totals.reported(number, report)
+            )
+        except OSError as error:
+            log.error("relay_worker=%d state=not_started why=%r", number, str(error))
             return False
-        traffic.errors["too_many"] += 1
+        self._workers[number] = worker
+        place = Start(
+            cluster_id=self._place.cluster_id,
+            task_source=self._place.ingress_host,
+            mesh=self._place.mesh,
+            connection_limit=self._place.connection_limit,
+            report_period_s=self._place.report_period_s,
+        )
+        worker.send(place)
+        worker.send_listeners(
+            [(to, self._listening.of(number, to)) for to in self._listening.addresses]
+        )
+        self._ask(worker, self._plan.whole())
+        log.info("relay_worker=%d state=started pid=%d", number, worker.pid)
         return True
 
-    def _start(self, work: _Work) -> None:
-        dial = self._env.spawn("dial", work)
-        self._dials.add(dial)
-        dial.add_done_callback(self._dials.discard)
+    def _ask(self, worker: WorkerProcess, change: Change) -> asyncio.Future[Applied]:
+        self._asked += 1
+        return worker.ask(Apply(number=self._asked, changed=change.changed, removed=change.removed))
 
-    async def _serve_ingress(
-        self, entry: Entry, client: socket.socket, peer: Address, traffic: ServiceTraffic
-    ) -> None:
-        name = entry.route.service_name
-        traffic.connections += 1
-        traffic.active += 1
-        is_relayed = False
+    async def _answer(
+        self, worker: WorkerProcess, asked: asyncio.Future[Applied]
+    ) -> tuple[str, ...]:
+        """Wait for it; a worker that doesn't answer is ended. Returns errors, for a person."""
+        within_s = ANSWER_S if worker.has_answered else START_S
         try:
-            reached = await self._connector.reach(entry, peer)
-            if isinstance(reached, GivenUp):
-                self._note(name, "ingress", reached.kind, peer, reached.why)
+            return (await worker.answered(asked, within_s)).errors
+        except WorkerGone:
+            why = "has ended"
+        except TimeoutError:
+            why = f"gave no answer in {within_s:g} s"
+        worker.kill()
+        await worker.ended()
+        return (f"relay worker {worker.number} {why}, and is started anew",)
+
+    async def _keep(self, number: int) -> None:
+        """Have a worker of this number run."""
+        pause_s = FIRST_PAUSE_S
+        while not self._is_closing:
+            if number not in self._workers and not self._has_started(number):
+                await self._env.clock.sleep(LONGEST_PAUSE_S)
+                continue
+            worker, began_at = self._workers[number], self._env.now()
+            status = await self._watch(worker)
+            del self._workers[number]
+            self.totals.lost(number)
+            if self._is_closing:
                 return
-            is_relayed = True
-        finally:
-            if not is_relayed:
-                traffic.active -= 1
-                sockets.close_by_reset(client)
-        self._relay(entry, client, reached, traffic)
+            has_lived = self._env.now() - began_at > LIVED_S
+            pause_s = FIRST_PAUSE_S if has_lived else min(2 * pause_s, LONGEST_PAUSE_S)
+            self.restarts += 1
+            log.error(
+                "relay_worker=%d state=ended status=%d again_in_s=%g", number, status, pause_s
+            )
+            await self._env.clock.sleep(pause_s)
 
-    async def _serve_mesh(self, client: socket.socket, peer: Address) -> None:
-        is_answered = False
-        try:
-            header = await self._env.clock.within(HEADER_DEADLINE_S, self._header(client))
-            entry = self._tables.here(header.service_id, header.port, header.task_id)
-            if entry is None:
-                raise MeshRefused(MeshStatus.UNKNOWN_TASK, f"task {header.task_id}")
-            is_answered = True
-            await self._serve_named(entry, client, peer)
-        except MeshRefused as refusal:
-            self._note(NO_SERVICE, "mesh", refusal.status.name.lower(), peer, refusal.why)
-            sockets.answer_and_close(client, bytes((refusal.status,)))
-        except (OSError, TimeoutError) as error:
-            self._note(NO_SERVICE, "mesh", "no_header", peer, str(error))
-        finally:
-            if not is_answered:
-                client.close()
+    async def _watch(self, worker: WorkerProcess) -> int:
+        """Until it has ended; ends it when it stops answering. Returns its exit status."""
+        while not await worker.is_gone(PROBE_PERIOD_S):
+            try:
+                await worker.answered(self._ask(worker, Change()), PROBE_S)
+            except WorkerGone:
+                pass
+            except TimeoutError:
+                log.error("relay_worker=%d state=killed why='no answer'", worker.number)
+                worker.kill()
+        if self._is_closing:
+            await worker.end_within(EXIT_S)
+        return await worker.ended()
 
-    async def _header(self, client: socket.socket) -> MeshHeader:
-        prefix = await sockets.receive_exactly(self._loop, client, PREFIX_BYTES)
-        body = await sockets.receive_exactly(self._loop, client, read_prefix(prefix))
-        return read_body(body, self._place.cluster_id)
 
-    async def _serve_named(self, entry: Entry, client: socket.socket, peer: Address) -> None:
-        """Connect a netproxy to a task here, answer it, and relay. Takes over `client`."""
-        name = entry.route.service_name
-        traffic = self._traffic.of(name, "mesh")
-        traffic.connections += 1
-        traffic.active += 1
-        reached: Reached | GivenUp | None = None
-        is_relayed = False
-        try:
-            reached = await self._connector.reach(entry, peer)
-            if isinstance(reached, GivenUp):
-                self._note(name, "mesh", reached.kind, peer, reached.why)
-                sockets.answer_and_close(client, bytes((MeshStatus.REFUSED,)))
-                return
-            client.send(bytes((MeshStatus.CONNECTED,)))
-            is_relayed = True
-        except OSError:
-            traffic.errors["client_reset"] += 1  # the origin did not wait for the answer
-        finally:
-            if not is_relayed:
-                traffic.active -= 1
-                sockets.close_by_reset(client)
-                if isinstance(reached, Reached):
-                    entry.balancer.release(reached.candidate.task_id)
-                    sockets.close_by_reset(reached.socket)
-        if isinstance(reached, Reached) and is_relayed:
-            self._relay(entry, client, reached, traffic)
+def _shown(key: Key) -> str:
+    return show_address(key.address) + ("/udp" if key.protocol == UDP else "")
 
-    def _note(self, service_name: str, way: str, kind: str, peer: Address, why: str) -> None:
-        self._traffic.of(service_name, way).errors[kind] += 1
-        now = self._env.now()
-        if now - self._noted_at.get((service_name, kind), -NOTE_PERIOD_S) < NOTE_PERIOD_S:
-            return
-        if len(self._noted_at) >= NOTE_LIMIT:
-            self._noted_at.clear()
-        self._noted_at[(service_name, kind)] = now
-        log.warning(
-            "connect=failed service=%s way=%s from=%s kind=%s why=%r",
-            service_name or "-",
-            way,
-            show_address(peer),
-            kind,
-            why,
-        )
 
-    def _relay(
-        self, entry: Entry, client: socket.socket, reached: Reached, traffic: ServiceTraffic
-    ) -> None:
-        def ended(pump: Pump) -> None:
-            self._pumps.discard(pump)
-            entry.balancer.release(reached.candidate.task_id)
-            traffic.active -= 1
-
-        ends = {Side.CLIENT: client, Side.TASK: reached.socket}
-        pump = Pump(self._loop, ends, traffic, self._buffer, ended)
-        self._pumps.add(pump)
-        pump.start()
+def _listener(route: Route, address: Key) -> Listener:
+    return Listener(
+        host=address.host,
+        port=address.port,
+        protocol=address.protocol,
+        service_id=route.service_id,
+        service_name=route.service_name,
+        target=route.target,
+        balance=route.balance,
+        candidates=tuple(
+            Candidate(
+                task_id=each.task_id,
+                address=each.address,
+                mesh_address=None
+                if each.mesh_address is None
+                else parse_address(each.mesh_address),
+            )
+            for each in route.candidates
+        ),
+    )

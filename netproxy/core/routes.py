@@ -4,20 +4,33 @@ A task on this node is reached directly. A task on another node is only ever rea
 node's mesh address: `Candidate.mesh_address` being set is the one thing that decides this.
 
 A port in host mode is there only on nodes with a task behind it, and leads to none but these.
+
+Where virtual addresses are this node's own loopback addresses, a service's is listened on at the
+service's ports, published and exposed, and leads to all of its tasks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from skep.domain.address import parse_address, parse_host
-from skep.domain.base import NetworkId, NodeId, ServiceId, Struct, TaskId
+from skep.domain.base import NetworkId, NodeId, ServiceId, Struct, TaskId, replace
 from skep.domain.endpoints import Endpoint, MeshNode, NetworkEntry, ServiceEndpoints
-from skep.domain.spec import Balance, PortMode
+from skep.domain.objects import Vip
+from skep.domain.spec import Balance, Port, PortMode, Protocol, ProxyProtocol
 from skep.env import Rejected
 from skep.netproxy.core.world import World
 
+VipForm = Callable[[Vip], str]
+"""Where a virtual address is on this node."""
+ProxyVersion = Literal["", "v1", "v2"]
+PROXY_VERSIONS: Mapping[ProxyProtocol, ProxyVersion] = {
+    ProxyProtocol.NONE: "",
+    ProxyProtocol.V1: "v1",
+    ProxyProtocol.V2: "v2",
+}
 NO_NETWORKS: Mapping[NetworkId, NetworkEntry] = {}
 
 
@@ -30,14 +43,19 @@ class Candidate(Struct, frozen=True, kw_only=True):
 
 
 class Route(Struct, frozen=True, kw_only=True):
-    """One published port that this node listens on, and the tasks behind it, by task id."""
+    """One port that this node listens on, and the tasks behind it, by task id. `host` "" is the
+    node's own address, and the port a published one; else it is a virtual address."""
 
     service_id: ServiceId
     service_name: str
     published: int
     target: int
+    protocol: str = "tcp"
     balance: Balance
     candidates: tuple[Candidate, ...] = ()
+    host: str = ""
+    sends_proxy: ProxyVersion = ""
+    accepts_proxy: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,15 +71,24 @@ class Desired:
     world: World = field(default_factory=World, compare=False)
 
 
+_Port = tuple[str, int, str]
+
+
+def _port(route: Route) -> _Port:
+    """What only one service may have: TCP and UDP have ports of their own."""
+    return route.host, route.published, route.protocol
+
+
 class Routing:
     """Builds what a node must do, anew only for services that changed: a cluster has thousands of
     endpoints, and an update is mostly about one service."""
 
-    def __init__(self, node_id: NodeId) -> None:
+    def __init__(self, node_id: NodeId, vip_form: VipForm | None = None) -> None:
         self._node_id = node_id
+        self._vip_form = vip_form
         self._nodes: Mapping[NodeId, MeshNode] = {}
         self._known: dict[ServiceId, _Known] = {}
-        self._holders: dict[int, ServiceId] = {}
+        self._holders: dict[_Port, ServiceId] = {}
 
     def build(
         self,
@@ -75,18 +102,18 @@ class Routing:
         before = self._known if nodes == self._nodes else {}
         self._nodes = nodes
         self._known = {}
-        claims: dict[int, list[Route]] = {}
+        claims: dict[_Port, list[Route]] = {}
         problems: dict[str, None] = {}
         for service in sorted(by_id.values(), key=lambda s: s.service_id):
             known = before.get(service.service_id)
             if known is None or known.service != service:
-                known = _understand(self._node_id, service, nodes)
+                known = _understand(self._node_id, service, nodes, self._vip_form)
             self._known[service.service_id] = known
             problems.update(dict.fromkeys(known.problems))
             for route in known.routes:
-                claims.setdefault(route.published, []).append(route)
-        ordered = tuple(self._settle(claims[published], problems) for published in sorted(claims))
-        self._holders = {route.published: route.service_id for route in ordered}
+                claims.setdefault(_port(route), []).append(route)
+        ordered = tuple(self._settle(claims[port], problems) for port in sorted(claims))
+        self._holders = {_port(route): route.service_id for route in ordered}
         world = World(version, by_id, nodes, networks)
         return Desired(version=version, routes=ordered, problems=tuple(problems), world=world)
 
@@ -96,7 +123,7 @@ class Routing:
         the port keeps it, and no client is led to a stranger."""
         holder = claims[0]
         if len(claims) > 1:
-            before = self._holders.get(holder.published)
+            before = self._holders.get(_port(holder))
             holder = next((each for each in claims if each.service_id == before), holder)
             for each in claims:
                 if each is not holder:
@@ -124,12 +151,16 @@ def build(
 
 
 def _understand(
-    node_id: NodeId, service: ServiceEndpoints, nodes: Mapping[NodeId, MeshNode]
+    node_id: NodeId,
+    service: ServiceEndpoints,
+    nodes: Mapping[NodeId, MeshNode],
+    vip_form: VipForm | None,
 ) -> _Known:
     problems: dict[str, None] = {}
     here = tuple(each for each in service.endpoints if each.node_id == node_id)
-    is_ingress = any(port.mode is PortMode.INGRESS for port in service.ports)
-    endpoints = service.endpoints if is_ingress else here
+    vips = [vip_form(vip) for vip in service.vips] if vip_form is not None else []
+    is_for_all = bool(vips) or any(port.mode is PortMode.INGRESS for port in service.ports)
+    endpoints = service.endpoints if is_for_all else here
     candidates = tuple(_candidates(node_id, service, endpoints, nodes, problems))
     local = tuple(each for each in candidates if each.mesh_address is None)
     routes = []
@@ -137,16 +168,43 @@ def _understand(
         behind = candidates if port.mode is PortMode.INGRESS else local
         # Without a number, the allocator has not picked one yet.
         if port.published is not None and (local or port.mode is PortMode.INGRESS):
-            route = Route(
-                service_id=service.service_id,
-                service_name=service.name,
-                published=port.published,
-                target=port.target,
-                balance=port.balance,
-                candidates=behind,
-            )
-            routes.append(route)
+            routes.append(_route(service, port, "", port.published, behind))
+    for vip in vips:
+        routes += [_route(service, p, vip, p.target, candidates) for p in inside(service)]
     return _Known(service=service, routes=tuple(routes), problems=tuple(problems))
+
+
+def inside(service: ServiceEndpoints) -> tuple[Port, ...]:
+    """The ports by which other services reach a service, each once. A header for the world's
+    clients is not for them: they come without a proxy between."""
+    found: dict[tuple[int, Protocol], Port] = {}
+    for port in service.exposed:
+        found[port.target, port.protocol] = Port(target=port.target, protocol=port.protocol)
+    for each in service.ports:
+        plain = replace(each, proxy_protocol=ProxyProtocol.NONE, accepts_proxy_protocol=False)
+        found[each.target, each.protocol] = plain
+    return tuple(found.values())
+
+
+def _route(
+    service: ServiceEndpoints,
+    port: Port,
+    host: str,
+    number: int,
+    candidates: tuple[Candidate, ...],
+) -> Route:
+    return Route(
+        service_id=service.service_id,
+        service_name=service.name,
+        published=number,
+        target=port.target,
+        protocol=port.protocol.value,
+        balance=port.balance,
+        candidates=candidates,
+        host=host,
+        sends_proxy=PROXY_VERSIONS[port.proxy_protocol],
+        accepts_proxy=port.accepts_proxy_protocol,
+    )
 
 
 def _candidates(

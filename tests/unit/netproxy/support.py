@@ -40,7 +40,6 @@ from skep.env import (
 )
 from skep.netproxy.actor import FollowActor, Identity, Progress, make_mailbox
 from skep.netproxy.adapters.relay import Place, Relay
-from skep.netproxy.adapters.traffic import Traffic
 from skep.supervisor import Child, Supervisor
 
 CLUSTER = ClusterId("cluster")
@@ -48,6 +47,8 @@ PORT = 18080
 TARGET = 8080
 MESH_PORT = 7946
 DEADLINE_S = 10.0
+# How old what a relay shows of itself may be.
+REPORT_PERIOD_S = 0.02
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
@@ -261,16 +262,25 @@ class Netproxy:
         disk: MemoryDisk | None = None,
         host: str | None = None,
         speed: float = 1.0,
+        workers: int = 1,
     ) -> None:
         self.node_id = NodeId(node_id)
         self.host = host or fresh_host()
         self.managers = managers or {}
         self.disk = disk or MemoryDisk()
-        self.traffic = Traffic()
         self.progress = Progress()
         env = self.env = make_env(MemoryTransport(self.managers), self.disk, speed)
-        place = Place(CLUSTER, self.node_id, self.host, (self.host, MESH_PORT), 10_000)
-        self.relay = Relay(env, place, self.traffic)
+        place = Place(
+            cluster_id=CLUSTER,
+            node_id=self.node_id,
+            ingress_host=self.host,
+            mesh=(self.host, MESH_PORT),
+            connection_limit=10_000,
+            workers=workers,
+            report_period_s=REPORT_PERIOD_S,
+        )
+        self.relay = Relay(env, place)
+        self.traffic = self.relay.totals
         self.escalated: list[BaseException] = []
         mailbox = make_mailbox()
         identity = Identity(CLUSTER, self.node_id, tuple(self.managers) or ("nobody:1",))

@@ -8,20 +8,9 @@ from hypothesis import strategies as st
 
 from skep.domain.base import TaskId
 from skep.domain.spec import Balance
-from skep.netproxy.core.balance import REFUSED_FOR_S, Balancer
-from skep.netproxy.core.dial import (
-    ATTEMPT_S,
-    TOTAL_S,
-    Attempt,
-    Connected,
-    Dial,
-    Established,
-    GivenUp,
-    Refused,
-    Requested,
-    Withdrawn,
-)
-from skep.netproxy.core.routes import Candidate
+from skep.netproxy.relay.core.balance import FIRST_EJECTION_S, LONGEST_EJECTION_S, Balancer
+from skep.netproxy.relay.core.dial import ASK, ATTEMPT_S, CONNECT, FLOW, GIVE_UP, TOTAL_S, Dial
+from skep.netproxy.relay.core.protocol import Candidate
 
 
 def candidates(count: int) -> tuple[Candidate, ...]:
@@ -30,7 +19,7 @@ def candidates(count: int) -> tuple[Candidate, ...]:
         Candidate(
             task_id=TaskId(f"t{place}"),
             address=f"127.0.16.{place}",
-            mesh_address=None if place % 2 else "127.0.0.2:7946",
+            mesh_address=None if place % 2 else ("127.0.0.2", 7946),
         )
         for place in range(1, count + 1)
     )
@@ -60,17 +49,47 @@ def test_least_connections_fills_up_what_is_lowest() -> None:
     assert [balancer.active(TaskId(t)) for t in ("t1", "t2", "t3")] == [2, 2, 3]
 
 
-def test_what_refused_is_tried_last_for_a_while() -> None:
+def test_what_refused_is_passed_over_for_a_while() -> None:
     balancer = Balancer(Balance.ROUND_ROBIN, candidates(3))
-    balancer.refuse(10.0, TaskId("t1"))
+    assert balancer.refuse(10.0, TaskId("t1"))
     assert picks(balancer, 4, now=10.0) == ["t2", "t3", "t2", "t3"]
-    assert picks(balancer, 3, now=10.0 + REFUSED_FOR_S) == ["t1", "t2", "t3"]
+    assert picks(balancer, 3, now=10.0 + FIRST_EJECTION_S) == ["t1", "t2", "t3"]
+
+
+def test_what_goes_on_failing_is_passed_over_for_longer_each_time() -> None:
+    balancer, now, waits = Balancer(Balance.ROUND_ROBIN, candidates(2)), 10.0, []
+    for _ in range(6):
+        assert balancer.refuse(now, TaskId("t1"))
+        began = now
+        while balancer.pick(now, [TaskId("t2")]) and "t1" not in picks(balancer, 2, now):
+            now += 1.0
+        waits.append(now - began)
+        balancer.check_invariants()
+    assert waits == [FIRST_EJECTION_S, 4.0, 8.0, 16.0, LONGEST_EJECTION_S, LONGEST_EJECTION_S]
+    # One success, and it is as good as new.
+    balancer.succeed(TaskId("t1"))
+    assert balancer.refuse(now, TaskId("t1"))
+    assert "t1" in picks(balancer, 2, now + FIRST_EJECTION_S)
+
+
+def test_failures_while_it_is_passed_over_are_no_news() -> None:
+    balancer = Balancer(Balance.ROUND_ROBIN, candidates(2))
+    assert balancer.refuse(10.0, TaskId("t1"))
+    assert not balancer.refuse(10.1, TaskId("t1"))
+    assert "t1" in picks(balancer, 2, now=10.0 + FIRST_EJECTION_S)
 
 
 def test_what_refused_is_still_tried_when_there_is_nothing_else() -> None:
     balancer = Balancer(Balance.LEAST_CONNECTIONS, candidates(2))
     for task_id in ("t1", "t2"):
-        balancer.refuse(10.0, TaskId(task_id))
+        assert balancer.refuse(10.0, TaskId(task_id))
+    assert picks(balancer, 2, now=10.0) == ["t1", "t2"]
+
+
+def test_the_only_one_is_never_passed_over() -> None:
+    balancer = Balancer(Balance.ROUND_ROBIN, candidates(1))
+    assert not balancer.refuse(10.0, TaskId("t1"))
+    balancer.update(Balance.ROUND_ROBIN, candidates(2))
     assert picks(balancer, 2, now=10.0) == ["t1", "t2"]
 
 
@@ -92,54 +111,70 @@ def test_a_dial_that_succeeds_at_once() -> None:
     [first] = candidates(1)
     balancer = Balancer(Balance.ROUND_ROBIN, (first,))
     dial = Dial(balancer)
-    assert dial.step(Requested(0.0)) == Attempt(first, ATTEMPT_S)
-    assert dial.step(Connected(0.1)) == Established(first)
+    assert (dial.begin(0.0), dial.candidate, dial.within_s) == (CONNECT, first, ATTEMPT_S)
+    assert (dial.connected(), dial.candidate) == (FLOW, first)
     assert balancer.active(first.task_id) == 1
+
+
+def test_a_task_of_another_node_is_asked_for() -> None:
+    _, second = candidates(2)
+    balancer = Balancer(Balance.ROUND_ROBIN, (second,))
+    dial = Dial(balancer)
+    assert dial.begin(0.0) == CONNECT
+    assert not dial.is_asking
+    assert dial.connected() == ASK
+    assert dial.is_asking
+    assert dial.accepted() == FLOW
+    assert balancer.active(second.task_id) == 1
 
 
 def test_a_refused_connection_goes_to_the_next_each_at_most_once() -> None:
     first, second = candidates(2)
     balancer = Balancer(Balance.ROUND_ROBIN, (first, second))
     dial = Dial(balancer)
-    assert dial.step(Requested(0.0)) == Attempt(first, ATTEMPT_S)
-    assert dial.step(Refused(0.1, "refused")) == Attempt(second, ATTEMPT_S)
-    assert dial.step(Refused(0.2, "late")) == GivenUp("refused", "t1 refused, t2 late")
+    assert (dial.begin(0.0), dial.candidate) == (CONNECT, first)
+    assert (dial.refused(0.1, "refused"), dial.candidate) == (CONNECT, second)
+    assert dial.connected() == ASK  # its node is there, but the task isn't
+    assert dial.refused(0.2, "late") == GIVE_UP
+    assert (dial.kind, dial.why()) == ("refused", "t1 refused, t2 late")
+    assert dial.ejections == 2
     assert balancer.active(first.task_id) == balancer.active(second.task_id) == 0
 
 
 def test_no_endpoints_is_told_at_once() -> None:
-    assert Dial(Balancer(Balance.ROUND_ROBIN)).step(Requested(0.0)) == GivenUp(
-        "no_endpoints", "no healthy task"
-    )
+    dial = Dial(Balancer(Balance.ROUND_ROBIN))
+    assert dial.begin(0.0) == GIVE_UP
+    assert (dial.kind, dial.why()) == ("no_endpoints", "no healthy task")
 
 
 def test_all_attempts_together_are_bounded() -> None:
     several = candidates(9)
     dial = Dial(Balancer(Balance.ROUND_ROBIN, several))
-    assert dial.step(Requested(0.0)) == Attempt(several[0], ATTEMPT_S)
-    assert dial.step(Refused(TOTAL_S - 0.5, "slow")) == Attempt(several[1], 0.5)
-    last = dial.step(Refused(TOTAL_S, "slow"))
-    assert last == GivenUp("timeout", "t1 slow, t2 slow")
+    assert (dial.begin(0.0), dial.within_s) == (CONNECT, ATTEMPT_S)
+    assert dial.refused(TOTAL_S - 0.5, "slow") == CONNECT
+    assert (dial.candidate, dial.within_s) == (several[1], 0.5)
+    assert dial.refused(TOTAL_S, "slow") == GIVE_UP
+    assert (dial.kind, dial.why()) == ("timeout", "t1 slow, t2 slow")
 
 
 def test_a_withdrawn_candidate_is_no_blemish() -> None:
     first, second = candidates(2)
     balancer = Balancer(Balance.ROUND_ROBIN, (first, second))
     dial = Dial(balancer)
-    dial.step(Requested(0.0))
-    assert dial.step(Withdrawn(0.1)) == Attempt(second, ATTEMPT_S)
+    dial.begin(0.0)
+    assert (dial.withdrawn(0.1), dial.candidate) == (CONNECT, second)
     assert picks(balancer, 1) == ["t1"]
 
 
 def test_an_abandoned_dial_gives_back_what_it_holds() -> None:
     balancer = Balancer(Balance.ROUND_ROBIN, candidates(1))
     dial = Dial(balancer)
-    dial.step(Requested(0.0))
+    dial.begin(0.0)
     dial.abandon()
     dial.abandon()
     assert balancer.active(TaskId("t1")) == 0
-    with pytest.raises(AssertionError, match="after the end"):
-        dial.step(Connected(1.0))
+    with pytest.raises(AssertionError, match="over"):
+        dial.connected()
 
 
 @given(

@@ -12,7 +12,9 @@ from skep.domain.base import ClusterId, NodeId, ServiceId, TaskId, replace
 from skep.domain.endpoints import Endpoint, MeshNode, ServiceEndpoints
 from skep.domain.spec import Balance, Port, PortMode
 from skep.env import Rejected
-from skep.netproxy.core.mesh import (
+from skep.netproxy.core.routes import Candidate, Desired, Route, Routing, build
+from skep.netproxy.relay.core import mesh, protocol
+from skep.netproxy.relay.core.mesh import (
     HEADER_LIMIT_BYTES,
     MAGIC,
     PREFIX_BYTES,
@@ -25,8 +27,8 @@ from skep.netproxy.core.mesh import (
     read_prefix,
     read_status,
 )
-from skep.netproxy.core.routes import Candidate, Desired, Route, Routing, build
-from skep.netproxy.core.tables import Tables
+from skep.netproxy.relay.core.protocol import Address, Key, Listener
+from skep.netproxy.relay.core.tables import Tables
 
 CLUSTER = ClusterId("c")
 
@@ -258,9 +260,33 @@ def test_what_is_built_step_by_step_is_what_would_be_built_at_once() -> None:
     assert first.routes[0].candidates[0].mesh_address == "127.0.0.2:7946"
 
 
+def listener(service: str = "web", port: int = 80, **where: str) -> Listener:
+    """Tasks by where they are: "here", or the host of their node."""
+    return Listener(
+        host="127.0.0.1",
+        port=port,
+        service_id=ServiceId(service),
+        service_name=service,
+        target=8080,
+        candidates=tuple(
+            protocol.Candidate(
+                task_id=TaskId(task_id),
+                address="127.0.16.1",
+                mesh_address=None if host == "here" else (host, 7946),
+            )
+            for task_id, host in where.items()
+        ),
+    )
+
+
+def updated(tables: Tables, *changed: Listener, removed: tuple[Key, ...] = ()) -> Tables:
+    tables.update(changed, removed)
+    tables.check_invariants()
+    return tables
+
+
 def test_the_mesh_reaches_tasks_of_this_node_alone() -> None:
-    tables = Tables()
-    tables.update(Desired(version=1, routes=(route(t1="here", t2="there"),)))
+    tables = updated(Tables(), listener(t1="here", t2="127.0.0.2"))
     service_id = ServiceId("web")
     named = tables.here(service_id, 8080, TaskId("t1"))
     assert named is not None
@@ -274,19 +300,42 @@ def test_the_mesh_reaches_tasks_of_this_node_alone() -> None:
 
 
 def test_a_balancer_stays_with_its_service_and_is_emptied_when_removed() -> None:
-    tables = Tables()
-    tables.update(Desired(version=1, routes=(route(t1="here", t2="there"),)))
-    before = tables.published(80)
+    key = Key("127.0.0.1", 80)
+    tables = updated(Tables(), listener(t1="here", t2="127.0.0.2"))
+    before = tables.at(key)
     assert before is not None
-    tables.update(Desired(version=2, routes=(route(t2="there"),)))
-    after = tables.published(80)
+    updated(tables, listener(t2="127.0.0.2"))
+    after = tables.at(key)
     assert after is not None
     assert after.balancer is before.balancer
-    assert not tables.names(ServiceId("web"), 8080, before.route.candidates[0])
-    assert tables.names(ServiceId("web"), 8080, before.route.candidates[1])
-    tables.update(Desired(version=3, routes=(route("other", t3="here"),)))
+    assert not tables.names(ServiceId("web"), 8080, before.listener.candidates[0])
+    assert tables.names(ServiceId("web"), 8080, before.listener.candidates[1])
+    updated(tables, listener("other", t3="here"))
     assert before.balancer.candidates == ()
     assert tables.here(ServiceId("web"), 8080, None) is None
+    updated(tables, removed=(key,))
+    assert tables.at(key) is None
+    assert tables.service_names() == frozenset()
+
+
+def test_listeners_of_one_service_are_one_by_the_mesh() -> None:
+    tables = updated(Tables(), listener(t1="here"), listener(port=81, t2="here", t3="127.0.0.2"))
+    service_id = ServiceId("web")
+    assert tables.here(service_id, 8080, TaskId("t1")) is not None
+    assert tables.here(service_id, 8080, TaskId("t2")) is not None
+    updated(tables, removed=(Key("127.0.0.1", 81),))
+    assert tables.here(service_id, 8080, TaskId("t1")) is not None
+    assert tables.here(service_id, 8080, TaskId("t2")) is None
+
+
+@pytest.mark.parametrize("address", [("127.0.0.1", 5), ("::1", 65535)])
+def test_an_address_in_a_header_survives_the_journey(address: Address) -> None:
+    assert mesh.read_address(mesh.show_address(address)) == address
+
+
+@pytest.mark.parametrize("text", ["", "127.0.0.1", ":80", "127.0.0.1:x"])
+def test_what_is_no_address_in_a_header_is_none(text: str) -> None:
+    assert mesh.read_address(text) is None
 
 
 # ------------------------------------------------------------------------------------- addresses

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +11,6 @@ import pytest
 from skep.domain.base import replace
 from skep.domain.endpoints import EndpointUpdate, ServiceEndpoints
 from skep.domain.spec import Port, PortMode
-from skep.netproxy.adapters.sockets import listen
 from tests.unit.netproxy.support import (
     LOOPS,
     PORT,
@@ -130,7 +130,7 @@ def test_one_service_takes_the_port_over_from_another(loop: str) -> None:
 def test_a_port_that_somebody_else_has_is_told_by_service_and_tried_again(loop: str) -> None:
     async def play() -> None:
         async with cluster("a") as (manager, [a]):
-            squatter = listen(a.ingress())
+            squatter = socket.create_server(a.ingress())
             task = await FakeTask("t1", "a").start()
             conversation = await manager.follower("a")
             await publish(manager, [a], complete(5, on_host(task), nodes=(a,)))

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from skep.domain.base import ClusterId, ServiceId, TaskId
-from skep.netproxy.core.mesh import MAGIC, MeshHeader, MeshStatus, encode_header
+from skep.netproxy.relay.core.mesh import MAGIC, MeshHeader, MeshStatus, encode_header
 from tests.unit.netproxy.support import (
     CLUSTER,
     DEADLINE_S,
@@ -37,8 +37,8 @@ def test_a_task_of_another_node_is_reached_through_its_netproxy_only(loop: str) 
                 assert await ask_name(a.ingress()) == "t1"
             # Relays connect from their own node's address, so the task knows who came.
             assert set(task.peers) == {b.host}
-            assert a.traffic.of("web", "ingress").connections == 10
-            assert b.traffic.of("web", "mesh").connections == 10
+            await eventually(lambda: a.traffic.of("web", "ingress").connections == 10)
+            await eventually(lambda: b.traffic.of("web", "mesh").connections == 10)
             await task.stop()
 
     run(loop, play())
@@ -90,7 +90,7 @@ def test_a_remote_task_that_refuses_is_passed_over(loop: str) -> None:
             dead, alive = FakeTask("t1", "b"), await FakeTask("t2", "b").start()
             await publish(manager, [a, b], complete(5, service(dead, alive), nodes=(a, b)))
             assert [await ask_name(a.ingress()) for _ in range(10)] == ["t2"] * 10
-            assert b.traffic.of("web", "mesh").errors["refused"] >= 1
+            await eventually(lambda: b.traffic.of("web", "mesh").errors.get("refused", 0) >= 1)
             await alive.stop()
 
     run(loop, play())
@@ -106,7 +106,7 @@ def test_an_owner_that_no_longer_knows_a_task_sends_the_client_elsewhere(loop: s
             await publish(manager, [b], complete(6, service(new), nodes=(a, b)))
             assert [await ask_name(a.ingress()) for _ in range(6)] == ["t2"] * 6
             assert old.peers == []
-            assert b.traffic.of("", "mesh").errors["unknown_task"] >= 1
+            await eventually(lambda: b.traffic.of("", "mesh").errors.get("unknown_task", 0) >= 1)
             await old.stop()
             await new.stop()
 

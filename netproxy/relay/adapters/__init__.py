@@ -1,0 +1,1 @@
+"""What touches sockets, the clock and the netproxy's control socket."""

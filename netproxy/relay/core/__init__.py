@@ -1,0 +1,1 @@
+"""The rules of a relay worker: no I/O, no clock, no event loop."""
