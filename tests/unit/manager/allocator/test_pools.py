@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 
 from skep.domain.base import replace
 from skep.domain.objects import Service
-from skep.domain.spec import Port, PortMode
+from skep.domain.spec import Port, PortMode, Protocol
 from skep.domain.states import IllegalMove, TaskState
 from skep.manager.allocator.core.pools import (
     DYNAMIC_PORT_FIRST,
     DYNAMIC_PORT_LAST,
     AddressPool,
-    allocated,
     ports_for,
 )
+from skep.manager.allocator.core.tasks import allocated, waiting
 from tests.unit.manager.build import service, service_spec, task
 
 # ------------------------------------------------------------------------------- addresses
@@ -79,8 +79,10 @@ def test_nobody_ever_shares_an_address(steps: list[str]) -> None:
 
 
 def test_a_new_task_gets_its_address_and_may_be_placed() -> None:
-    given_one = allocated(task(), "127.0.16.1", 5)
-    assert given_one is not None
+    told = waiting(task(), "why not")
+    assert told is not None
+    given_one = allocated(told, "127.0.16.1", (), 5)
+    assert given_one.status.error == ""
     assert (given_one.address, given_one.status.state, given_one.status.since_ns) == (
         "127.0.16.1",
         TaskState.PENDING,
@@ -88,17 +90,17 @@ def test_a_new_task_gets_its_address_and_may_be_placed() -> None:
     )
 
 
-def test_a_task_without_an_address_is_told_so_once() -> None:
-    told = allocated(task(), None, 5)
+def test_a_task_that_waits_says_so_once() -> None:
+    told = waiting(task(), "no address")
     assert told is not None
     assert told.status.state is TaskState.NEW
-    assert "no task address is free" in told.status.error
-    assert allocated(told, None, 6) is None
+    assert told.status.error == "no address"
+    assert waiting(told, "no address") is None
 
 
 def test_only_new_tasks_get_addresses() -> None:
     with pytest.raises(IllegalMove):
-        allocated(task(state=TaskState.PENDING), "127.0.16.1", 5)
+        allocated(task(state=TaskState.PENDING), "127.0.16.1", (), 5)
 
 
 # ----------------------------------------------------------------------------------- ports
@@ -183,3 +185,12 @@ def test_a_dynamic_host_port_keeps_its_number_beside_an_ingress_port_of_the_same
     filled = replace(both, ports=ports_for(both, [both]))
     assert numbers(filled) == [30_000, 30_001]
     assert numbers(replace(filled, spec=web(Port(target=80), host()).spec)) == [30_001, 30_000]
+
+
+def test_tcp_and_udp_have_numbers_of_their_own() -> None:
+    udp = Port(target=53, protocol=Protocol.UDP)
+    assert numbers(web(udp, Port(target=53))) == [30_000, 30_000]
+    other = web(Port(target=53), has=(Port(target=53, published=30_000),), id_="s2")
+    assert numbers(web(udp, replace(udp, target=54)), other) == [30_000, 30_001]
+    both = web(Port(target=53, published=30_000), replace(udp, published=30_000), id_="s2")
+    assert numbers(web(udp), both) == [30_001]

@@ -22,8 +22,11 @@ from skep.domain.objects import (
     TaskStatus,
 )
 from skep.domain.spec import (
+    EndpointMode,
+    ExposedPort,
     Placement,
     Port,
+    Protocol,
     Resources,
     RestartPolicy,
     RunSpec,
@@ -77,7 +80,10 @@ def test_a_name_is_taken_until_its_service_is_gone() -> None:
 
 CHANGES = [
     (service_spec(replicas=9), False),
-    (service_spec(ports=(Port(target=80),)), False),
+    (service_spec(exposed=(ExposedPort(target=80),)), False),
+    (service_spec(endpoint_mode=EndpointMode.DNSRR), False),
+    # It puts the tasks on the ingress network.
+    (service_spec(ports=(Port(target=80),)), True),
     (service_spec(labels=(("a", "b"),)), False),
     (spec_with(placement=Placement(constraints=("node.id == x",))), False),
     (spec_with(restart=RestartPolicy(delay_ns=0)), False),
@@ -145,6 +151,11 @@ def test_a_published_port_has_one_owner_given_or_asked_for() -> None:
             office.create(service_spec("c", ports=ports))
         assert caught.value.details == {"field": "spec.ports[1].published"}
     office.update(service_spec("a", ports=(Port(target=81, published=8080),)))
+    # The number is free for the other protocol.
+    udp = Port(target=80, published=8080, protocol=Protocol.UDP)
+    office.create(service_spec("d", ports=(udp,)))
+    with pytest.raises(CallError, match="port 8080/udp is already published by service 'd'"):
+        office.create(service_spec("e", ports=(udp,)))
 
 
 def test_an_update_of_the_ports_leaves_the_old_ones_until_they_are_filled_in() -> None:
