@@ -168,7 +168,7 @@ def wanted_vips(run: RunSpec, field: str = "spec.task.run") -> tuple[str, ...]:
     for them, each once. Raises Rejected for a template that isn't closed."""
     texts = [*run.command, *run.args, *(value for _, value in run.env)]
     texts += run.health.test if run.health else ()
-    found = {}
+    found: dict[str, None] = {}
     for text in texts:
         for match in _actions(text, field):
             if vip := _VIP.fullmatch(match["body"].strip()):
