@@ -14,13 +14,21 @@ from typing import NamedTuple
 
 from skep.domain.base import Pairs
 from skep.domain.spec import NetworkSpec, NetworkUse
-from skep.domain.validate import NAME_LIMIT
+from skep.domain.validate import DRIVER, NAME_LIMIT, check_network
+from skep.env import Rejected
 from skep.stackfile import keys, nodes, values
 from skep.stackfile.reader import Fields, Place
 
 DEFAULT = "default"
-DRIVER = "overlay"
 ENCRYPTED = "encrypted"
+# Where the fields of a spec stand in a file.
+_PLACES = {
+    "name": "name",
+    "subnet": "ipam",
+    "gateway": "ipam",
+    "labels": "labels",
+    "options": "driver_opts",
+}
 _FLAGS = {"": True, "true": True, "1": True, "false": False, "0": False}
 # What may stand beside `external`: only what says which network is meant.
 _OF_EXTERNAL = ("external", "name")
@@ -103,7 +111,11 @@ def read_networks(place: Place | None, stack_name: str) -> Networks:
         plain = ReadNetwork(NetworkSpec(name=f"{stack_name}_{key.text}"), place=at)
         read = functools.partial(_network, plain, key.text)
         found[key.text] = plain if _says_nothing(value) else value.attempt(read, plain)
+        before = at.source.problems.count
         at.attempt(functools.partial(_check_name, found[key.text]), None)
+        if at.source.problems.count > before:
+            # Services that are on it would be as wrong, which is one mistake and not many.
+            found[key.text] = ReadNetwork(NetworkSpec(name=f"network-{len(found)}"), place=at)
     _check_clashes(found)
     usual = ReadNetwork(NetworkSpec(name=f"{stack_name}_{DEFAULT}"))
     same = (at for at in found.values() if at.spec.name == usual.spec.name)
@@ -112,6 +124,7 @@ def read_networks(place: Place | None, stack_name: str) -> Networks:
 
 
 def _network(plain: ReadNetwork, key: str, place: Place) -> ReadNetwork:
+    before = place.source.problems.count
     fields = place.fields(keys.NETWORK)
     is_external, old_name = fields.read("external", _external, (False, ""))
     name = fields.read("name", Place.text, old_name)
@@ -135,7 +148,20 @@ def _network(plain: ReadNetwork, key: str, place: Place) -> ReadNetwork:
         labels=fields.read("labels", Place.labels, ()),
         options=options,
     )
+    if place.source.problems.count == before:
+        _check_whole(place, fields, spec)
     return ReadNetwork(spec, place=plain.place)
+
+
+def _check_whole(place: Place, fields: Fields, spec: NetworkSpec) -> None:
+    """What only the finished spec shows, by the rules the cluster itself goes by."""
+    try:
+        check_network(spec, "network")
+    except Rejected as error:
+        where = _PLACES.get(error.field.removeprefix("network."), "")
+        text = str(error).removeprefix(f"{error.field}: ")
+        at = fields.get(where) or place
+        raise at.error(f"{where}: {text}" if where else text) from None
 
 
 def _external(place: Place) -> tuple[bool, str]:

@@ -142,6 +142,16 @@ def test_driver_options(says: str, options: object, is_encrypted: bool) -> None:
             "{ipam: {config: [{subnet: 10.1.0.0/24}, {subnet: 'fd00::/64'}]}}",
             "a network has one subnet, of IPv4 addresses; remove the others",
         ),
+        (
+            "{ipam: {config: [{subnet: 10.1.0.0/30}]}}",
+            "a.yml:1:28: ipam: 10.1.0.0/30 is a /30; take one from /8 to /29",
+        ),
+        (
+            "{ipam: {config: [{subnet: 10.1.0.0/24, gateway: 10.1.0.255}]}}",
+            "a.yml:1:28: ipam: 10.1.0.255 can't be a host of 10.1.0.0/24; take one such as",
+        ),
+        ("{name: ingress}", "a.yml:1:28: name: 'ingress' is the cluster's own network"),
+        ("{driver_opts: {a b: c}}", "a.yml:1:35: driver_opts: 'a b' can't be a label's name"),
         ("[a]", "a.yml:1:21: default must be a map, but this is a list"),
     ],
 )
