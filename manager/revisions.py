@@ -6,12 +6,20 @@ writes new specs by these rules, and the orchestrator goes back by them when an 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from skep.domain.base import replace
-from skep.domain.objects import Revision, Service, UpdateState, UpdateStatus, revision_id
+from skep.domain.objects import (
+    Network,
+    Revision,
+    Service,
+    UpdateState,
+    UpdateStatus,
+    revision_id,
+)
 from skep.domain.spec import (
+    NetworkUse,
     Placement,
     Port,
     PortMode,
@@ -157,18 +165,50 @@ def published_clash(
     return None
 
 
+def missing_network(view: View, spec: ServiceSpec) -> tuple[int, str] | None:
+    """The first network of a spec that tasks can't be on, by its place, and why."""
+    for place, use in enumerate(spec.task.networks):
+        network = view.named(Network, use.network)
+        if network is None:
+            return place, f"there is no network {use.network!r}"
+        if network.is_removing:
+            return place, f"network {use.network!r} is being removed"
+    return None
+
+
+def networks_needed(view: View, service: Service) -> Iterator[tuple[str, bool]]:
+    """The networks, by name, that a service's tasks may be put on without anybody asking: those of
+    its spec, and (True) of the one that its update goes back to by itself."""
+    for use in service.spec.task.networks:
+        yield use.network, False
+    status = service.update
+    if status is not None and status.state.is_on_trial:
+        row = view.get(Revision, revision_id(service.id, status.base_revision))
+        for use in row.spec.task.networks if row is not None else ():
+            yield use.network, True
+
+
 # ------------------------------------------------------------------------- what a spec says
 
 
-def _identity(spec: ServiceSpec) -> tuple[TaskSpec, tuple[Port, ...]]:
-    """What makes a running task outdated when it changes. Which nodes may run it and when it is
-    restarted is judged anew at each event, and needs no new task; what tasks are spread over and
-    the ports of their nodes do."""
+def _identity(spec: ServiceSpec) -> tuple[TaskSpec, tuple[Port, ...], bool]:
+    """What makes a running task outdated when it changes. Which nodes may run it, when it is
+    restarted and what its service is called on its networks is judged anew at each event, and
+    needs no new task; what tasks are spread over, which networks they are on and the ports of
+    their nodes do. So does the first port in mode ingress, since it puts them on that network."""
     placement = Placement(
         preferences=spec.task.placement.preferences, platforms=spec.task.placement.platforms
     )
-    task = replace(spec.task, placement=placement, restart=RestartPolicy())
-    return task, tuple(port for port in spec.ports if port.mode is PortMode.HOST)
+    networks = tuple(sorted({use.network for use in spec.task.networks}))
+    task = replace(
+        spec.task,
+        placement=placement,
+        restart=RestartPolicy(),
+        networks=tuple(NetworkUse(network=name) for name in networks),
+    )
+    modes = {port.mode for port in spec.ports}
+    host_ports = tuple(port for port in spec.ports if port.mode is PortMode.HOST)
+    return task, host_ports, PortMode.INGRESS in modes
 
 
 def _task_revision(tx: Transaction, service: Service, spec: ServiceSpec, number: int) -> int:

@@ -16,12 +16,15 @@ import msgspec
 from skep.api import codec
 from skep.domain.base import NodeId, ServiceId, Struct, encode, replace
 from skep.domain.control import (
+    CreateNetworkRequest,
     CreateServiceRequest,
     DeployStackRequest,
     DeployStackResponse,
     GetClusterRequest,
     GetClusterResponse,
     GetRequest,
+    ListNetworksRequest,
+    ListNetworksResponse,
     ListNodesRequest,
     ListNodesResponse,
     ListRevisionsRequest,
@@ -32,6 +35,7 @@ from skep.domain.control import (
     ListStacksResponse,
     ListTasksRequest,
     ListTasksResponse,
+    NetworkView,
     RemoveRequest,
     RemoveResponse,
     RollbackServiceRequest,
@@ -39,10 +43,19 @@ from skep.domain.control import (
     UpdateNodeRequest,
     UpdateServiceRequest,
 )
-from skep.domain.objects import Cluster, Node, Object, Request, Service, Stack, Task
+from skep.domain.objects import (
+    Cluster,
+    Network,
+    Node,
+    Object,
+    Request,
+    Service,
+    Stack,
+    Task,
+)
 from skep.domain.validate import check_request_id
 from skep.env import CallError, CallHandler, Channel, Code, Env, Rejected, Retryable
-from skep.manager.control.core import nodes, services, stacks
+from skep.manager.control.core import networks, nodes, services, stacks
 from skep.manager.control.core.find import find
 from skep.manager.control.core.views import select_tasks, service_view
 from skep.manager.store.actor import NotLeading, Store
@@ -121,6 +134,12 @@ class Control:
                 lambda tx, request: stacks.deploy_stack(tx, request, ids),
             ),
             "RemoveStack": (RemoveRequest, RemoveResponse, stacks.remove_stack),
+            "CreateNetwork": (
+                CreateNetworkRequest,
+                Network,
+                lambda tx, request: networks.create_network(tx, request, ids),
+            ),
+            "RemoveNetwork": (RemoveRequest, RemoveResponse, networks.remove_network),
         }
         reads: dict[str, tuple[type[Any], Callable[[Any], Struct]]] = {
             "GetCluster": (GetClusterRequest, self._get_cluster),
@@ -133,6 +152,8 @@ class Control:
             "ListTasks": (ListTasksRequest, self._list_tasks),
             "GetStack": (GetRequest, lambda request: self._get(Stack, request)),
             "ListStacks": (ListStacksRequest, self._list_stacks),
+            "GetNetwork": (GetRequest, self._get_network),
+            "ListNetworks": (ListNetworksRequest, self._list_networks),
         }
         found: dict[str, CallHandler] = {}
         for name, (kind, answer, fn) in mutations.items():
@@ -272,6 +293,19 @@ class Control:
     def _list_stacks(self, request: ListStacksRequest) -> ListStacksResponse:
         rows = sorted(self._store.tables.all(Stack), key=lambda row: (row.name, row.id))
         return ListStacksResponse(stacks=tuple(rows), version=self._store.version)
+
+    def _get_network(self, request: GetRequest) -> NetworkView:
+        [found] = networks.network_views(self._store.tables, [self._get(Network, request)])
+        return found
+
+    def _list_networks(self, request: ListNetworksRequest) -> ListNetworksResponse:
+        rows = sorted(self._store.tables.all(Network), key=lambda row: (row.name, row.id))
+        if request.stack is not None:
+            stack = find(self._store.tables, Stack, request.stack)
+            rows = [row for row in rows if row.stack_id == stack.id]
+        return ListNetworksResponse(
+            networks=networks.network_views(self._store.tables, rows), version=self._store.version
+        )
 
 
 def _once(

@@ -7,12 +7,20 @@ from collections.abc import Hashable
 
 from skep.domain.base import ServiceId, replace
 from skep.domain.objects import Cluster, Node, Revision, Service, Task, UpdateState, revision_id
+from skep.domain.spec import ServiceSpec
 from skep.manager.orchestrator.core.plan import Plan
 from skep.manager.orchestrator.core.reaper import reapable
 from skep.manager.orchestrator.core.replicated import reconcile
 from skep.manager.orchestrator.core.slots import Scene
 from skep.manager.passes import PASS_CHANGES, Pass
-from skep.manager.revisions import base_of, newest_of, published_clash, roll_back, spec_of
+from skep.manager.revisions import (
+    base_of,
+    missing_network,
+    newest_of,
+    published_clash,
+    roll_back,
+    spec_of,
+)
 from skep.manager.store.core.command import Change
 from skep.manager.store.core.tables import View
 from skep.manager.store.core.transaction import Transaction
@@ -165,14 +173,10 @@ def _base_task_revision(view: View, service: Service) -> int | None:
 def _roll_back(tx: Transaction, service: Service, why: str) -> None:
     """Go back to the spec before the update; where that can't be, the update is paused."""
     base = base_of(tx, service)
-    clash = None if base is None else published_clash(tx, base.spec)
-    if base is not None and clash is None:
+    problem = "there is no earlier spec" if base is None else _obstacle(tx, base.spec)
+    if base is not None and not problem:
         roll_back(tx, service, base, why, is_automatic=True)
         return
-    problem = "there is no earlier spec"
-    if clash is not None:
-        port = f"{clash.port.published}/{clash.port.protocol.value}"
-        problem = f"port {port} of the spec before is published by service {clash.owner!r} now"
     assert service.update is not None, service
     paused = replace(
         service.update,
@@ -181,6 +185,16 @@ def _roll_back(tx: Transaction, service: Service, why: str) -> None:
         ended_ns=tx.now_ns,
     )
     tx.update(replace(service, update=paused))
+
+
+def _obstacle(tx: Transaction, spec: ServiceSpec) -> str:
+    """Why a spec from before can't be taken up again; empty if it can."""
+    clash = published_clash(tx, spec)
+    if clash is not None:
+        port = f"{clash.port.published}/{clash.port.protocol.value}"
+        return f"port {port} of the spec before is published by service {clash.owner!r} now"
+    missing = missing_network(tx, spec)
+    return "" if missing is None else f"{missing[1]}, which the spec before names"
 
 
 def _all_services(view: View) -> tuple[Hashable, ...]:

@@ -17,6 +17,7 @@ from skep.domain.objects import Request, Service
 from skep.domain.spec import ServiceSpec
 from skep.domain.states import DesiredState
 from skep.manager import revisions
+from skep.manager.allocator.core import taken
 from skep.manager.control import actor as control
 from skep.manager.dispatcher.core.drain import DrainWatch
 from skep.manager.dispatcher.core.liveness import GRACE_S, Liveness
@@ -160,6 +161,10 @@ def _restored_revisions(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(revisions, "_task_revision", always_new)
 
 
+def _held_addresses(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(taken, "holds_addresses", lambda task: task.is_wanted and not task.is_terminal)
+
+
 ABLATIONS = {
     # A mutation that is repeated under its request id is done once.
     "request dedupe": Ablation(
@@ -204,4 +209,6 @@ ABLATIONS = {
     "restored revisions": Ablation(
         _restored_revisions, "calm", range(3, 23), ("run, and are not right",)
     ),
+    # A task's addresses are its own until it has ended, whatever is wanted of it.
+    "held addresses": Ablation(_held_addresses, "cluster", range(60), ("is that of task",)),
 }

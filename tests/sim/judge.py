@@ -18,6 +18,7 @@ from skep.manager.store.core.command import Change
 from skep.manager.store.core.tables import Tables
 from tests.sim.update_judge import UpdateJudge
 from tests.sim.world import World
+from tests.support.networks import faults, is_network_row
 
 # Who leads is looked at now and then only; a pause between two looks is shorter than this.
 SAMPLING_S = 0.5
@@ -99,6 +100,9 @@ class Judge:
         }
         for change in changes:
             self._judge(change, tables)
+        if any(is_network_row(change.row) for change in changes):
+            for fault in faults(tables):
+                self._fail(fault)
         self.updates.applied(changes, tables)
 
     def started(self, node_id: NodeId, task_id: TaskId) -> None:
@@ -209,12 +213,13 @@ class Judge:
             self._fail(f"slot {task.name} has {len(wanted)} wanted tasks: {ids}")
 
     def _check_ports(self, service: Service, tables: Tables) -> None:
-        mine = {port.published for port in service.ports or () if port.published is not None}
+        mine = {(port.published, port.protocol) for port in service.ports or ()}
         for other in tables.all(Service):
             if other.id != service.id:
-                shared = mine & {port.published for port in other.ports or ()}
+                shared = mine & {(port.published, port.protocol) for port in other.ports or ()}
                 if shared:
-                    self._fail(f"{service.name} and {other.name} both publish {sorted(shared)}")
+                    text = ", ".join(f"{number}/{protocol.value}" for number, protocol in shared)
+                    self._fail(f"{service.name} and {other.name} both publish {text}")
 
     def _fail(self, text: str) -> None:
         self._world.problem(f"violation: {text}")

@@ -40,6 +40,7 @@ from skep.domain.control import (
 from skep.domain.objects import Availability, Node, Revision, Service, UpdateState
 from skep.domain.spec import FailureAction, ServiceSpec, StackSpec
 from skep.env import Env
+from tests.sim.networks import STACK_NETWORK, Networks
 from tests.sim.releases import (
     REPLICAS_LIMIT,
     Bad,
@@ -70,7 +71,7 @@ PAUSED = (UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED)
 
 
 class Operator:
-    """Creates, scales, updates, rolls back and removes services, and drains nodes.
+    """Creates, scales, updates, rolls back and removes services and networks, and drains nodes.
 
     `wanted` are the specs that were acknowledged last. An update that fails may have brought an
     earlier one back: see `is_as_acknowledged`. `waits_for` is what keeps the operator busy.
@@ -86,6 +87,7 @@ class Operator:
         self._drained: set[str] = set()
         self._addresses = addresses
         self._serial = 0
+        self.networks = Networks(world.dice("networks"), self._insist)
 
     async def run(self, env: Env, until: float) -> None:
         """Have intentions until then, and see the last ones through."""
@@ -111,7 +113,27 @@ class Operator:
         for caller in callers:
             await caller.close()
 
+    async def empty(self, env: Env) -> None:
+        """Remove everything there is."""
+        caller = Caller(self._addresses, env, CALL_DEADLINE_S)
+        if STACK_NETWORK.name in self.networks.wanted:
+            request = RemoveRequest(request_id=caller.ids.new_id(), ref=STACK)
+            await self._insist(caller, "RemoveStack", request, RemoveResponse)
+            del self.networks.wanted[STACK_NETWORK.name]
+        for name in sorted(self.wanted):
+            request = RemoveRequest(request_id=caller.ids.new_id(), ref=name)
+            # Those of the stack may be gone already.
+            with contextlib.suppress(NotFound):
+                await self._insist(caller, "RemoveService", request, RemoveResponse)
+            del self.wanted[name]
+        for name in sorted(self.networks.wanted):
+            await self.networks.remove(caller, name)
+        await caller.close()
+
     async def _act(self, caller: Caller) -> None:
+        if self.networks.is_due():
+            await self.networks.act(caller)
+            return
         draw = self._dice.random()
         if not self.wanted or (draw < 0.2 and len(self.wanted) < SERVICES_LIMIT):
             await self._create(caller)
@@ -149,7 +171,7 @@ class Operator:
             await self._roll_back(caller, name, number)
             return
         now, version = view.service.spec, None
-        if draw < 0.2:
+        if draw < 0.2 and self.networks.has_all(self.wanted[name]):
             now = self.wanted[name]
         elif self._dice.random() < 0.5:
             version = view.service.version
@@ -157,7 +179,7 @@ class Operator:
         if status is not None and status.state in PAUSED and self._dice.random() < 0.5:
             spec = now  # Go on.
         else:
-            spec = self._changed(now)
+            spec = self.networks.changed(self._changed(now))
         await self._update(caller, spec, version)
 
     def _changed(self, spec: ServiceSpec) -> ServiceSpec:
@@ -205,7 +227,8 @@ class Operator:
         try:
             service = await self._insist(caller, "RollbackService", request, Service)
         except (Conflict, Refused, NotFound) as error:
-            if row is not None and row.spec != view.service.spec:
+            can = row is not None and self.networks.has_all(row.spec)
+            if can and row is not None and row.spec != view.service.spec:
                 self._expect_conflict(error, name, number)
             await self._unchanged(caller, name)
             return
@@ -241,7 +264,8 @@ class Operator:
     async def _go_back(self, caller: Caller, view: ServiceView) -> None:
         """From a bad release to one that is known to be good, or to a new one."""
         name, previous = view.service.name, view.service.previous_revision
-        good = [row for row in await self._history(caller, name) if not is_doomed(row.spec)]
+        rows = await self._history(caller, name)
+        good = [r for r in rows if not is_doomed(r.spec) and self.networks.has_all(r.spec)]
         if any(row.number == previous for row in good):
             await self._roll_back(caller, name, None)
         elif good:
@@ -279,13 +303,15 @@ class Operator:
         """A stack with one new service, some of those it had, and no others."""
         had = sorted(name for name in self.wanted if name.startswith(STACK))
         kept = [self.wanted[name] for name in had if self._dice.random() < 0.5]
+        kept = [spec for spec in kept if self.networks.has_all(spec)]
         services = (*kept, self._new_spec(f"{STACK}_"))
         request = DeployStackRequest(
             request_id=caller.ids.new_id(),
-            spec=StackSpec(name=STACK, services=services),
+            spec=StackSpec(name=STACK, services=services, networks=(STACK_NETWORK,)),
             is_prune=True,
         )
         await self._insist(caller, "DeployStack", request, DeployStackResponse)
+        self.networks.wanted[STACK_NETWORK.name] = STACK_NETWORK
         for name in had:
             del self.wanted[name]
         self.wanted.update((spec.name, spec) for spec in services)
@@ -343,7 +369,8 @@ class Operator:
 
     def _new_spec(self, prefix: str) -> ServiceSpec:
         self._serial += 1
-        return draw_spec(self._dice, f"{prefix}{self._serial}", 8000 + self._serial)
+        spec = draw_spec(self._dice, f"{prefix}{self._serial}", 8000 + self._serial)
+        return self.networks.put_on(spec)
 
 
 def is_as_acknowledged(

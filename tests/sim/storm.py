@@ -18,6 +18,7 @@ from tests.sim.cluster import (
     run_operator,
 )
 from tests.sim.engine import EngineTemper
+from tests.sim.networks import leftovers, why_not_right
 from tests.sim.operator import Operator, is_as_acknowledged
 from tests.sim.plane import targets
 from tests.sim.releases import has_host_port
@@ -29,6 +30,8 @@ CALM_S = 40.0
 # grace of 6 s, and a slot whose predecessor never said that it stopped half a minute.
 CONVERGED_WITHIN_S = 100.0
 LOOK_S = 0.5
+# How many storms end with everything removed: it takes its time, and is much the same each time.
+EMPTIED = 0.1
 
 
 async def storm(world: World) -> None:
@@ -44,6 +47,8 @@ async def storm(world: World) -> None:
             worker.host.temper = EngineTemper()
             calm_plane(worker.plane_temper)
         await converge(cluster, operator)
+        if world.dice("end").random() < EMPTIED:
+            await empty(cluster, operator)
 
 
 async def calm(world: World) -> None:
@@ -54,6 +59,7 @@ async def calm(world: World) -> None:
         operator = await run_operator(cluster, world.now() + CALM_S)
         await asyncio.sleep(CALM_S)
         await converge(cluster, operator)
+        await empty(cluster, operator)
         for what, found in (
             ("signalled while in use", cluster.signals_in_use),
             ("two processes of one slot", cluster.doubles),
@@ -80,6 +86,16 @@ async def converge(cluster: SimCluster, operator: Operator) -> float:
     return took_s
 
 
+async def empty(cluster: SimCluster, operator: Operator) -> None:
+    """Remove everything; then everything must have been given back."""
+    await operator.empty(cluster.world.node("cleaner").boot())
+    await converge(cluster, operator)
+    leader = cluster.leader()
+    assert leader is not None
+    if left := leftovers(leader.store.tables):
+        raise Violation(f"left behind: {', '.join(left)}")
+
+
 def why_not_converged(cluster: SimCluster, operator: Operator) -> list[str]:
     """What is still missing, for a person."""
     if operator.waits_for:
@@ -94,6 +110,7 @@ def why_not_converged(cluster: SimCluster, operator: Operator) -> list[str]:
         if node.store.version != leader.store.version
     ]
     why += _services(operator, leader.store.tables)
+    why += why_not_right(operator.networks, leader.store.tables)
     why += _machines(cluster, list(leader.store.tables.all(Task)))
     why += _proxies(cluster, leader.store)
     if not why:

@@ -7,12 +7,11 @@ so that an address rests for as long as possible before another task gets it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from skep.domain.base import replace
-from skep.domain.objects import Service, Task
+from skep.domain.objects import Service
 from skep.domain.spec import Port, PortMode, Protocol
-from skep.domain.states import TaskState, Writer, check_move
 
 # Of 127.B.x.y, x below 16 is for nodes; y 0 and 255 look like networks to some programs.
 FIRST_THIRD_BYTE = 16
@@ -33,6 +32,13 @@ class AddressPool:
         self._is_told = cursor is not None
         self._next = cursor or 0
         self._size = (LAST_THIRD_BYTE - FIRST_THIRD_BYTE + 1) * 254
+
+    def hold_all(self, owners: Mapping[str, str]) -> None:
+        """The addresses of all tasks, each with its task."""
+        assert not self._owners
+        self._owners = dict(owners)
+        if not self._is_told:
+            self._next = max((self._number(address) + 1 for address in owners), default=0)
 
     def __len__(self) -> int:
         return len(self._owners)
@@ -66,20 +72,6 @@ class AddressPool:
     def _number(self, address: str) -> int:
         third, fourth = (int(part) for part in address.split(".")[2:])
         return (third - FIRST_THIRD_BYTE) * 254 + fourth - 1
-
-
-def allocated(task: Task, address: str | None, now_ns: int) -> Task | None:
-    """A new task with its address, ready to be placed; None if nothing changes."""
-    if address is None:
-        why = "no task address is free: too many tasks are kept in this cluster"
-        if task.status.error == why:
-            return None
-        return replace(task, status=replace(task.status, error=why))
-    check_move(task.id, task.status.state, TaskState.PENDING, Writer.ALLOCATOR)
-    status = replace(
-        task.status, state=TaskState.PENDING, message="waiting for a node", since_ns=now_ns
-    )
-    return replace(task, address=address, status=status)
 
 
 def ports_for(service: Service, services: Iterable[Service]) -> tuple[Port, ...]:

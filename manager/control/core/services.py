@@ -19,6 +19,7 @@ from skep.domain.validate import check_service
 from skep.env import CallError, Code, Rejected
 from skep.manager import revisions
 from skep.manager.control.core.find import find
+from skep.manager.control.core.networks import check_uses
 from skep.manager.store.core.transaction import Transaction
 
 NewId = Callable[[], str]
@@ -27,6 +28,7 @@ NewId = Callable[[], str]
 def create_service(tx: Transaction, request: CreateServiceRequest, new_id: NewId) -> Service:
     """A new service. Raises Rejected, or CallError when the name is taken."""
     check_service(request.spec)
+    check_uses(tx, {"spec": request.spec})
     check_published(tx, {"spec": request.spec})
     return add_service(tx, request.spec, new_id, None, "spec")
 
@@ -40,6 +42,7 @@ def update_service(tx: Transaction, request: UpdateServiceRequest) -> Service:
         raise Rejected(
             f"spec.name: a service can't be renamed (it is {service.name!r})", field="spec.name"
         )
+    check_uses(tx, {"spec": request.spec})
     check_published(tx, {"spec": request.spec})
     return change_service(tx, service, request.spec)
 
@@ -90,7 +93,7 @@ def change_service(tx: Transaction, service: Service, spec: ServiceSpec) -> Serv
 
 def rollback_service(tx: Transaction, request: RollbackServiceRequest) -> Service:
     """Go back to the spec of an earlier revision. Raises CallError when there is none, or when
-    what it publishes is another's by now."""
+    what it publishes is another's by now, or a network of it is gone."""
     service = find(tx, Service, request.ref)
     _check_version(service, request.version)
     if service.is_removing:
@@ -118,6 +121,7 @@ def rollback_service(tx: Transaction, request: RollbackServiceRequest) -> Servic
             Code.FAILED_PRECONDITION,
             f"revision {number} of service {service.name!r} says what the present one says",
         )
+    check_uses(tx, {"revision": row.spec})
     check_published(tx, {"revision": row.spec})
     return revisions.roll_back(tx, service, row, "manually requested rollback", is_automatic=False)
 

@@ -13,6 +13,12 @@ from skep.domain.objects import Service, Stack
 from skep.domain.validate import check_stack
 from skep.env import CallError, Code
 from skep.manager.control.core.find import find
+from skep.manager.control.core.networks import (
+    check_uses,
+    deploy_networks,
+    prune_networks,
+    remove_stack_networks,
+)
 from skep.manager.control.core.services import (
     NewId,
     add_service,
@@ -27,12 +33,14 @@ def deploy_stack(
     tx: Transaction, request: DeployStackRequest, new_id: NewId
 ) -> DeployStackResponse:
     """Make the cluster hold a stack. A service of the stack that the spec no longer names is
-    removed only when pruning was asked for; the answer names it otherwise."""
+    removed only when pruning was asked for; the answer names it otherwise. So is a network, if
+    nothing needs it by then: a service that may yet go back to it does."""
     check_stack(request.spec)
-    check_published(
-        tx, {f"spec.services[{place}]": spec for place, spec in enumerate(request.spec.services)}
-    )
+    specs = {f"spec.services[{place}]": spec for place, spec in enumerate(request.spec.services)}
+    check_published(tx, specs)
     stack = _write_stack(tx, request, new_id)
+    networks_created = deploy_networks(tx, request.spec, stack, new_id)
+    check_uses(tx, specs)
     created: list[str] = []
     updated: list[str] = []
     unchanged: list[str] = []
@@ -65,6 +73,7 @@ def deploy_stack(
     if request.is_prune:
         for service in gone:
             mark_removed(tx, service)
+        prune_networks(tx, stack, request.spec)
     names = tuple(sorted(service.name for service in gone))
     return DeployStackResponse(
         stack=stack,
@@ -73,15 +82,17 @@ def deploy_stack(
         unchanged=tuple(unchanged),
         removed=names if request.is_prune else (),
         kept=() if request.is_prune else names,
+        networks_created=tuple(networks_created),
     )
 
 
 def remove_stack(tx: Transaction, request: RemoveRequest) -> RemoveResponse:
-    """Remove a stack and all of its services."""
+    """Remove a stack with all of its services, and once their tasks have ended its networks."""
     stack = find(tx, Stack, request.ref)
     for service in tx.all(Service):
         if service.stack_id == stack.id:
             mark_removed(tx, service)
+    remove_stack_networks(tx, stack)
     tx.remove(Stack, stack.id)
     return RemoveResponse(id=stack.id, name=stack.name)
 

@@ -13,6 +13,7 @@ from skep.domain.objects import (
 )
 from skep.domain.spec import RestartCondition
 from skep.domain.states import DesiredState, TaskState
+from skep.manager.allocator.core.networks import vip_networks
 from skep.manager.control.core.find import find
 from skep.manager.orchestrator.core.slots import Scene
 from skep.manager.revisions import spec_of
@@ -34,6 +35,7 @@ def service_view(view: View, service: Service) -> ServiceView:
     ]
     desired = 0 if service.is_removing else service.spec.replicas
     done = _done(service, tasks)
+    vipless = _networks_without_vip(view, service)
     return ServiceView(
         service=service,
         # A slot that is handing over has two tasks, and is one copy all the same.
@@ -44,9 +46,10 @@ def service_view(view: View, service: Service) -> ServiceView:
             and not leftovers
             and not service.is_removing
             and _has_its_ports(service)
+            and not vipless
             and not _is_under_way(service)
         ),
-        problems=_problems(service, tasks),
+        problems=(*_problems(service, tasks), *vipless)[:PROBLEMS_LIMIT],
         given_up=len(_given_up(service, tasks) - done),
         completed=len(done),
     )
@@ -123,6 +126,13 @@ def _has_its_ports(service: Service) -> bool:
     )
 
 
+def _networks_without_vip(view: View, service: Service) -> tuple[str, ...]:
+    """Where the service is to have a virtual address and has none, as problems."""
+    has = {vip.network_id for vip in service.vips}
+    lacking = [network for network in vip_networks(view, service) if network.id not in has]
+    return tuple(f"no virtual address on network {row.name} yet" for row in lacking)
+
+
 def _is_under_way(service: Service) -> bool:
     """Whether its tasks are being changed, or that waits for a person."""
     update = service.update
@@ -161,7 +171,7 @@ def _problems(service: Service, tasks: tuple[Task, ...]) -> tuple[str, ...]:
         error = task.status.error or (failed[slot].status.error if slot in failed else "")
         if error:
             found.setdefault(error, f"{task.name}: {error}")
-    return tuple(found.values())[:PROBLEMS_LIMIT]
+    return tuple(found.values())
 
 
 def _newest(tasks: tuple[Task, ...]) -> dict[int, Task]:

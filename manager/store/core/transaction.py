@@ -106,6 +106,8 @@ class Transaction(View):
         return not self._written
 
     def _merge(self, kind: type[R], base: Iterable[R], belongs: Any) -> list[R]:
+        if not self._written:
+            return list(base)
         rows = [row for row in base if (kind, row.id) not in self._written]
         return rows + [row for row in self._written_of(kind) if belongs(row)]
 

@@ -10,14 +10,21 @@ from contextlib import ExitStack
 from unittest import mock
 
 from skep.domain.base import NodeId, replace
-from skep.domain.objects import Availability, Node, NodeState, Service, Task
-from skep.domain.spec import RestartCondition, ServiceSpec
+from skep.domain.objects import Availability, Network, Node, NodeState, Service, Task
+from skep.domain.spec import NetworkSpec, RestartCondition, ServiceSpec
 from skep.domain.states import TaskState, order
 from skep.env import CallError
 from skep.manager.control.core.views import service_view
 from tests.trace.support.stage import Stage
 
 NAMES = ("web", "db")
+# "one" and "other" have the same addresses, of which there are enough for both services at their
+# most while tasks of two revisions run; "far" gets its own.
+NETWORKS = {
+    "one": NetworkSpec(name="one", subnet="10.9.0.0/27"),
+    "other": NetworkSpec(name="other", subnet="10.9.0.0/27"),
+    "far": NetworkSpec(name="far"),
+}
 NODES = ("n1", "n2", "n3")
 GIB = 1 << 30
 # Longer than any delay and any wait for a task that doesn't stop.
@@ -41,6 +48,8 @@ class Life:
         self.stage = Stage()
         for node in NODES[:2]:
             self.register(node)
+        for network in NETWORKS:
+            self.create_network(network)
 
     def end(self) -> None:
         """Let everything go well, check that it does, and put back what was changed."""
@@ -55,7 +64,7 @@ class Life:
         try:
             (self.stage.create if self._find(of.name) is None else self.stage.update)(of)
         except CallError:
-            return  # The port is taken, or the service is being removed.
+            return  # The port is taken, or a network missing, or the service is being removed.
 
     def scale(self, name: str, replicas: int) -> None:
         service = self._find(name)
@@ -68,11 +77,23 @@ class Life:
             try:
                 self.stage.roll_back(name, revision)
             except CallError:
-                return  # There is nothing to go back to, or its port is taken.
+                return  # There is nothing to go back to, or it wants what isn't there.
 
     def remove(self, name: str) -> None:
         if self._find(name) is not None:
             self.stage.remove(name)
+
+    def create_network(self, name: str) -> None:
+        if self.stage.network(name) is None:
+            self.stage.create_network(NETWORKS[name])
+
+    def remove_network(self, name: str) -> None:
+        network = self.stage.network(name)
+        if network is not None:
+            try:
+                self.stage.remove_network(name)
+            except CallError:
+                return  # A service needs it.
 
     def remove_task(self, pick: int) -> None:
         task = self._any_task(pick)
@@ -176,6 +197,27 @@ class Life:
             self._check_converged(service)
             known.add(service.id)
         assert {task.service_id for task in stage.store.tables.all(Task)} <= known
+        for network in stage.store.tables.all(Network):
+            assert not network.is_removing, f"{network.name} is never gone"
+            assert network.vni is not None, network
+        for node in stage.store.tables.all(Node):
+            assert node.ingress_address, node
+        self._empty()
+
+    def _empty(self) -> None:
+        """When everything is removed, everything is given back."""
+        stage = self.stage
+        for service in tuple(stage.store.tables.all(Service)):
+            stage.remove(service.name)
+        stage.run()
+        stage.advance(LONG_S)
+        for network in tuple(stage.store.tables.all(Network)):
+            if not network.is_ingress:
+                stage.remove_network(network.name)
+        stage.run()
+        assert [row.name for row in stage.store.tables.all(Network)] == ["ingress"]
+        assert not tuple(stage.store.tables.all(Service))
+        assert not tuple(stage.store.tables.all(Task))
 
     def _check_converged(self, service: Service) -> None:
         tables = self.stage.store.tables

@@ -7,6 +7,7 @@ from skep.domain.objects import Node, Service, Task
 from skep.domain.spec import PortMode
 from skep.domain.states import LEGAL_MOVES, TERMINAL, TaskState, Writer, order
 from skep.manager.scheduler.actor import task_spec
+from tests.support.networks import faults
 from tests.trace.support.instant import InstantStore
 
 
@@ -46,6 +47,7 @@ def check(store: InstantStore) -> None:
             assert older.healthy_ns is not None, f"slot {slot} keeps what never served: {tasks}"
     _check_ports(store)
     _check_reservations(store)
+    assert not (found := faults(tables)), found
 
 
 def _check_ports(store: InstantStore) -> None:

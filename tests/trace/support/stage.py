@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 from skep.actor import Mailbox
 from skep.domain.base import SECOND_NS, NodeId, Pairs, SessionId, TaskId, pairs, replace
 from skep.domain.control import (
+    CreateNetworkRequest,
     CreateServiceRequest,
     RemoveRequest,
     RollbackServiceRequest,
@@ -24,6 +25,7 @@ from skep.domain.control import (
 from skep.domain.objects import (
     Availability,
     Cluster,
+    Network,
     Node,
     NodeDescription,
     NodeRole,
@@ -33,11 +35,11 @@ from skep.domain.objects import (
     TaskStatus,
 )
 from skep.domain.session import TaskReport
-from skep.domain.spec import RunSpec, ServiceSpec, TaskSpec
+from skep.domain.spec import NetworkSpec, RunSpec, ServiceSpec, TaskSpec
 from skep.domain.states import TERMINAL, DesiredState, TaskState, Writer, order
 from skep.env import DiceIds, Env
 from skep.manager.allocator.actor import Allocator
-from skep.manager.control.core import nodes, services
+from skep.manager.control.core import networks, nodes, services
 from skep.manager.dispatcher.core.statuses import accepted
 from skep.manager.orchestrator.actor import Orchestrator, Reaper
 from skep.manager.passes import Pass, hint_box
@@ -194,6 +196,15 @@ class Stage:
         request = RemoveRequest(request_id="r", ref=ref)
         self.store.commit(lambda tx: services.remove_service(tx, request))
 
+    def create_network(self, of: NetworkSpec) -> Network:
+        request = CreateNetworkRequest(request_id="r", spec=of)
+        new_id = self.env.ids.new_id
+        return self.store.commit(lambda tx: networks.create_network(tx, request, new_id))
+
+    def remove_network(self, ref: str) -> None:
+        request = RemoveRequest(request_id="r", ref=ref)
+        self.store.commit(lambda tx: networks.remove_network(tx, request))
+
     def remove_task(self, ref: str) -> None:
         request = RemoveRequest(request_id="r", ref=ref)
         self.store.commit(lambda tx: services.remove_task(tx, request))
@@ -229,7 +240,11 @@ class Stage:
     ) -> None:
         """A worker opens a session: for the first time, or again."""
         description = NodeDescription(
-            hostname=name, cpu_nano=cpu_nano, memory_bytes=memory_bytes, engines=("process",)
+            hostname=name,
+            mesh_address=f"{name}:7946",
+            cpu_nano=cpu_nano,
+            memory_bytes=memory_bytes,
+            engines=("process",),
         )
         node_id = NodeId(name)
 
@@ -343,6 +358,9 @@ class Stage:
         """A service's tasks by slot, oldest first."""
         rows = [task for task in self.store.tables.all(Task) if task.service_name == name]
         return sorted(rows, key=lambda task: (task.slot, task.created_ns))
+
+    def network(self, name: str) -> Network | None:
+        return cast("Network | None", self.store.tables.named(Network, name))
 
     def task(self, name: str) -> Task:
         """The newest task of a slot, such as "web.1"."""

@@ -24,7 +24,9 @@ from hypothesis.stateful import (
 from skep.domain.base import SECOND_NS, replace
 from skep.domain.objects import Availability
 from skep.domain.spec import (
+    EndpointMode,
     FailureAction,
+    NetworkUse,
     Placement,
     Port,
     Resources,
@@ -35,7 +37,7 @@ from skep.domain.spec import (
     UpdatePolicy,
 )
 from skep.domain.states import TaskState
-from tests.trace.support.life import GIB, NAMES, NODES, REPORTS, Life
+from tests.trace.support.life import GIB, NAMES, NETWORKS, NODES, REPORTS, Life
 from tests.trace.support.stage import ACTORS, spec
 
 CONSTRAINTS: tuple[tuple[str, ...], ...] = ((), ("node.labels.disk == ssd",))
@@ -48,6 +50,14 @@ PORTS: tuple[tuple[Port, ...], ...] = (
     (Port(target=80),),
     (Port(target=80, published=30000),),
     (Port(target=81), Port(target=82, published=30001)),
+)
+USES: tuple[tuple[NetworkUse, ...], ...] = (
+    (),
+    (NetworkUse(network="one"),),
+    (NetworkUse(network="one", aliases=("www",)),),
+    (NetworkUse(network="other"), NetworkUse(network="far")),
+    # Their addresses can't be told apart, so that it is refused.
+    (NetworkUse(network="other"), NetworkUse(network="one")),
 )
 POLICIES = tuple(
     UpdatePolicy(
@@ -76,7 +86,8 @@ SECONDS = (0.5, 5.0, 45.0)
 JUMPS_S = (-3600.0, 3600.0)
 
 SPECS = st.builds(
-    lambda constraints, most, memory, restart, **direct: spec(
+    lambda constraints, most, memory, restart, networks, **direct: spec(
+        networks=networks,
         placement=Placement(constraints=constraints, max_replicas_per_node=most),
         reservations=Resources(memory_bytes=memory),
         restart=restart,
@@ -88,6 +99,8 @@ SPECS = st.builds(
     constraints=st.sampled_from(CONSTRAINTS),
     most=st.sampled_from(MOST_PER_NODE),
     memory=st.sampled_from(MEMORY),
+    networks=st.sampled_from(USES),
+    endpoint_mode=st.sampled_from(EndpointMode),
     restart=st.builds(
         RestartPolicy,
         condition=st.sampled_from(RestartCondition),
@@ -128,6 +141,14 @@ class Reconcilers(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES))
     def remove(self, name: str) -> None:
         self.alive.remove(name)
+
+    @rule(name=st.sampled_from(tuple(NETWORKS)))
+    def create_network(self, name: str) -> None:
+        self.alive.create_network(name)
+
+    @rule(name=st.sampled_from(tuple(NETWORKS)))
+    def remove_network(self, name: str) -> None:
+        self.alive.remove_network(name)
 
     @rule(pick=st.integers(0, 50))
     def remove_task(self, pick: int) -> None:
@@ -229,6 +250,8 @@ def any_spec(dice: Random) -> ServiceSpec:
         reservations=Resources(memory_bytes=dice.choice(MEMORY)),
         restart=restart,
         ports=dice.choice(PORTS),
+        networks=dice.choice(USES),
+        endpoint_mode=dice.choice(list(EndpointMode)),
         update=dice.choice(POLICIES),
         rollback=dice.choice(POLICIES),
     )
@@ -237,7 +260,7 @@ def any_spec(dice: Random) -> ServiceSpec:
 def act(life: Life, dice: Random) -> None:
     """One thing that happens, the common ones more often."""
     node, name, pick = dice.choice(NODES), dice.choice(NAMES), dice.randrange(50)
-    actor = dice.choice(tuple(ACTORS))
+    actor, network = dice.choice(tuple(ACTORS)), dice.choice(tuple(NETWORKS))
     actions: tuple[tuple[int, Callable[[], object]], ...] = (
         (8, lambda: life.step(actor)),
         (4, life.settle),
@@ -259,6 +282,8 @@ def act(life: Life, dice: Random) -> None:
         (1, lambda: life.jump_wall(dice.choice(JUMPS_S))),
         (1, lambda: life.restart(actor)),
         (1, life.change_leader),
+        (2, lambda: life.create_network(network)),
+        (1, lambda: life.remove_network(network)),
     )
     dice.choices([do for _, do in actions], [weight for weight, _ in actions])[0]()
 

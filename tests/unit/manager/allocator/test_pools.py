@@ -14,9 +14,9 @@ from skep.manager.allocator.core.pools import (
     DYNAMIC_PORT_FIRST,
     DYNAMIC_PORT_LAST,
     AddressPool,
-    allocated,
     ports_for,
 )
+from skep.manager.allocator.core.tasks import allocated, waiting
 from tests.unit.manager.build import service, service_spec, task
 
 # ------------------------------------------------------------------------------- addresses
@@ -79,8 +79,10 @@ def test_nobody_ever_shares_an_address(steps: list[str]) -> None:
 
 
 def test_a_new_task_gets_its_address_and_may_be_placed() -> None:
-    given_one = allocated(task(), "127.0.16.1", 5)
-    assert given_one is not None
+    told = waiting(task(), "why not")
+    assert told is not None
+    given_one = allocated(told, "127.0.16.1", (), 5)
+    assert given_one.status.error == ""
     assert (given_one.address, given_one.status.state, given_one.status.since_ns) == (
         "127.0.16.1",
         TaskState.PENDING,
@@ -88,17 +90,17 @@ def test_a_new_task_gets_its_address_and_may_be_placed() -> None:
     )
 
 
-def test_a_task_without_an_address_is_told_so_once() -> None:
-    told = allocated(task(), None, 5)
+def test_a_task_that_waits_says_so_once() -> None:
+    told = waiting(task(), "no address")
     assert told is not None
     assert told.status.state is TaskState.NEW
-    assert "no task address is free" in told.status.error
-    assert allocated(told, None, 6) is None
+    assert told.status.error == "no address"
+    assert waiting(told, "no address") is None
 
 
 def test_only_new_tasks_get_addresses() -> None:
     with pytest.raises(IllegalMove):
-        allocated(task(state=TaskState.PENDING), "127.0.16.1", 5)
+        allocated(task(state=TaskState.PENDING), "127.0.16.1", (), 5)
 
 
 # ----------------------------------------------------------------------------------- ports

@@ -65,7 +65,7 @@ V1 = release("v1")
         (release("v1", replicas=9), False),
         (release("v1", labels=(("a", "b"),)), False),
         (release("v1", update=UpdatePolicy(parallelism=7)), False),
-        (release("v1", ports=(Port(target=80, published=8080),)), False),
+        (release("v1", ports=(Port(target=80, published=8080),)), True),
         (release("v1", ports=(HOST_PORT,)), True),
         (replace(V1, task=replace(V1.task, restart=RestartPolicy(delay_ns=1))), False),
         (replace(V1, task=replace(V1.task, force_update=1)), True),

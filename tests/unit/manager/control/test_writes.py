@@ -22,6 +22,8 @@ from skep.domain.objects import (
     TaskStatus,
 )
 from skep.domain.spec import (
+    EndpointMode,
+    ExposedPort,
     Placement,
     Port,
     Resources,
@@ -77,7 +79,10 @@ def test_a_name_is_taken_until_its_service_is_gone() -> None:
 
 CHANGES = [
     (service_spec(replicas=9), False),
-    (service_spec(ports=(Port(target=80),)), False),
+    (service_spec(exposed=(ExposedPort(target=80),)), False),
+    (service_spec(endpoint_mode=EndpointMode.DNSRR), False),
+    # It puts the tasks on the ingress network.
+    (service_spec(ports=(Port(target=80),)), True),
     (service_spec(labels=(("a", "b"),)), False),
     (spec_with(placement=Placement(constraints=("node.id == x",))), False),
     (spec_with(restart=RestartPolicy(delay_ns=0)), False),
