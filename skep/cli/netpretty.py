@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from skep.cli.rows import port_row, ports_of, ports_text
 from skep.domain.address import RELAY_VIPS, relay_vip
 from skep.domain.base import NodeId
 from skep.domain.control import NetworkView, ServiceView
@@ -121,7 +122,9 @@ def _users(view: NetworkView, scene: Scene) -> Iterator[Line]:
     yield 0, "Services", "" if services else "none"
     for service in services:
         vips = [vip_text(vip, scene) for vip in service.vips if vip.network_id == network_id]
-        if service.spec.endpoint_mode is EndpointMode.DNSRR and not view.network.is_ingress:
+        if view.network.is_ingress:
+            vips = [ports_text(port_row(port) for port in ports_of(service))]
+        elif service.spec.endpoint_mode is EndpointMode.DNSRR:
             vips = ["the addresses of its tasks (dnsrr)"]
         uses = [use for use in service.spec.task.networks if use.network == view.network.name]
         names = [f"as {', '.join(use.aliases)}" for use in uses if use.aliases]
@@ -139,5 +142,5 @@ def _users(view: NetworkView, scene: Scene) -> Iterator[Line]:
         where = f" on {node.name}" if node else ""
         if node and node.description.plane == RELAY and task.address:
             # There is no such address in this plane; names lead to the task's own.
-            address = f"{task.address}"
+            address = task.address
         yield 1, task.name, f"{address}{where}"

@@ -89,8 +89,8 @@ def _node(node: Node, is_leader: bool) -> Iterator[Line]:
     yield 0, "Address", told.address or node.control_address
     yield 0, "Platform", "/".join(part for part in (told.os, told.arch) if part)
     if told.cpu_nano or told.memory_bytes:
-        amounts = Resources(cpu_nano=told.cpu_nano, memory_bytes=told.memory_bytes)
-        yield 0, "Resources", _amounts(amounts)
+        amounts = f"{told.cpu_nano / 1e9:g} CPUs, {told.memory_bytes / 2**30:.1f}G of memory"
+        yield 0, "Resources", amounts
     if told.engines:
         yield 0, "Engines", ", ".join(told.engines)
     yield 0, "Data plane", DATA_PLANES.get(told.plane, told.plane)

@@ -12,11 +12,13 @@ from skep.cli.errors import Exit, Failure
 from skep.cli.flagvalues import given, named_values
 from skep.domain.base import Pairs, pairs, replace
 from skep.domain.spec import (
+    EndpointMode,
     ExposedPort,
     HealthCheck,
     NetworkUse,
     Placement,
     Port,
+    PortMode,
     RunSpec,
     ServiceSpec,
     TaskSpec,
@@ -239,7 +241,7 @@ def _described(options: argparse.Namespace) -> Edit:
             reservations=replace(task.reservations, **reservations),
             placement=replace(task.placement, **placement),
         )
-        return replace(
+        found_spec = replace(
             spec,
             task=task,
             replicas=spec.replicas if options.replicas is None else options.replicas,
@@ -247,8 +249,22 @@ def _described(options: argparse.Namespace) -> Edit:
             rollback=replace(spec.rollback, **rollback),
             **service,
         )
+        _check_mode(found_spec)
+        return found_spec
 
     return describe
+
+
+def _check_mode(spec: ServiceSpec) -> None:
+    """As in Swarm, a port that every node listens on needs a virtual address behind it."""
+    published = [port for port in spec.ports if port.mode is PortMode.INGRESS]
+    if spec.endpoint_mode is EndpointMode.DNSRR and published:
+        text = flagvalues.port_text(published[0])
+        raise Failure(
+            f"in endpoint mode dnsrr no port can be published on every node, but {text} is; "
+            "publish it with mode=host, or use --endpoint-mode vip",
+            Exit.USAGE,
+        )
 
 
 def _health(

@@ -31,7 +31,11 @@ _SHORT = {"user": ("-u",), "workdir": ("-w",)}
 
 # Options that come several times, with what their values look like.
 LISTS: tuple[tuple[str, str, str], ...] = (
-    ("publish", "8080:80", "a port to publish, and the task's own; 53:53/udp; published=,target="),
+    (
+        "publish",
+        "8080:80",
+        "a port to publish, and the task's own; 53:53/udp; or published=8080,target=80,...",
+    ),
     ("expose", "PORT", "a port for other services alone, such as 80 or 53/udp"),
     ("network", "NETWORK", "a network to be on; name=NETWORK,alias=NAME,... has other names there"),
     ("env", "NAME=VALUE", "a variable of the tasks' environment"),

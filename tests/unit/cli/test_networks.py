@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from skep.cli import netpretty
+from skep.cli.changes import Sight
 from skep.cli.commands import network as commands
 from skep.cli.stackfiles import placed
 from skep.domain import control as c
@@ -288,7 +290,46 @@ def test_a_node_says_what_its_plane_is(shell: Shell) -> None:
     assert out(shell, "node inspect --pretty m1").splitlines()[3].endswith("manager, leads")
 
 
+def test_the_network_of_published_ports_shows_them(shell: Shell) -> None:
+    shell.skep("service create --name web -p 80:8080 -p 53:53/udp -- serve")
+    row = shell.control.add_network(NetworkSpec(name="ingress"))
+    shell.control.networks[row.id] = replace(row, is_ingress=True)
+    lines = out(shell, "network inspect --pretty ingress").splitlines()
+    assert "Is:                      for published ports" in lines
+    assert lines[-1] == "Tasks:                   none"
+    assert "Ready (ingress)" in out(shell, "network ls")
+    (web,) = shell.control.services.values()
+    view = c.NetworkView(network=shell.control.networks[row.id], services=("web",))
+    scene = netpretty.Scene(services=[shell.control.view(web)])
+    told = [text for _, name, text in netpretty.network_lines(view, scene) if name == "web"]
+    assert told == ["*:80->8080/tcp, *:53->53/udp"]
+
+
 # ------------------------------------------------------------------------- stack and events
+
+
+def test_events_tell_of_networks(shell: Shell) -> None:
+    row = shell.control.add_network(NetworkSpec(name="front"))
+    new = replace(row, vni=None, subnet="", version=20)
+    sight = Sight()
+    events = [
+        (c.WatchAction.CREATE, new),
+        (c.WatchAction.UPDATE, replace(row, version=21)),
+        (c.WatchAction.UPDATE, replace(row, version=22, message="no range is free")),
+        (c.WatchAction.UPDATE, replace(row, version=23, is_removing=True)),
+        (c.WatchAction.REMOVE, replace(row, version=24, is_removing=True)),
+    ]
+    told = [
+        sight.take(c.WatchEvent(version=each.version, action=action, network=each))
+        for action, each in events
+    ]
+    assert [change and (change.subject, change.what) for change in told] == [
+        ("network front", "created, waits for its addresses"),
+        ("network front", "subnet 10.0.1.0/24, VXLAN id 4097"),
+        ("network front", "no range is free"),
+        ("network front", "is being removed"),
+        ("network front", "removed"),
+    ]
 
 
 def test_removing_a_stack_removes_its_networks(shell: Shell) -> None:

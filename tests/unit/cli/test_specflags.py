@@ -200,6 +200,12 @@ def test_a_name_may_stand_for_the_tasks_themselves() -> None:
     assert found.endpoint_mode is EndpointMode.DNSRR
     assert update(found, "--replicas", "2").endpoint_mode is EndpointMode.DNSRR
     assert update(found, "--endpoint-mode", "vip").endpoint_mode is EndpointMode.VIP
+    on_nodes = "published=80,target=80,mode=host"
+    assert create("--endpoint-mode", "dnsrr", "--publish", on_nodes).ports
+    with pytest.raises(Failure, match="no port can be published on every node, but 80:80/tcp is"):
+        create("--endpoint-mode", "dnsrr", "--publish", "80:80")
+    with pytest.raises(Failure, match="publish it with mode=host, or use --endpoint-mode vip"):
+        update(FULL, "--endpoint-mode", "dnsrr")
 
 
 def test_a_new_command_is_all_that_runs_and_args_keep_the_entrypoint() -> None:
