@@ -66,8 +66,7 @@ def _network_keys(spec: StackSpec) -> dict[str, str]:
     # Those that the stack's name stands before get their keys first: they may have no other.
     for name in sorted((*made, *(used - set(made))), key=lambda each: not each.startswith(prefix)):
         key = name.removeprefix(prefix) if name in made else name
-        is_default = name in made and name == prefix + DEFAULT
-        while key in found.values() or (key == DEFAULT and not is_default):
+        while key in found.values():
             key += "_"
         found[name] = key
     return found
