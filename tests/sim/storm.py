@@ -30,7 +30,7 @@ CALM_S = 40.0
 # grace of 6 s, and a slot whose predecessor never said that it stopped half a minute.
 CONVERGED_WITHIN_S = 100.0
 LOOK_S = 0.5
-# How many storms end with everything removed: it takes its time, and is much the same each time.
+# How many worlds end with everything removed: it takes its time, and is much the same each time.
 EMPTIED = 0.1
 
 
@@ -47,8 +47,7 @@ async def storm(world: World) -> None:
             worker.host.temper = EngineTemper()
             calm_plane(worker.plane_temper)
         await converge(cluster, operator)
-        if world.dice("end").random() < EMPTIED:
-            await empty(cluster, operator)
+        await empty(cluster, operator)
 
 
 async def calm(world: World) -> None:
@@ -87,7 +86,9 @@ async def converge(cluster: SimCluster, operator: Operator) -> float:
 
 
 async def empty(cluster: SimCluster, operator: Operator) -> None:
-    """Remove everything; then everything must have been given back."""
+    """At times, remove everything; then everything must have been given back."""
+    if cluster.world.dice("end").random() >= EMPTIED:
+        return
     await operator.empty(cluster.world.node("cleaner").boot())
     await converge(cluster, operator)
     leader = cluster.leader()

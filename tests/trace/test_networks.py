@@ -9,9 +9,18 @@ from typing import Any, cast
 import pytest
 
 from skep.domain.base import NetworkId, TaskId, replace
-from skep.domain.objects import Attachment, Cluster, Network, Service, Task, TaskStatus
+from skep.domain.objects import (
+    Attachment,
+    Cluster,
+    Network,
+    Service,
+    Task,
+    TaskStatus,
+    UpdateState,
+)
 from skep.domain.spec import (
     EndpointMode,
+    FailureAction,
     NetworkSpec,
     NetworkUse,
     Port,
@@ -267,6 +276,21 @@ def test_a_full_network_says_so_on_the_task_until_something_is_freed() -> None:
     assert service_view(stage.store.tables, stage.service("db")).is_converged
 
 
+def test_a_task_waits_for_the_address_of_its_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skep.manager.allocator.core.networks.RELAY_VIPS", 2)
+    stage = stage_with(net())
+    stage.create(on("back"))
+    stage.create(on("back", name="db"))
+    stage.run()
+    assert stage.task("db.1").status.state is TaskState.NEW
+    assert stage.task("db.1").status.error == (
+        "no virtual address is free: too many services are on networks"
+    )
+    stage.update(on("back", endpoint_mode=EndpointMode.DNSRR))
+    stage.run()
+    assert stage.task("db.1").status.state is TaskState.RUNNING
+
+
 def test_all_or_nothing() -> None:
     stage = stage_with(net("wide"), net("narrow", subnet=FIVE))
     stage.create(on("narrow", replicas=4))
@@ -416,7 +440,7 @@ def test_a_network_waits_for_services_that_are_being_removed() -> None:
     stage.create_network(net())
 
 
-def test_a_rollback_that_lacks_its_network_is_refused_or_paused() -> None:
+def test_a_rollback_that_lacks_its_network_is_refused() -> None:
     stage = stage_with(net())
     stage.create(on("back"))
     stage.run()
@@ -429,6 +453,24 @@ def test_a_rollback_that_lacks_its_network_is_refused_or_paused() -> None:
     with pytest.raises(CallError, match="there is no network 'back'") as caught:
         stage.roll_back("web")
     assert caught.value.details == {"field": "revision.task.networks[0].network"}
+
+
+def test_an_automatic_rollback_that_lacks_its_network_pauses_the_update() -> None:
+    stage = stage_with(net())
+    policy = UpdatePolicy(failure_action=FailureAction.ROLLBACK)
+    stage.create(on("back", update=policy))
+    stage.run()
+    stage.update(spec(update=policy))
+    stage.run()
+    # Nobody may do so while the update is on trial.
+    going = replace(row(stage), is_removing=True)
+    stage.store.commit(lambda tx: tx.update(going))
+    stage.fail("web.1")
+    stage.run()
+    status = stage.service().update
+    assert status is not None
+    assert status.state is UpdateState.PAUSED
+    assert "since network 'back' is being removed, which the spec before names" in status.message
 
 
 # ------------------------------------------------------------------------------------ speed

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from skep.domain.base import replace
 from skep.domain.objects import Service
-from skep.domain.spec import Port, PortMode
+from skep.domain.spec import Port, PortMode, Protocol
 from skep.domain.states import IllegalMove, TaskState
 from skep.manager.allocator.core.pools import (
     DYNAMIC_PORT_FIRST,
@@ -185,3 +185,12 @@ def test_a_dynamic_host_port_keeps_its_number_beside_an_ingress_port_of_the_same
     filled = replace(both, ports=ports_for(both, [both]))
     assert numbers(filled) == [30_000, 30_001]
     assert numbers(replace(filled, spec=web(Port(target=80), host()).spec)) == [30_001, 30_000]
+
+
+def test_tcp_and_udp_have_numbers_of_their_own() -> None:
+    udp = Port(target=53, protocol=Protocol.UDP)
+    assert numbers(web(udp, Port(target=53))) == [30_000, 30_000]
+    other = web(Port(target=53), has=(Port(target=53, published=30_000),), id_="s2")
+    assert numbers(web(udp, replace(udp, target=54)), other) == [30_000, 30_001]
+    both = web(Port(target=53, published=30_000), replace(udp, published=30_000), id_="s2")
+    assert numbers(web(udp), both) == [30_001]

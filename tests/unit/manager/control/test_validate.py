@@ -10,16 +10,22 @@ from skep.domain.base import replace
 from skep.domain.constraints import Constraint, is_met, parse_constraint
 from skep.domain.objects import NodeDescription, NodeRole
 from skep.domain.spec import (
+    ExposedPort,
     HealthCheck,
     LogPolicy,
+    NetworkSpec,
+    NetworkUse,
     Placement,
     Port,
+    PortMode,
+    Protocol,
+    ProxyProtocol,
     Resources,
     RestartPolicy,
     ServiceSpec,
     StackSpec,
 )
-from skep.domain.validate import check_service, check_stack
+from skep.domain.validate import check_network, check_service, check_stack
 from skep.env import Rejected
 from tests.unit.manager.build import node, service_spec
 
@@ -240,3 +246,129 @@ def test_a_node_that_says_no_hostname_goes_by_its_name() -> None:
     bare = node("n-1", description=NodeDescription(hostname=""))
     assert is_met(parse_constraint("node.hostname == n-1"), bare)
     assert is_met(parse_constraint("node.platform.os != linux"), bare)
+
+
+# ---------------------------------------------------------------------------------- networks
+
+
+def udp(**changes: Any) -> Port:
+    return Port(**{"target": 53, "published": 53, "protocol": Protocol.UDP, **changes})
+
+
+def use(name: str = "back", *aliases: str) -> NetworkUse:
+    return NetworkUse(network=name, aliases=aliases)
+
+
+USES_REFUSED: list[tuple[ServiceSpec, str, str]] = [
+    (task_of(networks=(use("a"), use("a"))), "spec.task.networks[1].network", "named twice"),
+    (task_of(networks=(use("a.b"),)), "spec.task.networks[0].network", "DNS name"),
+    (task_of(networks=(use("ingress"),)), "spec.task.networks[0].network", "so leave it out"),
+    *[
+        (task_of(networks=(use("a", "ok", bad),)), "spec.task.networks[0].aliases[1]", "DNS name")
+        for bad in ("", "a b", "-a", "a..b", "a.", "x" * 64, ".".join(["x" * 60] * 5))
+    ],
+    (
+        task_of(networks=tuple(use(f"n{n}") for n in range(65))),
+        "spec.task.networks",
+        "65 networks, the limit is 64",
+    ),
+    (
+        task_of(networks=(use("a", *[f"x{n}" for n in range(65)]),)),
+        "spec.task.networks[0].aliases",
+        "65 aliases",
+    ),
+    (
+        service_spec(ports=(udp(proxy_protocol=ProxyProtocol.V2),)),
+        "spec.ports[0].proxy_protocol",
+        "udp has none",
+    ),
+    (
+        service_spec(ports=(udp(accepts_proxy_protocol=True),)),
+        "spec.ports[0].accepts_proxy_protocol",
+        "publish the port as tcp",
+    ),
+    (
+        service_spec(ports=(udp(), udp(target=54))),
+        "spec.ports[1].published",
+        "port 53/udp is published twice",
+    ),
+    (service_spec(exposed=(ExposedPort(target=0),)), "spec.exposed[0].target", "not a port"),
+    (
+        service_spec(exposed=(ExposedPort(target=80), ExposedPort(target=80))),
+        "spec.exposed[1].target",
+        "80/tcp is exposed twice",
+    ),
+]
+
+
+@pytest.mark.parametrize(("of", "field", "text"), USES_REFUSED)
+def test_what_a_service_can_not_say_of_networks(of: ServiceSpec, field: str, text: str) -> None:
+    with pytest.raises(Rejected, match=text) as caught:
+        check_service(of)
+    assert caught.value.field == field
+
+
+def test_tcp_and_udp_do_not_meet() -> None:
+    both = (udp(protocol=Protocol.TCP, proxy_protocol=ProxyProtocol.V1), udp())
+    exposed = (ExposedPort(target=80), ExposedPort(target=80, protocol=Protocol.UDP))
+    check_service(service_spec(ports=both, exposed=exposed))
+    first, second = service_spec("a", ports=both[:1]), service_spec("b", ports=both[1:])
+    check_stack(StackSpec(name="s", services=(first, second)))
+    with pytest.raises(Rejected, match="port 53/udp is published by 'b' too"):
+        check_stack(StackSpec(name="s", services=(second, replace(second, name="c"))))
+    host = replace(second, name="c", ports=(udp(mode=PortMode.HOST),))
+    with pytest.raises(Rejected, match="port 53/udp is published by"):
+        check_stack(StackSpec(name="s", services=(host, second)))
+
+
+def test_a_service_may_be_called_many_things() -> None:
+    check_service(task_of(networks=(use("a", "db", "db.example.com", "x_1"), use("b"))))
+
+
+NETWORKS_REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    ({"name": ""}, "name", "a name is required"),
+    ({"name": "a.b"}, "name", "DNS name"),
+    ({"name": "ingress"}, "name", "choose another name"),
+    ({"driver": "bridge"}, "driver", "'bridge' is not a driver .* write overlay"),
+    ({"driver": ""}, "driver", "leave it out"),
+    ({"subnet": "10.0.0"}, "subnet", "not an IPv4 network such as"),
+    ({"subnet": "fd00::/64"}, "subnet", "not an IPv4 network"),
+    ({"subnet": "10.1.2.3/24"}, "subnet", r"write 10\.1\.2\.0/24"),
+    ({"subnet": "10.1.2.0/255.255.255.0"}, "subnet", r"write 10\.1\.2\.0/24"),
+    ({"subnet": "10.1.2.0"}, "subnet", "is a /32; take one from /8 to /29"),
+    ({"subnet": "10.1.2.0/30"}, "subnet", "is a /30"),
+    ({"subnet": "0.0.0.0/7"}, "subnet", "is a /7"),
+    *[
+        ({"subnet": subnet}, "subnet", "not for hosts")
+        for subnet in ("127.3.0.0/16", "224.1.0.0/16", "0.1.0.0/16", "240.0.0.0/8")
+    ],
+    ({"gateway": "10.1.2.1"}, "gateway", "name the subnet it is in"),
+    ({"subnet": "10.1.2.0/24", "gateway": "x"}, "gateway", "not an IPv4 address"),
+    *[
+        ({"subnet": "10.1.2.0/24", "gateway": gateway}, "gateway", r"such as 10\.1\.2\.1")
+        for gateway in ("10.1.3.1", "10.1.2.0", "10.1.2.255")
+    ],
+    ({"labels": (("a b", ""),)}, "labels", "can't be a label's name"),
+    ({"options": (("a", "\n"),)}, "options", "can't be shown"),
+]
+
+
+@pytest.mark.parametrize(("changes", "field", "text"), NETWORKS_REFUSED)
+def test_what_a_network_is_refused_for(changes: dict[str, Any], field: str, text: str) -> None:
+    of = NetworkSpec(**{"name": "back", **changes})
+    with pytest.raises(Rejected, match=text) as caught:
+        check_network(of)
+    assert caught.value.field == f"spec.{field}"
+    with pytest.raises(Rejected) as caught:
+        check_stack(StackSpec(name="s", networks=(NetworkSpec(name="ok"), of)))
+    assert caught.value.field == f"spec.networks[1].{field}"
+
+
+@pytest.mark.parametrize("subnet", ["10.0.0.0/8", "192.168.7.8/29", "172.16.0.0/12", ""])
+def test_what_a_network_may_be(subnet: str) -> None:
+    check_network(NetworkSpec(name="back", subnet=subnet))
+
+
+def test_two_networks_of_a_stack_have_two_names() -> None:
+    with pytest.raises(Rejected, match="two networks are called 'a'"):
+        check_stack(StackSpec(name="s", networks=(NetworkSpec(name="a"), NetworkSpec(name="a"))))

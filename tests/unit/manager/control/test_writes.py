@@ -26,6 +26,7 @@ from skep.domain.spec import (
     ExposedPort,
     Placement,
     Port,
+    Protocol,
     Resources,
     RestartPolicy,
     RunSpec,
@@ -150,6 +151,11 @@ def test_a_published_port_has_one_owner_given_or_asked_for() -> None:
             office.create(service_spec("c", ports=ports))
         assert caught.value.details == {"field": "spec.ports[1].published"}
     office.update(service_spec("a", ports=(Port(target=81, published=8080),)))
+    # The number is free for the other protocol.
+    udp = Port(target=80, published=8080, protocol=Protocol.UDP)
+    office.create(service_spec("d", ports=(udp,)))
+    with pytest.raises(CallError, match="port 8080/udp is already published by service 'd'"):
+        office.create(service_spec("e", ports=(udp,)))
 
 
 def test_an_update_of_the_ports_leaves_the_old_ones_until_they_are_filled_in() -> None:

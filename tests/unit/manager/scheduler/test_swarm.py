@@ -13,6 +13,7 @@ from skep.domain.base import NodeId, replace
 from skep.domain.objects import Node, NodeDescription, NodeState, Task
 from skep.domain.spec import Placement, Platform, Protocol, TaskSpec
 from skep.domain.states import DesiredState, TaskState
+from skep.manager.scheduler.core.filters import HostPort
 from skep.manager.scheduler.core.place import is_placeable
 from tests.unit.manager.build import GIB, node
 from tests.unit.manager.scheduler.support import (
@@ -25,6 +26,7 @@ from tests.unit.manager.scheduler.support import (
     limited,
     on,
     placed_by,
+    placed_under,
     scheduled,
     spread_over,
     waiting,
@@ -243,7 +245,7 @@ PORT = (58, Protocol.TCP)
 
 
 def test_host_ports_put_tasks_on_different_nodes() -> None:
-    """Skep has no UDP, so that the third task asks for the one port."""
+    """All three ask for one port here; Swarm's third one asks for it in UDP, which is another."""
     told = scheduled(crowd(2), [], [], ports=(PORT,))
     assert set(told.values()) == {"no suitable node"}
     placed = scheduled(crowd(3), FIVE[:2], [], ports=(PORT,))
@@ -252,6 +254,14 @@ def test_host_ports_put_tasks_on_different_nodes() -> None:
         "n2",
         "no suitable node (host-mode port already in use on 2 nodes)",
     ]
+
+
+def test_a_host_port_of_another_protocol_is_another_port() -> None:
+    a, b = waiting("a", of="s1"), waiting("b", of="s2")
+    ports: dict[str, tuple[HostPort, ...]] = {"s1": (PORT,), "s2": ((PORT[0], Protocol.UDP),)}
+    assert placed_under([*a, *b], FIVE[:1], ports) == {"a": "n1", "b": "n1"}
+    full = "no suitable node (host-mode port already in use on 1 node)"
+    assert placed_under([*a, *b], FIVE[:1], {**ports, "s2": (PORT,)}) == {"a": "n1", "b": full}
 
 
 # ------------------------------------------------------------------------------- max replicas (S19)
