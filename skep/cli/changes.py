@@ -15,12 +15,18 @@ import msgspec
 from skep.cli import tellings
 from skep.cli.text import NS_PER_S
 from skep.domain.control import WatchAction, WatchEvent
-from skep.domain.objects import Node, Service, Stack, Task
+from skep.domain.objects import Network, Node, Service, Stack, Task
 
-AnyRow = Node | Service | Task | Stack
-R = TypeVar("R", Node, Service, Task, Stack)
+AnyRow = Node | Service | Task | Stack | Network
+R = TypeVar("R", Node, Service, Task, Stack, Network)
 
-KINDS: dict[type[AnyRow], str] = {Node: "node", Service: "service", Task: "task", Stack: "stack"}
+KINDS: dict[type[AnyRow], str] = {
+    Node: "node",
+    Service: "service",
+    Task: "task",
+    Stack: "stack",
+    Network: "network",
+}
 ID_SHOWN = 12
 
 
@@ -78,7 +84,7 @@ class Sight:
                 what=f"changes were lost: the cluster no longer keeps all of those up to version "
                 f"{event.version}; what follows is newer",
             )
-        row = event.node or event.service or event.task or event.stack
+        row = event.node or event.service or event.task or event.stack or event.network
         if row is None or event.action is None:
             return None
         old = self._before(row, event.version)
@@ -132,6 +138,8 @@ class Sight:
             return None, row.name, None
         if isinstance(row, Stack):
             return None, None, row.name
+        if isinstance(row, Network):
+            return None, None, self._name(row.stack_id)
         if isinstance(row, Service):
             return row.name, None, self._name(row.stack_id)
         service = self._read.get(row.service_id)
@@ -155,6 +163,8 @@ def _words(old: AnyRow | None, row: AnyRow) -> str:
             words = tellings.of_node(old if isinstance(old, Node) else None, row)
         case Stack():
             words = tellings.of_stack(old if isinstance(old, Stack) else None, row)
+        case Network():
+            words = tellings.of_network(old if isinstance(old, Network) else None, row)
     return "; ".join(words)
 
 

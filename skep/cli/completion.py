@@ -22,6 +22,7 @@ _BY_METAVAR: Mapping[str, str] = {
     "NODE": "@nodes",
     "STACK": "@stacks",
     "TASK": "@tasks",
+    "NETWORK": "@networks",
     "CONTEXT": "@contexts",
     "REVISION": "@revisions",
     "FILE": FILES,
@@ -30,6 +31,7 @@ _BY_METAVAR: Mapping[str, str] = {
 _BY_GROUP: Mapping[tuple[str, str], str] = {
     ("service", "REF"): "@services",
     ("node", "REF"): "@nodes",
+    ("network", "REF"): "@networks",
     ("local", "NAME"): "@processes",
     ("service", "A"): "@revisions",
     ("service", "B"): "@revisions",

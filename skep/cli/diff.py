@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from skep.cli.flagvalues import port_text
+from skep.cli.flagvalues import exposed_text, port_text
 from skep.domain.base import Pairs
 from skep.domain.spec import (
     Balance,
@@ -82,9 +82,14 @@ def _fields(spec: ServiceSpec) -> Iterator[Field]:
     yield from _run(task.run)
     if spec.ports:
         yield "ports", ", ".join(map(_port, spec.ports))
+    if spec.exposed:
+        yield "expose", ", ".join(map(exposed_text, spec.exposed))
+    for use in task.networks:
+        yield f"networks.{use.network}", f"as {', '.join(use.aliases)}" if use.aliases else "on it"
     if task.run.health is not None:
         yield from _health(task.run.health)
     yield "deploy.replicas", str(spec.replicas)
+    yield "deploy.endpoint_mode", spec.endpoint_mode.value
     yield from _named("deploy.labels", spec.labels)
     yield from _amounts("deploy.resources.limits", task.limits)
     yield from _amounts("deploy.resources.reservations", task.reservations)

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from skep.cli.errors import Exit, Failure
 from skep.client import Cluster
 from skep.domain.base import Pairs
-from skep.domain.control import ServiceView
+from skep.domain.control import NetworkView, ServiceView
 from skep.domain.objects import Task
 from skep.domain.states import DesiredState
 
 SERVICE_KEYS = ("name", "id", "label")
+NETWORK_KEYS = ("name", "id", "label", "driver", "stack")
 TASK_KEYS = ("name", "id", "node", "desired-state")
 
 Filters = Mapping[str, Sequence[str]]
@@ -49,6 +50,28 @@ def services(views: Iterable[ServiceView], filters: Filters) -> list[ServiceView
         if _begins(view.service.name, filters.get("name"))
         and _begins(view.service.id, filters.get("id"))
         and _has(view.service.spec.labels, filters.get("label", ()))
+    ]
+
+
+async def networks(
+    cluster: Cluster, filters: Filters, *, is_stale: bool = False
+) -> list[NetworkView]:
+    """Those that fit, by name. Raises NotFound for a stack that isn't there."""
+    stacks = filters.get("stack")
+    if stacks is None:
+        found = list(await cluster.networks.list(is_stale=is_stale))
+    else:
+        of_stacks = [await cluster.networks.list(stack=s, is_stale=is_stale) for s in stacks]
+        by_id = {view.network.id: view for views in of_stacks for view in views}
+        found = sorted(by_id.values(), key=lambda view: view.network.name)
+    drivers = filters.get("driver")
+    return [
+        view
+        for view in found
+        if _begins(view.network.name, filters.get("name"))
+        and _begins(view.network.id, filters.get("id"))
+        and _has(view.network.spec.labels, filters.get("label", ()))
+        and (drivers is None or view.network.spec.driver in drivers)
     ]
 
 

@@ -12,16 +12,20 @@ from typing import Any, TypeVar
 from skep.cli.errors import Exit, Failure
 from skep.domain.base import Pairs, pairs
 from skep.domain.spec import (
+    EndpointMode,
+    ExposedPort,
     FailureAction,
     LogPolicy,
+    NetworkUse,
     Port,
     PortMode,
     Protocol,
+    ProxyProtocol,
     RestartCondition,
     UpdateOrder,
 )
 from skep.stackfile import values
-from skep.stackfile.ports import short_ports
+from skep.stackfile.ports import exposed_ports, short_ports
 
 T = TypeVar("T")
 
@@ -31,7 +35,11 @@ Reading = tuple[str, str, Callable[[str], Any]]
 _COUNT_LIMIT = 2**31 - 1
 _RATIO = re.compile(r"(?:0|1)?(?:\.[0-9]{1,9})?|1(?:\.0{1,9})?")
 _SPREAD = re.compile(r"spread=(\S.*)")
-_PORT_KEYS = ("published", "target", "mode", "protocol")
+_PORT_KEYS = (
+    *("published", "target", "mode", "protocol"),
+    *("proxy-protocol", "accept-proxy-protocol"),
+)
+_TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def _count(text: str) -> int:
@@ -94,6 +102,7 @@ HEALTH: tuple[Reading, ...] = (
     ("health_start_interval", "start_interval_ns", values.duration_ns),
     ("health_retries", "retries", _count),
 )
+SERVICE: tuple[Reading, ...] = (("endpoint_mode", "endpoint_mode", _choice(*EndpointMode)),)
 RESTART: tuple[Reading, ...] = (
     ("restart_condition", "condition", _choice(*RestartCondition)),
     ("restart_delay", "delay_ns", values.duration_ns),
@@ -212,14 +221,27 @@ def _long_port(text: str) -> list[Port]:
         fields[name] = value
     if "target" not in fields:
         raise values.BadValue("a port needs target=, the port that the service listens on")
-    return [
-        Port(
-            target=values.port(fields["target"]),
-            published=values.port(fields["published"]) if "published" in fields else None,
-            protocol=_protocol(fields.get("protocol", "tcp")),
-            mode=_choice(*PortMode)(fields.get("mode", PortMode.INGRESS.value)),
-        )
-    ]
+    port = Port(
+        target=values.port(fields["target"]),
+        published=values.port(fields["published"]) if "published" in fields else None,
+        protocol=_protocol(fields.get("protocol", "tcp")),
+        mode=_choice(*PortMode)(fields.get("mode", PortMode.INGRESS.value)),
+        proxy_protocol=_choice(*ProxyProtocol)(fields.get("proxy-protocol", "none")),
+        accepts_proxy_protocol=_truth(fields.get("accept-proxy-protocol", "false")),
+    )
+    if port.protocol is Protocol.UDP and _is_proxied(port):
+        raise values.BadValue("the PROXY protocol is for connections, and UDP has none")
+    return [port]
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in _TRUTHS:
+        raise values.BadValue(f"'{text}' is neither true nor false")
+    return _TRUTHS[text.lower()]
+
+
+def _is_proxied(port: Port) -> bool:
+    return port.proxy_protocol is not ProxyProtocol.NONE or port.accepts_proxy_protocol
 
 
 def _protocol(text: str) -> Protocol:
@@ -229,11 +251,16 @@ def _protocol(text: str) -> Protocol:
 
 def port_text(port: Port) -> str:
     """A port in the form that its option takes."""
-    if port.mode is PortMode.INGRESS:
+    if port.mode is PortMode.INGRESS and not _is_proxied(port):
         outside = "" if port.published is None else f"{port.published}:"
         return f"{outside}{port.target}/{port.protocol.value}"
     outside = "" if port.published is None else f"published={port.published},"
-    return f"{outside}target={port.target},mode={port.mode.value},protocol={port.protocol.value}"
+    sends = port.proxy_protocol
+    return (
+        f"{outside}target={port.target},mode={port.mode.value},protocol={port.protocol.value}"
+        + ("" if sends is ProxyProtocol.NONE else f",proxy-protocol={sends.value}")
+        + (",accept-proxy-protocol=true" if port.accepts_proxy_protocol else "")
+    )
 
 
 def is_meant(port: Port, removed: Port) -> bool:
@@ -243,3 +270,50 @@ def is_meant(port: Port, removed: Port) -> bool:
     if removed.published is None:
         return removed.target in (port.published, port.target)
     return (port.published, port.target) == (removed.published, removed.target)
+
+
+def exposed(flag: str, texts: Iterable[str]) -> tuple[ExposedPort, ...]:
+    """Ports for other services: "80", "53/udp" or "8000-8009", each once."""
+    found: dict[ExposedPort, None] = {}
+    for text in texts:
+        found |= dict.fromkeys(read(flag, text, exposed_ports))
+    return tuple(found)
+
+
+def exposed_text(port: ExposedPort) -> str:
+    """An exposed port in the form that its option takes."""
+    return f"{port.target}/{port.protocol.value}"
+
+
+# ------------------------------------------------------------------------------- networks
+
+
+def networks(flag: str, texts: Iterable[str]) -> tuple[NetworkUse, ...]:
+    """Networks by name ("front"), or with other names of the service there
+    ("name=front,alias=www,alias=shop"). Of one that comes twice, the last word counts."""
+    found: dict[str, NetworkUse] = {}
+    for text in texts:
+        use = read(flag, text, _network_use)
+        found.pop(use.network, None)
+        found[use.network] = use
+    return tuple(found.values())
+
+
+def _network_use(text: str) -> NetworkUse:
+    if "=" not in text:
+        if not text or "," in text:
+            raise values.BadValue(f"'{text}' is no network's name; give the option several times")
+        return NetworkUse(network=text)
+    names: list[str] = []
+    aliases: list[str] = []
+    for part in text.split(","):
+        key, _, value = part.partition("=")
+        if key not in ("name", "alias") or not value or (key == "name" and names):
+            raise values.BadValue(
+                f"'{part}' is not understood; write it like 'name=front,alias=www,alias=shop', "
+                "the name once"
+            )
+        (names if key == "name" else aliases).append(value)
+    if not names:
+        raise values.BadValue("a network needs name=, and each alias= is the service's there")
+    return NetworkUse(network=names[0], aliases=tuple(dict.fromkeys(aliases)))

@@ -14,7 +14,7 @@ from typing import Any
 from skep.cli.errors import Exit, Failure
 from skep.cli.rows import ports_of
 from skep.domain.base import SECOND_NS
-from skep.domain.control import ServiceView
+from skep.domain.control import NetworkView, ServiceView
 from skep.domain.objects import UpdateStatus
 from skep.domain.spec import HealthCheck, Port, Resources, ServiceSpec, TaskSpec, UpdatePolicy
 
@@ -98,7 +98,11 @@ def docker_view(view: ServiceView) -> dict[str, Any]:
         "CreatedAt": _time(service.created_ns),
         "UpdatedAt": _time(service.updated_ns),
         "Spec": _spec(service.spec),
-        "Endpoint": {"Ports": [_port(port) for port in ports_of(service)]},
+        "Endpoint": {
+            "Spec": _endpoint(service.spec),
+            "Ports": [_port(port) for port in ports_of(service)],
+            "VirtualIPs": [{"NetworkID": v.network_id, "Addr": v.address} for v in service.vips],
+        },
         "ServiceStatus": {"RunningTasks": view.running, "DesiredTasks": view.desired},
     }
     if service.update is not None:
@@ -114,7 +118,33 @@ def _spec(spec: ServiceSpec) -> dict[str, Any]:
         "Mode": {"Replicated": {"Replicas": spec.replicas}},
         "UpdateConfig": _policy(spec.update),
         "RollbackConfig": _policy(spec.rollback),
-        "EndpointSpec": {"Ports": [_port(port) for port in spec.ports]},
+        "EndpointSpec": _endpoint(spec),
+    }
+
+
+def _endpoint(spec: ServiceSpec) -> dict[str, Any]:
+    return {"Mode": spec.endpoint_mode.value, "Ports": [_port(port) for port in spec.ports]}
+
+
+def docker_network(view: NetworkView) -> dict[str, Any]:
+    """A network by Docker's names, as far as there is the same here."""
+    network = view.network
+    spec = network.spec
+    subnet = {"Subnet": network.subnet, "Gateway": network.gateway}
+    return {
+        "Name": network.name,
+        "Id": network.id,
+        "ID": network.id,
+        "Created": _time(network.created_ns),
+        "Scope": "swarm",
+        "Driver": spec.driver,
+        "EnableIPv6": False,
+        "IPAM": {"Driver": "default", "Config": [subnet] if network.subnet else []},
+        "Internal": spec.is_internal,
+        "Attachable": spec.is_attachable,
+        "Ingress": network.is_ingress,
+        "Options": dict(spec.options) | ({"encrypted": "true"} if spec.is_encrypted else {}),
+        "Labels": dict(spec.labels),
     }
 
 
@@ -148,6 +178,7 @@ def _task(task: TaskSpec) -> dict[str, Any]:
             "MaxReplicas": placement.max_replicas_per_node or 0,
             "Platforms": [{"OS": p.os, "Architecture": p.arch} for p in placement.platforms],
         },
+        "Networks": [{"Target": u.network, "Aliases": list(u.aliases)} for u in task.networks],
         "ForceUpdate": task.force_update,
     }
 

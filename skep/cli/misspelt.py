@@ -11,17 +11,17 @@ LISTED_LIMIT = 3
 
 _CREATE = (
     "--cap-add --cap-drop --config --container-label --credential-spec --dns --dns-option "
-    "--dns-search --endpoint-mode --env-file --generic-resource --group --host --hostname --init "
+    "--dns-search --env-file --generic-resource --group --host --hostname --init "
     "--isolation --log-driver --max-concurrent --memory-swap --memory-swappiness --mode --mount "
-    "--network --no-resolve-image --oom-score-adj --read-only --secret --sysctl --tty -t --ulimit "
+    "--no-resolve-image --oom-score-adj --read-only --secret --sysctl --tty -t --ulimit "
     "--with-registry-auth"
 )
 _UPDATE = (
     "--cap-add --cap-drop --config-add --config-rm --container-label-add --container-label-rm "
     "--credential-spec --dns-add --dns-rm --dns-option-add --dns-option-rm --dns-search-add "
-    "--dns-search-rm --endpoint-mode --generic-resource-add --generic-resource-rm --group-add "
+    "--dns-search-rm --generic-resource-add --generic-resource-rm --group-add "
     "--group-rm --host-add --host-rm --hostname --init --isolation --log-driver --max-concurrent "
-    "--memory-swap --memory-swappiness --mount-add --mount-rm --network-add --network-rm "
+    "--memory-swap --memory-swappiness --mount-add --mount-rm "
     "--no-resolve-image --oom-score-adj --read-only --secret-add --secret-rm --sysctl-add "
     "--sysctl-rm --tty -t --ulimit-add --ulimit-rm --with-registry-auth"
 )
@@ -37,6 +37,13 @@ _NOT_YET: Mapping[str, frozenset[str]] = {
         ("node ps", "--no-resolve"),
         ("node update", "--role"),
         ("node rm", "--force -f"),
+        (
+            "network create",
+            "--aux-address --config-from --config-only --ingress --ip-range --ipam-driver "
+            "--ipam-opt --ipv4 --ipv6 --scope",
+        ),
+        ("network inspect", "--verbose -v"),
+        ("network rm", "--force -f"),
         ("stack deploy", "--resolve-image --with-registry-auth"),
         ("stack ps", "--no-resolve"),
     )

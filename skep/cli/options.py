@@ -79,15 +79,16 @@ def shows(command: Parser) -> Parser:
 
 def of_services(command: Parser) -> Parser:
     """For lists of services."""
-    return _narrowed(command, "name=, id= or label=; several of a key: any of them, but all labels")
+    return narrowed(command, "name=, id= or label=; several of a key: any of them, but all labels")
 
 
 def of_tasks(command: Parser) -> Parser:
     """For lists of tasks."""
-    return _narrowed(command, "name=, id=, node= or desired-state=; several of a key: any of them")
+    return narrowed(command, "name=, id=, node= or desired-state=; several of a key: any of them")
 
 
-def _narrowed(command: Parser, text: str) -> Parser:
+def narrowed(command: Parser, text: str) -> Parser:
+    """For lists that a filter narrows; `text` says by what."""
     command.add_argument(
         "-f", "--filter", action="append", default=[], metavar="KEY=VALUE", help=text
     )

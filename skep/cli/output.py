@@ -17,7 +17,8 @@ ID_SHOWN = 12
 LINE_SIGNS = ("\x85", "\u2028", "\u2029")
 
 R = TypeVar("R", bound=msgspec.Struct)
-Columns = Sequence[tuple[str, Callable[[R], str]]]
+Reader = Callable[[R], str]
+Columns = Sequence[tuple[str, Reader[R]]]
 
 
 def show(rows: Sequence[R], columns: Columns[R], *, shape: str, key: str | None) -> None:

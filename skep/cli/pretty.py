@@ -1,20 +1,23 @@
-"""`service inspect --pretty`: what people look for in a service. Pure."""
+"""`service inspect --pretty` and the like: what people look for. Pure."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from skep.cli.diff import duration, size
+from skep.cli.flagvalues import exposed_text
+from skep.cli.netpretty import Line, Scene, service_lines
 from skep.cli.output import printable
 from skep.cli.rows import NS_PER_S, age_text, port_row, ports_of, ports_text
 from skep.domain.control import ServiceView
-from skep.domain.objects import UpdateStatus
+from skep.domain.objects import Node, UpdateStatus
 from skep.domain.spec import HealthCheck, Resources, TaskSpec, UpdatePolicy
 
-Line = tuple[int, str, str]
-"""How far it is indented, its name, and what it says; empty for a heading."""
-
+DATA_PLANES = {
+    "kernel": "kernel: networks are apart from each other",
+    "relay": "relay: names are by network, but every task can reach every other",
+}
 STATES = {
     "updating": "updating",
     "paused": "paused",
@@ -25,9 +28,19 @@ STATES = {
 }
 
 
-def service_text(view: ServiceView, now_s: float) -> str:
+def service_text(view: ServiceView, now_s: float, scene: Scene) -> str:
     """One service."""
-    return "\n".join(_text(line) for line in _service(view, now_s))
+    return text_of(_service(view, now_s, scene))
+
+
+def node_text(node: Node, leader_id: str | None) -> str:
+    """One node."""
+    return text_of(_node(node, node.id == leader_id))
+
+
+def text_of(lines: Iterable[Line]) -> str:
+    """Lines as text."""
+    return "\n".join(map(_text, lines))
 
 
 def _text(line: Line) -> str:
@@ -36,7 +49,7 @@ def _text(line: Line) -> str:
     return f"{head.ljust(24)} {printable(value)}".rstrip() if value else head
 
 
-def _service(view: ServiceView, now_s: float) -> Iterator[Line]:
+def _service(view: ServiceView, now_s: float, scene: Scene) -> Iterator[Line]:
     service, spec = view.service, view.service.spec
     yield 0, "ID", service.id
     yield 0, "Name", service.name
@@ -53,8 +66,39 @@ def _service(view: ServiceView, now_s: float) -> Iterator[Line]:
     yield from _policy("UpdateConfig", spec.update)
     yield from _policy("RollbackConfig", spec.rollback)
     yield from _task(spec.task)
+    yield from service_lines(view, scene)
     if spec.ports:
         yield 0, "Ports", ports_text(port_row(port) for port in ports_of(service))
+    if spec.exposed:
+        yield 0, "Exposed", ", ".join(map(exposed_text, spec.exposed))
+
+
+def _node(node: Node, is_leader: bool) -> Iterator[Line]:
+    told = node.description
+    yield 0, "ID", node.id
+    yield 0, "Name", node.name
+    yield 0, "Hostname", told.hostname
+    if node.labels:
+        yield 0, "Labels", ""
+        yield from ((1, name, value or '""') for name, value in node.labels)
+    yield 0, "Role", f"{node.role.value}{', leads' if is_leader else ''}"
+    yield 0, "State", node.state.value
+    if node.message:
+        yield 0, "Message", node.message
+    yield 0, "Availability", node.availability.value if node.runs_tasks else "runs no tasks"
+    yield 0, "Address", told.address or node.control_address
+    yield 0, "Platform", "/".join(part for part in (told.os, told.arch) if part)
+    if told.cpu_nano or told.memory_bytes:
+        amounts = f"{told.cpu_nano / 1e9:g} CPUs, {told.memory_bytes / 2**30:.1f}G of memory"
+        yield 0, "Resources", amounts
+    if told.engines:
+        yield 0, "Engines", ", ".join(told.engines)
+    yield 0, "Data plane", DATA_PLANES.get(told.plane, told.plane)
+    if node.ingress_address:
+        yield 0, "Ingress address", node.ingress_address
+    if told.notes:
+        yield 0, "Notes", ""
+        yield from ((1, name, value) for name, value in told.notes)
 
 
 def _update(update: UpdateStatus, now_s: float) -> Iterator[Line]:

@@ -10,9 +10,9 @@ import msgspec
 
 from skep.cli import updatewords
 from skep.domain.base import Pairs
-from skep.domain.control import ServiceView
+from skep.domain.control import NetworkView, ServiceView
 from skep.domain.objects import Node, NodeRole, Service, Stack, Task
-from skep.domain.spec import Port, PortMode, ServiceSpec
+from skep.domain.spec import Port, PortMode, ProxyProtocol, ServiceSpec
 from skep.domain.states import TaskState
 
 NS_PER_S = 1_000_000_000
@@ -43,6 +43,8 @@ class PortRow(Row, frozen=True, kw_only=True):
     target: int
     protocol: str
     mode: str = PortMode.INGRESS.value
+    proxy_protocol: str = ProxyProtocol.NONE.value
+    accepts_proxy_protocol: bool = False
 
 
 class ServiceRow(Row, frozen=True, kw_only=True):
@@ -68,7 +70,8 @@ class ServiceRow(Row, frozen=True, kw_only=True):
 
 class TaskRow(Row, frozen=True, kw_only=True):
     """`since` is Unix time in seconds; `is_current` marks the first of its slot; `image` is that
-    of its own revision; `ports` are those that it publishes on its node alone."""
+    of its own revision; `ports` are those that it publishes on its node alone; `networks` are its
+    addresses by the networks' names."""
 
     id: str
     name: str
@@ -88,6 +91,7 @@ class TaskRow(Row, frozen=True, kw_only=True):
     is_current: bool
     image: str
     ports: list[PortRow]
+    networks: dict[str, str]
 
 
 class RevisionRow(Row, frozen=True, kw_only=True):
@@ -110,6 +114,24 @@ class StackRow(Row, frozen=True, kw_only=True):
     name: str
     services: int
     revision: int
+
+
+class NetworkRow(Row, frozen=True, kw_only=True):
+    """A network; `subnet` is empty, and `vxlan_id` null, until they were given out, and `message`
+    says why that isn't so yet. `services` counts those on it, `tasks` the addresses in use."""
+
+    id: str
+    name: str
+    driver: str
+    subnet: str
+    vxlan_id: int | None
+    services: int
+    tasks: int
+    internal: bool
+    ingress: bool
+    removing: bool
+    message: str
+    labels: dict[str, str]
 
 
 class ProcessRow(Row, frozen=True, kw_only=True):
@@ -176,6 +198,8 @@ def port_row(port: Port) -> PortRow:
         target=port.target,
         protocol=port.protocol.value,
         mode=port.mode.value,
+        proxy_protocol=port.proxy_protocol.value,
+        accepts_proxy_protocol=port.accepts_proxy_protocol,
     )
 
 
@@ -184,7 +208,10 @@ Specs = Mapping[tuple[str, int], ServiceSpec]
 
 
 def task_rows(
-    tasks: Iterable[Task], node_names: Mapping[str, str], specs: Specs | None = None
+    tasks: Iterable[Task],
+    node_names: Mapping[str, str],
+    specs: Specs | None = None,
+    network_names: Mapping[str, str] | None = None,
 ) -> list[TaskRow]:
     """Tasks by service and slot; of each slot those that are wanted first, then the newest."""
     ordered = sorted(
@@ -218,6 +245,10 @@ def task_rows(
                 is_current=place != before,
                 image=spec.task.run.image if spec else "",
                 ports=[port_row(p) for p in own_ports if p.mode is PortMode.HOST],
+                networks={
+                    (network_names or {}).get(at.network_id, at.network_id): at.address
+                    for at in task.attachments
+                },
             )
         )
         before = place
@@ -235,16 +266,45 @@ def stack_row(stack: Stack) -> StackRow:
     )
 
 
+def network_row(view: NetworkView) -> NetworkRow:
+    """One network."""
+    network = view.network
+    return NetworkRow(
+        id=network.id,
+        name=network.name,
+        driver=network.spec.driver,
+        subnet=network.subnet,
+        vxlan_id=network.vni,
+        services=len(view.services),
+        tasks=view.tasks,
+        internal=network.spec.is_internal,
+        ingress=network.is_ingress,
+        removing=network.is_removing,
+        message=network.message,
+        labels=dict(network.spec.labels),
+    )
+
+
 # ------------------------------------------------------------------------------ as text
 
 
 def ports_text(ports: Iterable[PortRow]) -> str:
-    """As Docker writes them: "*:8080->80/tcp"; those in mode host are marked."""
+    """As Docker writes them: "*:8080->80/tcp"; those in mode host, and those that say who the
+    client is, are marked."""
     return ", ".join(
         f"*:{'?' if port.published is None else port.published}->{port.target}/{port.protocol}"
-        + (" (host)" if port.mode == PortMode.HOST.value else "")
+        + _marks(port)
         for port in ports
     )
+
+
+def _marks(port: PortRow) -> str:
+    marks = ["host"] if port.mode == PortMode.HOST.value else []
+    if port.proxy_protocol != ProxyProtocol.NONE.value:
+        marks.append(f"PROXY {port.proxy_protocol}")
+    if port.accepts_proxy_protocol:
+        marks.append("accepts PROXY")
+    return f" ({', '.join(marks)})" if marks else ""
 
 
 def age_text(seconds: float) -> str:

@@ -23,6 +23,7 @@ from skep.domain.spec import ServiceSpec
 
 # A person waits for this; an election takes about a second.
 CALL_DEADLINE_S = 10.0
+LOOK_PERIOD_S = 0.2
 
 _End = (
     client.RolledBack
@@ -197,5 +198,27 @@ async def until_removed(cluster: Cluster, services: Mapping[str, str], timeout_s
     progress.say(f"removing {', '.join(services.values())}")
     try:
         await cluster.wait_removed(tuple(services), timeout_s=timeout_s)
+    finally:
+        progress.done()
+
+
+async def until_networks_removed(
+    cluster: Cluster, networks: Mapping[str, str], timeout_s: float
+) -> None:
+    """Wait, with a line of progress, until networks (ids to names) are gone. Raises Failure."""
+    progress = Progress()
+    left = dict(networks)
+    try:
+        async with asyncio.timeout(timeout_s):
+            while left:
+                there = {view.network.id for view in await cluster.networks.list()}
+                left = {each: name for each, name in left.items() if each in there}
+                if left:
+                    progress.say(f"removing {', '.join(left.values())}")
+                    await asyncio.sleep(LOOK_PERIOD_S)
+    except TimeoutError:
+        names = ", ".join(left.values())
+        text = f"not removed after {timeout_s:g} s: {names}; tasks on it have yet to end"
+        raise Failure(text, Exit.TIMED_OUT) from None
     finally:
         progress.done()

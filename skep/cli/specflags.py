@@ -11,7 +11,18 @@ from skep.cli import flagvalues
 from skep.cli.errors import Exit, Failure
 from skep.cli.flagvalues import given, named_values
 from skep.domain.base import Pairs, pairs, replace
-from skep.domain.spec import HealthCheck, Placement, Port, RunSpec, ServiceSpec, TaskSpec
+from skep.domain.spec import (
+    EndpointMode,
+    ExposedPort,
+    HealthCheck,
+    NetworkUse,
+    Placement,
+    Port,
+    PortMode,
+    RunSpec,
+    ServiceSpec,
+    TaskSpec,
+)
 from skep.stackfile import values
 
 # How many of what there is are named to whoever wants to remove what there isn't.
@@ -32,12 +43,14 @@ def created(options: argparse.Namespace) -> ServiceSpec:
         name=options.name,
         labels=named_values("--label", options.label),
         ports=flagvalues.ports("--publish", options.publish),
+        exposed=flagvalues.exposed("--expose", options.expose),
         task=TaskSpec(
             run=RunSpec(args=tuple(options.command), env=named_values("--env", options.env)),
             placement=Placement(
                 constraints=tuple(options.constraint),
                 preferences=flagvalues.preferences("--placement-pref", options.placement_pref),
             ),
+            networks=flagvalues.networks("--network", options.network),
         ),
     )
     return _described(options)(spec)
@@ -88,6 +101,9 @@ def _lists(options: argparse.Namespace) -> Edit:
     labels = named_values("--label-add", options.label_add)
     ports = flagvalues.ports("--publish-add", options.publish_add)
     ports_gone = flagvalues.ports("--publish-rm", options.publish_rm)
+    exposed = flagvalues.exposed("--expose-add", options.expose_add)
+    exposed_gone = flagvalues.exposed("--expose-rm", options.expose_rm)
+    networks = flagvalues.networks("--network-add", options.network_add)
     spreads = flagvalues.preferences("--placement-pref-add", options.placement_pref_add)
     spreads_gone = flagvalues.preferences("--placement-pref-rm", options.placement_pref_rm)
 
@@ -106,9 +122,15 @@ def _lists(options: argparse.Namespace) -> Edit:
         run = replace(run, env=_merged("--env-rm", run.env, env, options.env_rm))
         return replace(
             spec,
-            task=replace(spec.task, run=run, placement=placement),
+            task=replace(
+                spec.task,
+                run=run,
+                placement=placement,
+                networks=_on(spec.task.networks, networks, options.network_rm),
+            ),
             labels=_merged("--label-rm", spec.labels, labels, options.label_rm),
             ports=_published(spec.ports, ports, ports_gone),
+            exposed=_exposed(spec.exposed, exposed, exposed_gone),
         )
 
     return edit
@@ -156,6 +178,30 @@ def _published(
     return (*kept, *added)
 
 
+def _exposed(
+    old: Sequence[ExposedPort], added: Iterable[ExposedPort], removed: Iterable[ExposedPort]
+) -> tuple[ExposedPort, ...]:
+    for gone in removed:
+        if gone not in old:
+            texts = [flagvalues.exposed_text(port) for port in old]
+            raise _not_there("--expose-rm", flagvalues.exposed_text(gone), texts)
+    kept = (port for port in old if port not in removed)
+    return tuple(dict.fromkeys((*kept, *added)))
+
+
+def _on(
+    old: Sequence[NetworkUse], added: Sequence[NetworkUse], removed: Sequence[str]
+) -> tuple[NetworkUse, ...]:
+    """The networks to be on; what is said anew of one takes the place of what was said."""
+    names = [use.network for use in old]
+    for name in removed:
+        if name not in names:
+            raise _not_there("--network-rm", name, names)
+    anew = {use.network: use for use in added}
+    kept = [anew.pop(use.network, use) for use in old if use.network not in removed]
+    return (*kept, *anew.values())
+
+
 def _not_there(flag: str, what: str, there: Sequence[str]) -> Failure:
     shown = ", ".join(there[:NAMED_LIMIT])
     if len(there) > NAMED_LIMIT:
@@ -168,9 +214,10 @@ def _not_there(flag: str, what: str, there: Sequence[str]) -> Failure:
 
 def _described(options: argparse.Namespace) -> Edit:
     """The changes that options which both commands have ask for; what isn't given stays."""
-    run, health, restart, limits, reservations, placement, update, rollback = (
+    service, run, health, restart, limits, reservations, placement, update, rollback = (
         given(options, readings)
         for readings in (
+            flagvalues.SERVICE,
             flagvalues.RUN,
             flagvalues.HEALTH,
             flagvalues.RESTART,
@@ -194,15 +241,30 @@ def _described(options: argparse.Namespace) -> Edit:
             reservations=replace(task.reservations, **reservations),
             placement=replace(task.placement, **placement),
         )
-        return replace(
+        found_spec = replace(
             spec,
             task=task,
             replicas=spec.replicas if options.replicas is None else options.replicas,
             update=replace(spec.update, **update),
             rollback=replace(spec.rollback, **rollback),
+            **service,
         )
+        _check_mode(found_spec)
+        return found_spec
 
     return describe
+
+
+def _check_mode(spec: ServiceSpec) -> None:
+    """As in Swarm, a port that every node listens on needs a virtual address behind it."""
+    published = [port for port in spec.ports if port.mode is PortMode.INGRESS]
+    if spec.endpoint_mode is EndpointMode.DNSRR and published:
+        text = flagvalues.port_text(published[0])
+        raise Failure(
+            f"in endpoint mode dnsrr no port can be published on every node, but {text} is; "
+            "publish it with mode=host, or use --endpoint-mode vip",
+            Exit.USAGE,
+        )
 
 
 def _health(

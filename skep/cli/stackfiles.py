@@ -16,6 +16,11 @@ from skep.domain.control import STACK_FILE_LIMIT_BYTES
 from skep.stackfile import Reading, ReadStack, StackFileError, StackText
 
 STDIN = "-"
+# What a manager's word begins with: a field of the request, of which the file has no such path.
+_FIELD = re.compile(
+    r"spec\.(service|network)s\[([0-9]+)\]"
+    r"(?:\.name|\.ports\[[0-9]+\]\.published|\.task\.networks\[[0-9]+\]\.network)?"
+)
 
 
 def read_stack(paths: Sequence[str], name: str, env_files: Sequence[str] = ()) -> ReadStack:
@@ -93,12 +98,17 @@ def _variables(folder: Path, env_files: Sequence[str]) -> Mapping[str, str]:
 
 
 def placed(message: str, stack: ReadStack) -> str:
-    """A manager's word on a stack, with the place and the name of the service instead of a path in
-    the request: those are what its reader wrote."""
-    found = re.match(r"spec\.services\[([0-9]+)\](?:\.name|\.ports\[[0-9]+\]\.published)?", message)
-    services = stack.spec.services
-    if found is None or int(found.group(1)) >= len(services):
+    """A manager's word on a stack, with the place and the name of the service or network instead of
+    a path in the request: those are what its reader wrote."""
+    found = _FIELD.match(message)
+    if found is None:
         return message
-    name = services[int(found.group(1))].name
+    is_service = found.group(1) == "service"
+    names = [each.name for each in (stack.spec.services if is_service else stack.spec.networks)]
+    if int(found.group(2)) >= len(names):
+        return message
+    name = names[int(found.group(2))]
+    places = stack.places if is_service else stack.network_places
+    where = f"{places[name]}: " if name in places else ""
     rest = message[found.end() :].lstrip(".: ")
-    return f"{stack.places[name]}: service '{name}': {rest}"
+    return f"{where}{found.group(1)} '{name}': {rest}"

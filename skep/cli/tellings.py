@@ -9,6 +9,7 @@ from __future__ import annotations
 from skep.cli import updatewords
 from skep.domain.base import replace
 from skep.domain.objects import (
+    Network,
     Node,
     NodeDescription,
     NodeState,
@@ -169,6 +170,22 @@ def of_stack(old: Stack | None, new: Stack) -> list[str]:
         return []
     count = len(new.spec.services)
     return [f"revision {new.revision}, {count} service{'' if count == 1 else 's'}"]
+
+
+def of_network(old: Network | None, new: Network) -> list[str]:
+    """A network: its addresses, its labels, its end."""
+    words = []
+    if new.vni is not None and (old is None or old.vni is None):
+        words.append(f"subnet {new.subnet}, VXLAN id {new.vni}")
+    elif old is None:
+        words.append("waits for its addresses")
+    if new.message and (old is None or old.message != new.message):
+        words.append(new.message)
+    if old is not None and old.spec.labels != new.spec.labels:
+        words.append("labels changed")
+    if new.is_removing and not (old and old.is_removing):
+        words.append("is being removed")
+    return words
 
 
 def _because(what: str, reason: str) -> str:

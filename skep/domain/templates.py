@@ -1,22 +1,24 @@
 """Templates in a service's spec, such as `{{.Task.Address}}`, as Docker Swarm writes them.
 
-Only what a task may need to know of itself is there: fields, `index` on labels, and string
-literals (`{{"{{"}}` is how two braces are written). What is unknown is refused with the whole list
-of what is known, so that a typing error never reaches a running task as an empty string.
+Only what a task may need to know is there: fields, `index` on labels, `vip` for the virtual address
+of a service (which Docker doesn't have, since its containers can always ask a name server), and
+string literals (`{{"{{"}}` is how two braces are written). What is unknown is refused with the
+whole list of what is known, so that a typing error never reaches a running task as an empty string.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from skep.domain.base import Pairs, Struct, lookup, replace
+from skep.domain.base import Pairs, Struct, lookup, pairs, replace
 from skep.domain.spec import HealthCheck, RunSpec
 from skep.env import Rejected
 
 
 class TemplateValues(Struct, frozen=True, kw_only=True):
-    """What templates of one task may name."""
+    """What templates of one task may name. `vips` are the virtual addresses of services, by the
+    names that `wanted_vips` found."""
 
     task_id: str = "task"
     task_name: str = "service.1.task"
@@ -31,6 +33,7 @@ class TemplateValues(Struct, frozen=True, kw_only=True):
     service_name: str = "service"
     service_labels: Pairs = ()
     stack_name: str = ""
+    vips: Pairs = ()
 
 
 FIELDS: dict[str, Callable[[TemplateValues], str]] = {
@@ -50,24 +53,27 @@ FIELDS: dict[str, Callable[[TemplateValues], str]] = {
 LABELS = ".Service.Labels"
 KNOWN = (
     ", ".join("{{" + name + "}}" for name in FIELDS)
-    + ', {{.Service.Labels.KEY}}, {{index .Service.Labels "KEY"}}'
+    + ', {{.Service.Labels.KEY}}, {{index .Service.Labels "KEY"}}, {{vip "SERVICE"}}'
 )
 
 _ACTION = re.compile(r"\{\{(?P<trim_left>-\s)?(?P<body>.*?)(?P<trim_right>\s-)?\}\}", re.DOTALL)
 _INDEX = re.compile(r"index\s+\.Service\.Labels\s+(?P<key>\"[^\"]*\"|`[^`]*`)")
+_VIP = re.compile(r"vip\s+(?P<name>\"[^\"\\{}]+\"|`[^`{}]+`)")
+# Stands for every virtual address where only the form of templates is looked at.
+_ANY_VIP = "127.0.0.1"
 _LITERAL = re.compile(r"\"(?P<text>[^\"\\]*)\"|`(?P<raw>[^`]*)`")
 
 
 def expand(text: str, values: TemplateValues, field: str) -> str:
-    """The text with its templates replaced; raises Rejected for a template nobody knows."""
+    """The text with its templates replaced; raises Rejected for a template nobody knows, and for a
+    service whose virtual address isn't among the values."""
     if "{{" not in text:
         return text
     parts: list[str] = []
     position = 0
     trim_next = False
-    while (start := text.find("{{", position)) >= 0:
-        match = _match_action(text, start, field)
-        before = text[position:start]
+    for match in _actions(text, field):
+        before = text[position : match.start()]
         before = before.lstrip() if trim_next else before
         parts.append(before.rstrip() if match["trim_left"] else before)
         parts.append(_evaluate(match["body"].strip(), match.group(), values, field))
@@ -76,6 +82,14 @@ def expand(text: str, values: TemplateValues, field: str) -> str:
     rest = text[position:]
     parts.append(rest.lstrip() if trim_next else rest)
     return "".join(parts)
+
+
+def _actions(text: str, field: str) -> Iterator[re.Match[str]]:
+    position = 0
+    while (start := text.find("{{", position)) >= 0:
+        match = _match_action(text, start, field)
+        yield match
+        position = match.end()
 
 
 def _match_action(text: str, start: int, field: str) -> re.Match[str]:
@@ -100,6 +114,8 @@ def _evaluate(body: str, action: str, values: TemplateValues, field: str) -> str
         return literal["text"] if literal["text"] is not None else literal["raw"]
     if index := _INDEX.fullmatch(body):
         return lookup(values.service_labels, index["key"][1:-1]) or ""
+    if vip := _VIP.fullmatch(body):
+        return _vip(vip["name"][1:-1], values, field)
     if body.startswith(LABELS + ".") and body[len(LABELS) + 1 :].isidentifier():
         return lookup(values.service_labels, body[len(LABELS) + 1 :]) or ""
     raise Rejected(
@@ -107,6 +123,17 @@ def _evaluate(body: str, action: str, values: TemplateValues, field: str) -> str
         'write {{"{{"}} for two braces that are not a template',
         field=field,
     )
+
+
+def _vip(name: str, values: TemplateValues, field: str) -> str:
+    found = lookup(values.vips, name)
+    if found is None:
+        raise Rejected(
+            f"{field}: there is no virtual address for '{name}': none of this task's networks has "
+            "a service of that name in mode vip; ask 'skep network why' what the name stands for",
+            field=field,
+        )
+    return found
 
 
 def expand_health(
@@ -136,6 +163,28 @@ def expand_run(run: RunSpec, values: TemplateValues, field: str = "spec.task.run
     )
 
 
+def wanted_vips(run: RunSpec, field: str = "spec.task.run") -> tuple[str, ...]:
+    """The services whose virtual addresses `expand_run` needs, by the names that the templates have
+    for them, each once. Raises Rejected for a template that isn't closed."""
+    texts = [*run.command, *run.args, *(value for _, value in run.env)]
+    texts += run.health.test if run.health else ()
+    found: dict[str, None] = {}
+    for text in texts:
+        for match in _actions(text, field):
+            if vip := _VIP.fullmatch(match["body"].strip()):
+                found[vip["name"][1:-1]] = None
+    return tuple(found)
+
+
 def check_templates(run: RunSpec, field: str = "spec.task.run") -> None:
     """Raise Rejected for templates that would be refused on any node."""
-    expand_run(run, TemplateValues(), field)
+    any_vips = pairs((name, _ANY_VIP) for name in _names_in(run))
+    expand_run(run, TemplateValues(vips=any_vips), field)
+
+
+def _names_in(run: RunSpec) -> tuple[str, ...]:
+    try:
+        return wanted_vips(run)
+    except Rejected:
+        # What isn't closed is told with its place by whoever expands.
+        return ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from skep.domain.constraints import parse_constraint
 from skep.domain.spec import (
+    EndpointMode,
     FailureAction,
     Placement,
     Platform,
@@ -31,6 +32,7 @@ CONDITIONS = {
     "on-failure": RestartCondition.ON_FAILURE,
     "any": RestartCondition.ANY,
 }
+ENDPOINT_MODES = {mode.value: mode for mode in EndpointMode}
 ACTIONS = {action.value: action for action in FailureAction}
 ORDERS = {"stop-first": UpdateOrder.STOP_FIRST, "start-first": UpdateOrder.START_FIRST}
 # The variants that an architecture has anyway, so that naming one asks for nothing.
@@ -45,11 +47,9 @@ def check_mode(place: Place) -> None:
     place.choice({"replicated": True})
 
 
-def check_endpoint_mode(place: Place) -> None:
-    """Refuse any but the one there is: one address for all tasks."""
-    if place.text().strip() == "dnsrr":
-        raise place.error("endpoint_mode 'dnsrr' is not supported yet; use 'vip'")
-    place.choice({"vip": True})
+def endpoint_mode(place: Place) -> EndpointMode:
+    """What the service's name stands for."""
+    return place.choice(ENDPOINT_MODES)
 
 
 def update_policy(place: Place) -> UpdatePolicy:

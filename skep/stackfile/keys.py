@@ -8,7 +8,7 @@ of Docker's config_schema_v3.13.json.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 
@@ -47,7 +47,7 @@ SERVICE = Section(
     "a service",
     supported=_set(
         "image command entrypoint environment working_dir user stop_signal stop_grace_period "
-        "healthcheck ports deploy logging labels networks platform"
+        "healthcheck ports expose deploy logging labels networks platform"
     ),
     container=_set(
         "annotations attach blkio_config build cap_add cap_drop cgroup cgroup_parent "
@@ -60,7 +60,7 @@ SERVICE = Section(
         "use_api_socket userns_mode uts volumes volumes_from"
     ),
     later=_later(
-        "configs cpu_count cpu_percent depends_on develop env_file expose extends models "
+        "configs cpu_count cpu_percent depends_on develop env_file extends models "
         "post_start pre_stop profiles provider secrets"
     )
     | {
@@ -103,18 +103,24 @@ PLACEMENT = Section(
 PREFERENCE = Section("a preference", supported=_set("spread"))
 NETWORK = Section(
     "a network",
-    supported=_set("name"),
-    container=_set(
-        "attachable driver driver_opts enable_ipv4 enable_ipv6 external internal labels"
+    supported=_set(
+        "name driver driver_opts attachable internal labels ipam external enable_ipv4 enable_ipv6"
     ),
-    later=_later("ipam"),
+)
+EXTERNAL = Section("external", supported=_set("name"))
+IPAM = Section("ipam", supported=_set("driver config"), later=_later("options"))
+SUBNET = Section(
+    "a subnet",
+    supported=_set("subnet gateway"),
+    later=dict.fromkeys(("ip_range", "aux_addresses"), "give the network a subnet of its own"),
 )
 NETWORK_USE = Section(
     "a service's network",
-    supported=frozenset(),
-    container=_set(
-        "aliases driver_opts gw_priority interface_name ipv4_address ipv6_address link_local_ips "
-        "mac_address priority"
+    supported=_set("aliases"),
+    container=_set("interface_name link_local_ips mac_address"),
+    later=_later("driver_opts gw_priority priority")
+    | dict.fromkeys(
+        ("ipv4_address", "ipv6_address"), "addresses are given out; use the service's name"
     ),
 )
 HEALTHCHECK = Section(
@@ -125,15 +131,16 @@ PORT = Section(
     "a port",
     supported=_set("target published protocol mode name"),
     later=_later("app_protocol") | {"host_ip": "a port listens on all addresses of a node"},
-    extensions=_set("x-balance"),
+    extensions=_set("x-balance x-proxy-protocol"),
 )
+PROXY_PROTOCOL = Section("x-proxy-protocol", supported=_set("send accept"))
 LOGGING = Section("logging", supported=_set("driver options"))
 LOG_OPTIONS = Section("options", supported=_set("max-size max-file"))
 
 EXTENSIONS = SERVICE.extensions | UPDATE_CONFIG.extensions | PORT.extensions
 
 
-def did_you_mean(word: str, known: frozenset[str]) -> str:
+def did_you_mean(word: str, known: Collection[str]) -> str:
     """ "; did you mean 'x'?", or nothing where nothing is near."""
     near = difflib.get_close_matches(word.lower(), sorted(known), n=1, cutoff=0.7)
     return f"; did you mean '{near[0]}'?" if near else ""

@@ -2,9 +2,9 @@
 
 Maps are merged key by key, lists appended, all else replaced; a command, an entrypoint and a health
 test are replaced whole. Variables and labels are merged by name in whichever form, ports by what
-they publish. A key that says nothing changes nothing; `!reset` removes what stood, `!override`
-replaces it, and extension fields are replaced whole. Every node keeps its own place, so that errors
-name the file it came from.
+they publish, subnets by themselves. A key that says nothing changes nothing; `!reset` removes what
+stood, `!override` replaces it, and extension fields are replaced whole. Every node keeps its own
+place, so that errors name the file it came from.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ Path = tuple[str, ...]
 
 _REPLACED = {("command",), ("entrypoint",), ("healthcheck", "test")}
 _BY_NAME = {("environment",), ("labels",), ("deploy", "labels")}
+_OF_NETWORK_BY_NAME = {("labels",), ("driver_opts",)}
+_SUBNETS = ("ipam", "config")
 _PORTS = ("ports",)
 _NETWORKS = ("networks",)
 _LOGGING = ("logging",)
@@ -48,7 +50,7 @@ def merged(base: Node, over: Node, problems: Problems, path: Path = ()) -> Node:
     within = path[2:] if path[:1] == ("services",) else ()
     if within in _REPLACED:
         return settled(over)
-    if within in _BY_NAME or within == _NETWORKS:
+    if _is_by_name(path) or within == _NETWORKS:
         is_name = within == _NETWORKS
         base, over = (_named(node, is_name=is_name) for node in (base, over))
     if isinstance(base, Mapping) and isinstance(over, Mapping):
@@ -58,6 +60,8 @@ def merged(base: Node, over: Node, problems: Problems, path: Path = ()) -> Node:
     if isinstance(base, Sequence) and isinstance(over, Sequence):
         if within == _PORTS:
             return _merged_ports(base, over, problems, path)
+        if path[:1] == _NETWORKS and path[2:] == _SUBNETS:
+            return _merged_subnets(base, over, problems, path)
         return _sequence(base, (*base.items, *settled_items(over)))
     if type(base) is not type(over) and _is_read(path):
         name = path[-1] if path else "the file"
@@ -71,6 +75,14 @@ def merged(base: Node, over: Node, problems: Problems, path: Path = ()) -> Node:
     return settled(over)
 
 
+def _is_by_name(path: Path) -> bool:
+    """Whether this is a map of names that somebody chose, in one of two forms."""
+    top, within = path[:1], path[2:]
+    return (top == ("services",) and within in _BY_NAME) or (
+        top == _NETWORKS and within in _OF_NETWORK_BY_NAME
+    )
+
+
 def settled_items(node: Sequence) -> tuple[Node, ...]:
     """What a list holds, without what it resets."""
     return tuple(settled(item) for item in node.items if item.tag != RESET)
@@ -78,7 +90,7 @@ def settled_items(node: Sequence) -> tuple[Node, ...]:
 
 def _merged_maps(base: Mapping, over: Mapping, problems: Problems, path: Path) -> Mapping:
     entries = {key.text: (key, value) for key, value in base.entries}
-    by_name = path[:1] == ("services",) and path[2:] in _BY_NAME
+    by_name = _is_by_name(path)
     for key, value in over.entries:
         known = entries.get(key.text)
         if value.tag == RESET:
@@ -128,6 +140,20 @@ def _merged_ports(base: Sequence, over: Sequence, problems: Problems, path: Path
             rows[place] = merged(rows[place], node, problems, (*path, "[]"))
         else:
             rows[place] = node
+    return _sequence(base, tuple(rows))
+
+
+def _merged_subnets(base: Sequence, over: Sequence, problems: Problems, path: Path) -> Sequence:
+    """Subnets of both files; what is said twice of one is merged."""
+    rows = list(base.items)
+    for node in settled_items(over):
+        subnet = _text(node, "subnet") if isinstance(node, Mapping) else ""
+        for place, row in enumerate(rows):
+            if subnet and isinstance(row, Mapping) and _text(row, "subnet") == subnet:
+                rows[place] = merged(row, node, problems, (*path, "[]"))
+                break
+        else:
+            rows.append(node)
     return _sequence(base, tuple(rows))
 
 

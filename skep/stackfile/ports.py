@@ -1,8 +1,8 @@
-"""`ports:` of a service, in its short and its long form."""
+"""`ports:` of a service, in its short and its long form, and `expose:`."""
 
 from __future__ import annotations
 
-from skep.domain.spec import Balance, Port, PortMode, Protocol
+from skep.domain.spec import Balance, ExposedPort, Port, PortMode, Protocol, ProxyProtocol
 from skep.stackfile import keys, values
 from skep.stackfile.reader import Place
 
@@ -12,6 +12,8 @@ PORT_LIMIT = 1000
 
 _MODES = {mode.value: mode for mode in PortMode}
 _BALANCES = {balance.value: balance for balance in Balance}
+_PROTOCOLS = {protocol.value: protocol for protocol in Protocol}
+PROXY_PROTOCOLS = {version.value: version for version in ProxyProtocol}
 
 PlacedPort = tuple[Port, Place]
 
@@ -48,7 +50,7 @@ def short_ports(text: str) -> list[Port]:
         targets = values.port_range(target_text)
         published = values.port_range(host) if colon else None
     except values.BadValue as error:
-        raise values.BadValue(f"{error}; a port is '8080:80', '80' or '8080:80/tcp'") from None
+        raise values.BadValue(f"{error}; a port is '8080:80', '80' or '53:53/udp'") from None
     if len(targets) > PORT_LIMIT:
         raise values.BadValue(f"'{text}' is more than {PORT_LIMIT} ports; publish fewer")
     if published is None:
@@ -81,6 +83,12 @@ def _long(item: Place) -> Port | None:
     protocol = fields.read("protocol", lambda at: at.parsed(_protocol), Protocol.TCP)
     balance = fields.read("x-balance", lambda at: at.choice(_BALANCES), Balance.ROUND_ROBIN)
     name = fields.read("name", Place.text, "")
+    sends, accepts = fields.read("x-proxy-protocol", _proxy_protocol, (ProxyProtocol.NONE, False))
+    if protocol is Protocol.UDP and (accepts or sends is not ProxyProtocol.NONE):
+        raise fields["x-proxy-protocol"].error(
+            "x-proxy-protocol is for connections, and UDP has none; remove it, or publish the port "
+            "with 'protocol: tcp'"
+        )
     if target is None:
         return None
     return Port(
@@ -90,13 +98,55 @@ def _long(item: Place) -> Port | None:
         balance=balance,
         name=name,
         mode=mode,
+        proxy_protocol=sends,
+        accepts_proxy_protocol=accepts,
     )
+
+
+def _proxy_protocol(place: Place) -> tuple[ProxyProtocol, bool]:
+    """What is sent to tasks, and whether clients begin with a header themselves."""
+    if place.is_scalar:
+        return place.choice(PROXY_PROTOCOLS), False
+    fields = place.fields(keys.PROXY_PROTOCOL)
+    return (
+        fields.read("send", lambda at: at.choice(PROXY_PROTOCOLS), ProxyProtocol.NONE),
+        fields.read("accept", Place.truth, False),
+    )
+
+
+def read_exposed(place: Place) -> tuple[ExposedPort, ...]:
+    """Ports for other services: "80", "53/udp" or "8000-8009", each once."""
+    found: dict[ExposedPort, None] = {}
+    for item in place.items():
+        none: list[ExposedPort] = []
+        found |= dict.fromkeys(item.attempt(lambda at: at.parsed(exposed_ports), none))
+        if len(found) > PORT_LIMIT:
+            raise item.error(f"more than {PORT_LIMIT} ports in one service; expose fewer")
+    return tuple(found)
+
+
+def exposed_ports(text: str) -> list[ExposedPort]:
+    """The ports in "80", "53/udp" or "8000-8009". Raises BadValue."""
+    numbers, _, protocol_text = text.partition("/")
+    protocol = _protocol(protocol_text or "tcp")
+    if ":" in numbers:
+        raise values.BadValue(
+            f"'{text[:40]}' is published, not exposed; write it under 'ports', or as "
+            f"'{numbers.rpartition(':')[2]}'"
+        )
+    try:
+        targets = values.port_range(numbers)
+    except values.BadValue as error:
+        raise values.BadValue(f"{error}; an exposed port is '80' or '53/udp'") from None
+    if len(targets) > PORT_LIMIT:
+        raise values.BadValue(f"'{text}' is more than {PORT_LIMIT} ports; expose fewer")
+    return [ExposedPort(target=target, protocol=protocol) for target in targets]
 
 
 def _protocol(text: str) -> Protocol:
     word = text.strip().lower()
-    if word == "tcp":
-        return Protocol.TCP
-    if word in ("udp", "sctp"):
-        raise values.BadValue(f"protocol '{word}' is not supported yet; use 'tcp'")
-    raise values.BadValue(f"'{text[:40]}' is not a protocol; use 'tcp'")
+    if word in _PROTOCOLS:
+        return _PROTOCOLS[word]
+    if word == "sctp":
+        raise values.BadValue("protocol 'sctp' is not supported yet; use 'tcp' or 'udp'")
+    raise values.BadValue(f"'{text[:40]}' is not a protocol; use 'tcp' or 'udp'")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from skep.domain.base import Pairs, pairs
+from skep.domain.control import LABEL_LIMIT
 from skep.domain.validate import LONGEST_NS
 from skep.stackfile import keys, nodes, values
 from skep.stackfile.errors import Mark, Problems, StackFileError, at, error_at
@@ -219,7 +220,11 @@ class Place:
 
     def labels(self) -> Pairs:
         """Names and values, as a map or as a list of "name=value"; a name alone has no value."""
-        return pairs({name: value or "" for name, value in self._named_values()})
+        found = pairs({name: value or "" for name, value in self._named_values()})
+        if len(found) > LABEL_LIMIT:
+            what = self.path.rpartition(".")[2]
+            raise self.error(f"{len(found)} {what}, but {LABEL_LIMIT} is the limit; use fewer")
+        return found
 
     def _named_values(self) -> list[tuple[str, str | None]]:
         rows: list[tuple[str, str | None] | None] = []

@@ -6,9 +6,10 @@ import re
 from dataclasses import replace
 from typing import NamedTuple
 
-from skep.domain.base import Pairs
-from skep.domain.control import LABEL_LIMIT
 from skep.domain.spec import (
+    EndpointMode,
+    ExposedPort,
+    NetworkUse,
     PortMode,
     RestartPolicy,
     ServiceSpec,
@@ -20,8 +21,8 @@ from skep.domain.validate import REPLICAS_LIMIT, check_service
 from skep.env import Rejected
 from skep.stackfile import deploy, keys, nodes
 from skep.stackfile.errors import StackFileError
-from skep.stackfile.networks import check_used_networks
-from skep.stackfile.ports import PlacedPort, read_ports
+from skep.stackfile.networks import Networks
+from skep.stackfile.ports import PlacedPort, read_exposed, read_ports
 from skep.stackfile.reader import Fields, Place
 from skep.stackfile.run import NO_TEST, read_run
 
@@ -42,6 +43,9 @@ _PLACES = (
     ("task.reservations", "deploy.resources.reservations"),
     ("task.restart", "deploy.restart_policy"),
     ("task.placement", "deploy.placement"),
+    ("task.networks", "networks"),
+    ("endpoint_mode", "deploy.endpoint_mode"),
+    ("exposed", "expose"),
     ("labels", "deploy.labels"),
     ("update", "deploy.update_config"),
     ("rollback", "deploy.rollback_config"),
@@ -55,19 +59,22 @@ class ReadService(NamedTuple):
     ports: list[PlacedPort]
 
 
-def read_service(place: Place, name: str) -> ReadService:
-    """The service at this place, under its full name. What is wrong is added to the problems, and
-    has its default in the answer."""
+def read_service(place: Place, name: str, networks: Networks) -> ReadService:
+    """The service at this place, under its full name, in a stack with these networks. What is wrong
+    is added to the problems, and has its default in the answer."""
     problems = place.source.problems
     before = problems.count
     place = _with_engine(place)
     fields = place.fields(keys.SERVICE)
     deployed = fields.section("deploy", keys.DEPLOY)
     deployed.read("mode", deploy.check_mode, None)
-    deployed.read("endpoint_mode", deploy.check_endpoint_mode, None)
-    fields.read("networks", check_used_networks, None)
     no_ports: list[PlacedPort] = []
     ports = fields.read("ports", read_ports, no_ports)
+    mode = deployed.read("endpoint_mode", lambda at: _endpoint_mode(at, ports), EndpointMode.VIP)
+    none_exposed: tuple[ExposedPort, ...] = ()
+    short_name = name.removeprefix(f"{networks.stack_name}_")
+    no_uses: tuple[NetworkUse, ...] = ()
+    used = place.attempt(lambda _: networks.uses(fields.get("networks"), short_name), no_uses)
     resources = deployed.section("resources", keys.RESOURCES)
     task = TaskSpec(
         run=read_run(place, fields),
@@ -76,15 +83,18 @@ def read_service(place: Place, name: str) -> ReadService:
         reservations=deploy.resources(resources.section("reservations", keys.RESERVATIONS)),
         restart=deployed.read("restart_policy", deploy.restart_policy, RestartPolicy()),
         placement=deploy.placement(deployed.get("placement"), fields.get("platform")),
+        networks=used,
     )
     spec = ServiceSpec(
         name=name,
         task=task,
-        labels=deployed.read("labels", _labels, ()),
+        labels=deployed.read("labels", Place.labels, ()),
         replicas=deployed.read("replicas", lambda at: at.integer(0, REPLICAS_LIMIT), 1),
         ports=tuple(port for port, _ in ports),
         update=deployed.read("update_config", deploy.update_policy, UpdatePolicy()),
         rollback=deployed.read("rollback_config", deploy.rollback_policy, UpdatePolicy()),
+        endpoint_mode=mode,
+        exposed=fields.read("expose", read_exposed, none_exposed),
     )
     fields.read("labels", _container_labels, None)
     if problems.count == before:
@@ -107,15 +117,19 @@ def _engine(place: Place) -> str:
     return word
 
 
-def _labels(place: Place) -> Pairs:
-    labels = place.labels()
-    if len(labels) > LABEL_LIMIT:
-        raise place.error(f"{len(labels)} labels, but {LABEL_LIMIT} is the limit; use fewer")
-    return labels
+def _endpoint_mode(place: Place, ports: list[PlacedPort]) -> EndpointMode:
+    mode = deploy.endpoint_mode(place)
+    published = next((at for port, at in ports if port.mode is PortMode.INGRESS), None)
+    if mode is EndpointMode.DNSRR and published is not None:
+        raise place.error(
+            f"a service in mode 'dnsrr' can't publish ports on every node, but one is published at "
+            f"{published.where()}; give that port 'mode: host', or use 'vip'"
+        )
+    return mode
 
 
 def _container_labels(place: Place) -> None:
-    _labels(place)
+    place.labels()
     place.warn(
         "labels here are a container's, and there is none; use deploy.labels to label the service"
     )

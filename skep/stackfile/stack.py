@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import codecs
 import functools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from skep.domain.spec import PortMode, Protocol, StackSpec
 from skep.domain.validate import NAME_LIMIT
-from skep.stackfile import keys, nodes
+from skep.stackfile import keys, nodes, values
 from skep.stackfile.errors import Mark, Problems, error_at
 from skep.stackfile.merge import merged, settled
-from skep.stackfile.networks import check_networks
+from skep.stackfile.networks import Networks, read_networks
 from skep.stackfile.reader import Place, Source
 from skep.stackfile.service import ReadService, read_service
 from skep.stackfile.variables import Variables
@@ -22,9 +21,6 @@ from skep.stackfile.writer import tree_values
 
 # More than anybody keeps apart; each may be of the largest size.
 FILE_LIMIT = 32
-
-# One way only to match a name, so that a long bad one costs no time.
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?")
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -62,10 +58,12 @@ class Reading:
 
 
 class ReadStack(NamedTuple):
-    """A stack, and where each of its services stands, as file:line:column by the full name."""
+    """A stack, and where each of its services and networks stands, as file:line:column by the full
+    name; a default network that no file names stands nowhere."""
 
     spec: StackSpec
     places: Mapping[str, str]
+    network_places: Mapping[str, str]
 
 
 def decode(data: bytes, *, file: str) -> str:
@@ -125,7 +123,6 @@ def read(files: Sequence[StackText], reading: Reading) -> ReadStack:
 
 def _read(top: Place, reading: Reading) -> ReadStack:
     fields = top.fields(keys.TOP)
-    fields.read("networks", check_networks, None)
     stack_name = reading.name or fields.read("name", Place.text, reading.fallback_name)
     named_at = fields["name"] if not reading.name and "name" in fields else top
     if not stack_name:
@@ -137,20 +134,23 @@ def _read(top: Place, reading: Reading) -> ReadStack:
         stack_name = "stack"
     if "services" not in fields or not fields["services"].entries():
         raise top.error("the stack has no services; add at least one under 'services:'")
+    networks = read_networks(fields.get("networks"), stack_name)
     services: list[ReadService] = []
     places: dict[str, str] = {}
     for key, place in fields["services"].entries():
-        found = place.attempt(functools.partial(_service, key, stack_name), None)
+        found = place.attempt(functools.partial(_service, key, networks), None)
         if found:
             services.append(found)
             places[found.spec.name] = place.where(key.mark)
     _check_clashes(services)
     specs = tuple(service.spec for service in services)
-    return ReadStack(StackSpec(name=stack_name, services=specs), places)
+    made = networks.made({use.network for spec in specs for use in spec.task.networks})
+    spec = StackSpec(name=stack_name, services=specs, networks=made)
+    return ReadStack(spec, places, networks.places())
 
 
-def _service(key: nodes.Scalar, stack_name: str, place: Place) -> ReadService:
-    full_name = f"{stack_name}_{key.text}"
+def _service(key: nodes.Scalar, networks: Networks, place: Place) -> ReadService:
+    full_name = f"{networks.stack_name}_{key.text}"
     _check_name(place, "service", key.text, key.mark)
     if len(full_name) > NAME_LIMIT:
         raise place.error(
@@ -160,11 +160,11 @@ def _service(key: nodes.Scalar, stack_name: str, place: Place) -> ReadService:
         )
     if place.is_null:
         raise place.error(f"service '{key.text}' is empty; add 'command'", key.mark)
-    return read_service(place, full_name)
+    return read_service(place, full_name, networks)
 
 
 def _check_name(place: Place, kind: str, name: str, mark: Mark | None = None) -> None:
-    if len(name) > NAME_LIMIT or not _NAME.fullmatch(name):
+    if len(name) > NAME_LIMIT or not values.NAME.fullmatch(name):
         raise place.error(
             f"'{name[:80]}' can't be a {kind}'s name; use up to {NAME_LIMIT} letters, digits, '-' "
             "and '_', with a letter or digit at both ends",

@@ -6,6 +6,7 @@ decimal number of cores ("0.5").
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import shlex
 from fractions import Fraction
@@ -34,6 +35,14 @@ _PLATFORM = re.compile(r"[a-z0-9_.-]{1,32}")
 _SYSTEMS = frozenset({"linux", "windows", "darwin", "freebsd", "netbsd", "openbsd"})
 _INT64_MAX = 2**63 - 1
 PORT_MAX = 65535
+
+
+# One way only to match a name, so that a long bad one costs no time.
+NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?")
+DNS_NAME = re.compile(
+    r"(?=.{1,253}\Z)[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?"
+    r"(?:\.[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?)*"
+)
 
 
 class BadValue(ValueError):
@@ -166,6 +175,30 @@ def port_range(text: str) -> range:
     if last < first:
         raise BadValue(f"range '{text}' runs backwards; write the smaller port first")
     return range(first, last + 1)
+
+
+def ipv4(text: str) -> str:
+    """An IPv4 address."""
+    try:
+        return str(ipaddress.IPv4Address(text))
+    except ValueError:
+        raise BadValue(f"'{text[:40]}' is not an IPv4 address; write one like '10.1.2.1'") from None
+
+
+def subnet(text: str) -> ipaddress.IPv4Network:
+    """A subnet of IPv4 addresses."""
+    first, slash, _ = text.partition("/")
+    try:
+        if not slash:
+            raise ValueError
+        found = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise BadValue(f"'{text[:50]}' is not a subnet; write one like '10.1.2.0/24'") from None
+    if not isinstance(found, ipaddress.IPv4Network):
+        raise BadValue(f"'{text[:50]}' is IPv6, which is not there yet; use one like '10.1.2.0/24'")
+    if str(found.network_address) != first:
+        raise BadValue(f"'{text[:50]}' is not where a subnet begins; write '{found}' if that is it")
+    return found
 
 
 def signal_name(text: str) -> str:

@@ -7,16 +7,22 @@ files that mean the same look the same.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from skep.domain.base import Pairs
 from skep.domain.spec import (
     Balance,
+    EndpointMode,
+    ExposedPort,
     HealthCheck,
     LogPolicy,
+    NetworkSpec,
+    NetworkUse,
     Placement,
     Port,
+    Protocol,
+    ProxyProtocol,
     Resources,
     RestartPolicy,
     RunSpec,
@@ -26,6 +32,7 @@ from skep.domain.spec import (
 )
 from skep.stackfile import nodes, values
 from skep.stackfile.deploy import ACTIONS, CONDITIONS, ORDERS
+from skep.stackfile.networks import DEFAULT, ENCRYPTED
 
 Values = dict[str, Any]
 
@@ -35,8 +42,54 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,14})")
 def stack_values(spec: StackSpec) -> Values:
     """The stack as plain maps, lists, texts and numbers, by Compose's keys."""
     prefix = f"{spec.name}_"
-    services = {service.name.removeprefix(prefix): _service(service) for service in spec.services}
-    return {"name": _text(spec.name), "services": services}
+    names = _network_keys(spec)
+    short = {service.name.removeprefix(prefix): service for service in spec.services}
+    services = {name: _service(service, name, names) for name, service in short.items()}
+    made = {network.name: network for network in spec.networks}
+    networks = {
+        key: _network(made[name], prefix + key) if name in made else _external(name, key)
+        for name, key in names.items()
+    }
+    # The default network needs no word unless there is something to say of it.
+    is_plain = networks.get(DEFAULT) is None
+    shown = {key: at for key, at in networks.items() if not (key == DEFAULT and is_plain)}
+    found = {"name": _text(spec.name), "services": services}
+    return found | ({"networks": shown} if shown else {})
+
+
+def _network_keys(spec: StackSpec) -> dict[str, str]:
+    """What each network is called within the file, by its full name."""
+    prefix = f"{spec.name}_"
+    used = {use.network for service in spec.services for use in service.task.networks}
+    made = sorted(network.name for network in spec.networks)
+    found: dict[str, str] = {}
+    # Those that the stack's name stands before get their keys first: they may have no other.
+    for name in sorted((*made, *(used - set(made))), key=lambda each: not each.startswith(prefix)):
+        key = name.removeprefix(prefix) if name in made else name
+        while key in found.values():
+            key += "_"
+        found[name] = key
+    return found
+
+
+def _network(spec: NetworkSpec, usual_name: str) -> Values | None:
+    config = _said(subnet=spec.subnet, gateway=spec.gateway)
+    options = {name: _text(value) for name, value in spec.options}
+    return (
+        _said(
+            name="" if spec.name == usual_name else _text(spec.name),
+            attachable=spec.is_attachable or None,
+            internal=spec.is_internal or None,
+            driver_opts=options | ({ENCRYPTED: "true"} if spec.is_encrypted else {}),
+            labels=_pairs(spec.labels),
+            ipam={"config": [config]} if config else {},
+        )
+        or None
+    )
+
+
+def _external(name: str, key: str) -> Values:
+    return {"external": True} | ({} if name == key else {"name": _text(name)})
 
 
 def tree_values(node: nodes.Node) -> Any:
@@ -87,8 +140,12 @@ def _changed(of: Any, default: Any, **writers: Callable[[Any], Any]) -> Values:
     return found
 
 
-def _service(spec: ServiceSpec) -> Values:
+def _service(spec: ServiceSpec, short_name: str, networks: Mapping[str, str]) -> Values:
     run = spec.task.run
+    uses = {
+        networks[use.network]: _use(use, short_name)
+        for use in sorted(spec.task.networks, key=lambda use: networks[use.network])
+    }
     platforms = spec.task.placement.platforms
     return _said(
         image=_text(run.image),
@@ -103,9 +160,21 @@ def _service(spec: ServiceSpec) -> Values:
         **_stops(run),
         healthcheck=None if run.health is None else _health(run.health),
         ports=[_port(port) for port in spec.ports],
+        expose=[_exposed(port) for port in spec.exposed],
+        networks={} if uses == {DEFAULT: None} else uses,
         logging=_log(run.log),
         deploy=_deploy(spec),
     )
+
+
+def _use(use: NetworkUse, short_name: str) -> Values | None:
+    # Its short name is an alias of every service, whatever a file says.
+    aliases = [_text(alias) for alias in use.aliases if alias != short_name]
+    return {"aliases": aliases} if aliases else None
+
+
+def _exposed(port: ExposedPort) -> str:
+    return f"{port.target}{'' if port.protocol is Protocol.TCP else f'/{port.protocol.value}'}"
 
 
 def _stops(run: RunSpec) -> Values:
@@ -127,13 +196,20 @@ def _health(health: HealthCheck) -> Values:
 
 
 def _port(port: Port) -> Values:
-    return _said(
+    found = _said(
         target=port.target,
         published=port.published,
         protocol=port.protocol.value,
         mode=port.mode.value,
         name=_text(port.name),
-    ) | ({} if port.balance is Balance.ROUND_ROBIN else {"x-balance": port.balance.value})
+    )
+    if port.balance is not Balance.ROUND_ROBIN:
+        found["x-balance"] = port.balance.value
+    if port.accepts_proxy_protocol:
+        found["x-proxy-protocol"] = {"send": port.proxy_protocol.value, "accept": True}
+    elif port.proxy_protocol is not ProxyProtocol.NONE:
+        found["x-proxy-protocol"] = port.proxy_protocol.value
+    return found
 
 
 def _log(log: LogPolicy) -> Values:
@@ -152,6 +228,7 @@ def _deploy(spec: ServiceSpec) -> Values:
         mode=spec.mode.value,
         replicas=spec.replicas,
         labels=_pairs(spec.labels),
+        endpoint_mode="" if spec.endpoint_mode is EndpointMode.VIP else spec.endpoint_mode.value,
         update_config=_policy(spec.update),
         rollback_config=_policy(spec.rollback),
         restart_policy=_restart(task.restart),

@@ -99,6 +99,8 @@ async def _ask(options: argparse.Namespace, kind: str) -> list[str]:
                     return []
                 kept = await cluster.services.history(options.of, is_stale=True)
                 return [str(revision.number) for revision in kept]
+            case "networks":
+                return [view.network.name for view in await cluster.networks.list(is_stale=True)]
             case "stacks":
                 return [stack.name for stack in await cluster.stacks.list(is_stale=True)]
             case "tasks":
@@ -115,6 +117,6 @@ _KINDS: dict[str, Callable[[argparse.Namespace], list[str]]] = {
     "processes": _processes,
     **{
         kind: _objects(kind)
-        for kind in ("nodes", "services", "stacks", "tasks", "scale", "revisions")
+        for kind in ("nodes", "services", "stacks", "tasks", "networks", "scale", "revisions")
     },
 }

@@ -13,8 +13,9 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
+from skep import client
 from skep.cli import filters, output, rows, session, text
-from skep.cli.changes import AnyRow, Change, Sight, fits
+from skep.cli.changes import KINDS, AnyRow, Change, Sight, fits
 from skep.client import Cluster
 from skep.domain.control import WatchEvent
 
@@ -68,7 +69,7 @@ def watch(options: argparse.Namespace) -> None:
 
 
 def _object(event: WatchEvent) -> dict[str, object]:
-    for kind in ("node", "service", "task", "stack"):
+    for kind in KINDS.values():
         row = getattr(event, kind)
         if row is not None and event.action is not None:
             return {"action": event.action.value, "kind": kind, "object": rows.plain(row)}
@@ -88,6 +89,8 @@ async def read_all(cluster: Cluster) -> tuple[int, list[AnyRow]]:
     known: list[AnyRow] = [*nodes.nodes, *await cluster.stacks.list()]
     known += [view.service for view in await cluster.services.list()]
     known += await cluster.tasks.list(is_all=True)
+    with contextlib.suppress(client.Unsupported):
+        known += [view.network for view in await cluster.networks.list()]
     return nodes.version, known
 
 

@@ -44,11 +44,17 @@ def _manager_status(row: rows.NodeRow) -> str:
 
 
 def inspect(options: argparse.Namespace) -> None:
-    """Show nodes whole."""
+    """Show nodes whole, or the part of them that people look for."""
 
     async def script(cluster: Cluster) -> None:
-        found = [rows.plain(await cluster.nodes.get(ref)) for ref in options.refs]
-        output.write(found, shape=options.format)
+        found = [await cluster.nodes.get(ref) for ref in options.refs]
+        if options.pretty:
+            from skep.cli import pretty
+
+            leader_id = (await cluster.info()).leader_id
+            print("\n\n".join(pretty.node_text(node, leader_id) for node in found))
+            return
+        output.write([rows.plain(node) for node in found], shape=options.format)
 
     session.run(options, script)
 

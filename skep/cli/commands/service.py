@@ -7,17 +7,22 @@ looking at services should feel immediate.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from skep.cli import filters, newcomer, output, rows, session
 from skep.cli.commands.tables import show_services, show_tasks
 from skep.cli.errors import Exit, Failure
 from skep.cli.options import COUNT_DIGITS
-from skep.client import Cluster, NotFound
+from skep.client import Cluster, NotFound, Unsupported
 from skep.client.outcome import is_paused, patience_s
 from skep.domain.base import SECOND_NS
 from skep.domain.objects import Service, Task
+
+if TYPE_CHECKING:
+    from skep.cli import netpretty
 
 
 def ls(options: argparse.Namespace) -> None:
@@ -67,8 +72,8 @@ def inspect(options: argparse.Namespace) -> None:
     async def script(cluster: Cluster) -> None:
         found = [await cluster.services.get(ref) for ref in options.refs]
         if options.pretty:
-            now_s = time.time()
-            print("\n\n".join(pretty.service_text(view, now_s) for view in found))
+            now_s, scene = time.time(), await _scene(cluster)
+            print("\n\n".join(pretty.service_text(view, now_s, scene) for view in found))
         elif template is not None:
             for view in found:
                 print(gotemplate.fill(template, gotemplate.docker_view(view), rows.plain(view)))
@@ -76,6 +81,19 @@ def inspect(options: argparse.Namespace) -> None:
             output.write([rows.plain(view) for view in found], shape=options.format)
 
     session.run(options, script)
+
+
+async def _scene(cluster: Cluster) -> netpretty.Scene:
+    """What the addresses of services are about; an older cluster has no networks."""
+    from skep.cli import netpretty
+
+    with contextlib.suppress(Unsupported):
+        return netpretty.Scene(
+            nodes=await cluster.nodes.list(),
+            networks=await cluster.networks.list(),
+            block=(await cluster.info()).cluster.block,
+        )
+    return netpretty.Scene()
 
 
 def create(options: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 
 from skep import client, stackfile
 from skep.cli import filters, output, rows, session
@@ -48,6 +49,8 @@ async def deploy_and_wait(
         found = as_failure(error)
         assert found is not None
         raise Failure(placed(str(found), stack), found.code) from None
+    for name in answer.networks_created:
+        output.note(f"created network {name}")
     for what, names in (
         ("created", answer.created),
         ("updated", answer.updated),
@@ -109,16 +112,23 @@ def services(options: argparse.Namespace) -> None:
 
 
 def rm(options: argparse.Namespace) -> None:
-    """Remove stacks, and wait until their services are gone."""
+    """Remove stacks, and wait until their services and networks are gone."""
 
     async def script(cluster: Cluster) -> None:
         held: dict[str, str] = {}
+        networks: dict[str, str] = {}
         for name in options.names:
             views = await cluster.services.list(stack=name)
             held |= {view.service.id: view.service.name for view in views}
+            with contextlib.suppress(client.Unsupported):
+                owned = await cluster.networks.list(stack=name)
+                networks |= {view.network.id: view.network.name for view in owned}
             answer = await cluster.stacks.remove(name)
             print(answer.name or answer.id)
         if held and not options.detach:
             await session.until_removed(cluster, held, options.timeout)
+        if networks and not options.detach:
+            # Who deploys it anew at once must not find networks that are still on their way out.
+            await session.until_networks_removed(cluster, networks, options.timeout)
 
     session.run(options, script)

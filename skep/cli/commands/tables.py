@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
 from skep import client
 from skep.cli import output, rows, text, updatewords
@@ -16,6 +16,8 @@ from skep.domain.objects import Task
 
 # As much of an error as tells it from others; --no-trunc shows all of it.
 ERROR_SHOWN = 60
+# The data plane in which tasks have their addresses on networks for themselves.
+KERNEL = "kernel"
 
 
 def show_services(views: Iterable[ServiceView], options: argparse.Namespace) -> None:
@@ -65,7 +67,13 @@ async def show_tasks(cluster: Cluster, tasks: Sequence[Task], options: argparse.
     is_stale = getattr(options, "stale", False)
     nodes = await cluster.nodes.list(is_stale=is_stale)
     names: dict[str, str] = {node.id: node.name for node in nodes}
-    shown = rows.task_rows(tasks, names, await _specs(cluster, tasks, is_stale=is_stale))
+    specs = await _specs(cluster, tasks, is_stale=is_stale)
+    networks: dict[str, str] = {}
+    if any(task.attachments for task in tasks):
+        networks = await network_names(cluster, is_stale=is_stale)
+    shown = rows.task_rows(tasks, names, specs, networks)
+    # In the relay plane addresses on networks are nobody's to speak to.
+    kernel_nodes = {node.name for node in nodes if node.description.plane == KERNEL}
     now_s = time.time()
     columns: list[tuple[str, Callable[[rows.TaskRow], str]]] = [
         ("ID", lambda row: row.id if options.no_trunc else output.short_id(row.id)),
@@ -77,6 +85,8 @@ async def show_tasks(cluster: Cluster, tasks: Sequence[Task], options: argparse.
     ]
     if any(row.ports for row in shown):
         columns.append(("PORTS", lambda row: rows.ports_text(row.ports)))
+    if any(row.networks and row.node in kernel_nodes for row in shown):
+        columns.append(("NETWORKS", lambda row: _addresses(row, kernel_nodes)))
     # What Docker's users look for in a container, those of a process find here.
     columns += [
         ("ADDRESS", lambda row: row.address),
@@ -84,6 +94,20 @@ async def show_tasks(cluster: Cluster, tasks: Sequence[Task], options: argparse.
         ("ERROR", lambda row: _error(row, is_whole=options.no_trunc)),
     ]
     output.show(shown, columns, shape=options.format, key="id" if options.quiet else None)
+
+
+def _addresses(row: rows.TaskRow, kernel_nodes: Container[str | None]) -> str:
+    if row.node not in kernel_nodes:
+        return ""
+    return ", ".join(f"{name} {address}" for name, address in row.networks.items())
+
+
+async def network_names(cluster: Cluster, *, is_stale: bool = False) -> dict[str, str]:
+    """The names of networks by their ids; an older cluster has none."""
+    with contextlib.suppress(client.Unsupported):
+        views = await cluster.networks.list(is_stale=is_stale)
+        return {view.network.id: view.network.name for view in views}
+    return {}
 
 
 async def _specs(cluster: Cluster, tasks: Iterable[Task], *, is_stale: bool) -> rows.Specs:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from skep.cli.options import Parser, count
 from skep.domain.base import SECOND_NS
 from skep.domain.spec import (
+    EndpointMode,
     FailureAction,
     HealthCheck,
     LogPolicy,
@@ -30,7 +31,13 @@ _SHORT = {"user": ("-u",), "workdir": ("-w",)}
 
 # Options that come several times, with what their values look like.
 LISTS: tuple[tuple[str, str, str], ...] = (
-    ("publish", "8080:80", "a port to publish, and the task's own"),
+    (
+        "publish",
+        "8080:80",
+        "a port to publish, and the task's own; 53:53/udp; or published=8080,target=80,...",
+    ),
+    ("expose", "PORT", "a port for other services alone, such as 80 or 53/udp"),
+    ("network", "NETWORK", "a network to be on; name=NETWORK,alias=NAME,... has other names there"),
     ("env", "NAME=VALUE", "a variable of the tasks' environment"),
     ("label", "KEY=VALUE", "a label of the service"),
     ("constraint", "EXPRESSION", "nodes that may run it, such as node.labels.disk==ssd"),
@@ -39,6 +46,8 @@ LISTS: tuple[tuple[str, str, str], ...] = (
 # How `service update` is told which of them to remove.
 REMOVED: dict[str, tuple[str, str]] = {
     "publish": ("PORT", "a port no longer to publish: 8080:80, or one of the two"),
+    "expose": ("PORT", "a port no longer to expose"),
+    "network": ("NETWORK", "a network to leave"),
     "env": ("NAME", "a variable to remove"),
     "label": ("KEY", "a label to remove"),
     "constraint": ("EXPRESSION", "a constraint to remove, as it was given"),
@@ -86,6 +95,12 @@ def _rows(service: ServiceSpec) -> Iterable[Row]:
             "DURATION",
             "how long a task may take to end before it is killed",
             _duration(run.stop_grace_ns),
+        ),
+        (
+            "endpoint-mode",
+            _choices(EndpointMode),
+            "whether its name stands for one virtual address, or for those of its tasks",
+            _word(service.endpoint_mode),
         ),
         *_health_rows(HealthCheck(test=())),
         *_restart_rows(service.task.restart),

@@ -24,6 +24,7 @@ def add(commands: Subparsers) -> None:
     may_be_stale(reaches(shows(command(node, "ls", "node.ls", "list nodes"))))
     inspect = reaches(command(node, "inspect", "node.inspect", "show all there is about nodes"))
     inspects(inspect)
+    inspect.add_argument("--pretty", action="store_true", help="what people look for, as text")
     ps = reaches(shows(command(node, "ps", "node.ps", "list the tasks of nodes")))
     of_tasks(ps).add_argument("refs", nargs="+", metavar="NODE")
     ps.add_argument("-a", "--all", action="store_true", help="ended tasks too")

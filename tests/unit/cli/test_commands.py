@@ -155,7 +155,16 @@ def test_a_service_from_birth_to_death(shell: Shell) -> None:
     )
     (row,) = shell.rows("service ls")
     assert (row["name"], row["mode"], row["running"], row["desired"]) == ("web", "replicated", 2, 2)
-    assert row["ports"] == [{"published": 8080, "target": 80, "protocol": "tcp", "mode": "ingress"}]
+    assert row["ports"] == [
+        {
+            "published": 8080,
+            "target": 80,
+            "protocol": "tcp",
+            "mode": "ingress",
+            "proxy_protocol": "none",
+            "accepts_proxy_protocol": False,
+        }
+    ]
     assert shell.skep("service ls") == 0
     assert columns(shell.out.splitlines()[1])[1:] == [
         "web", "replicated", "2/2", "*:8080->80/tcp", "Converged",
@@ -375,7 +384,11 @@ def test_an_update_that_changes_nothing_says_so(shell: Shell) -> None:
 def test_a_stack_from_birth_to_death(shell: Shell) -> None:
     path = shell.file(STACK)
     assert shell.skep(f"stack deploy -c {path}") == 0
-    assert shell.err.splitlines()[:2] == ["created shop_web", "created shop_clock"]
+    assert shell.err.splitlines()[:3] == [
+        "created network shop_default",
+        "created shop_web",
+        "created shop_clock",
+    ]
     assert shell.err.endswith("verify: 2 services converged: shop_web 3/3, shop_clock 1/1\n")
     assert shell.rows("stack ls") == [
         {"id": shell.rows("stack ls")[0]["id"], "name": "shop", "services": 2, "revision": 1}

@@ -239,6 +239,7 @@ def test_the_names_themselves(shell: Shell) -> None:
     assert names(shell, "stacks") == ["shop"]
     tasks = ["shop_clock.1", "shop_web.1", "shop_web.2", "shop_web.3"]
     assert names(shell, "tasks") == tasks
+    assert names(shell, "networks") == ["shop_default"]
     for task in tasks:
         assert shell.skep(f"service logs {task}") == 0
     assert shell.skep("service update shop_web --env-add A=1") == 0

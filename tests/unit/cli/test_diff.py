@@ -12,11 +12,14 @@ import pytest
 from skep.cli import diff
 from skep.domain.base import replace
 from skep.domain.spec import (
+    ExposedPort,
     HealthCheck,
+    NetworkUse,
     Placement,
     Platform,
     Port,
     Protocol,
+    ProxyProtocol,
     Resources,
     RestartPolicy,
     RunSpec,
@@ -28,7 +31,11 @@ from skep.domain.spec import (
 FULL = ServiceSpec(
     name="web",
     labels=(("team", "shop"),),
-    ports=(Port(target=80, published=8080, name="http"), Port(target=81)),
+    ports=(
+        Port(target=80, published=8080, name="http"),
+        Port(target=81, proxy_protocol=ProxyProtocol.V1, accepts_proxy_protocol=True),
+    ),
+    exposed=(ExposedPort(target=9100),),
     task=TaskSpec(
         run=RunSpec(
             image="v1",
@@ -49,6 +56,10 @@ FULL = ServiceSpec(
             platforms=(Platform(os="linux", arch="amd64"),),
         ),
         force_update=1,
+        networks=(
+            NetworkUse(network="front", aliases=("www",)),
+            NetworkUse(network="back", aliases=("db",)),
+        ),
     ),
 )
 
@@ -77,7 +88,7 @@ def changed_values(value: Any, at: str) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, str):
         yield at, value + "x"
     elif isinstance(value, int | float):
-        yield at, value + 1
+        yield at, not value if isinstance(value, bool) else value + 1
     else:
         assert value is None
         yield at, 1

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from skep.cli import parser, specflags
+from skep.cli import flagvalues, parser, specflags
 from skep.cli.errors import Failure
 from skep.domain.base import replace
 from skep.domain.spec import (
+    EndpointMode,
+    ExposedPort,
     FailureAction,
     HealthCheck,
     LogPolicy,
+    NetworkUse,
     Placement,
     Port,
     PortMode,
+    ProxyProtocol,
     Resources,
     RestartCondition,
     RestartPolicy,
@@ -49,7 +53,7 @@ FULL_FLAGS = (
     "--log-opt max-size=1m --log-opt max-file=3 --update-parallelism 0 --update-delay 1s "
     "--update-monitor 0s --update-max-failure-ratio .25 --update-failure-action rollback "
     "--update-order start-first --update-healthy-deadline 10s --rollback-parallelism 2 "
-    "--rollback-failure-action continue"
+    "--rollback-failure-action continue --network name=front,alias=www --expose 9100"
 )
 FULL = ServiceSpec(
     name="web",
@@ -85,7 +89,9 @@ FULL = ServiceSpec(
             preferences=("node.labels.zone",),
             max_replicas_per_node=2,
         ),
+        networks=(NetworkUse(network="front", aliases=("www",)),),
     ),
+    exposed=(ExposedPort(target=9100),),
     update=UpdatePolicy(
         parallelism=0,
         delay_ns=S,
@@ -145,6 +151,63 @@ def test_ports_have_a_long_form() -> None:
     assert changed.ports == (Port(target=90, published=8080), Port(target=81))
 
 
+def test_networks_have_aliases_and_the_last_word_counts() -> None:
+    found = create(
+        *("--network", "back", "--network", "name=front,alias=www,alias=shop,alias=www"),
+        *("--network", "name=back,alias=db"),
+    )
+    assert found.task.networks == (
+        NetworkUse(network="front", aliases=("www", "shop")),
+        NetworkUse(network="back", aliases=("db",)),
+    )
+    changed = update(found, "--network-add", "back", "--network-add", "more")
+    assert [(use.network, use.aliases) for use in changed.task.networks] == [
+        ("front", ("www", "shop")),
+        ("back", ()),
+        ("more", ()),
+    ]
+    changed = update(found, "--network-rm", "front")
+    assert [use.network for use in changed.task.networks] == ["back"]
+    # Away and on again is another way to say something else of it.
+    changed = update(found, "--network-rm", "front", "--network-add", "front")
+    assert [(use.network, use.aliases) for use in changed.task.networks] == [
+        ("back", ("db",)),
+        ("front", ()),
+    ]
+
+
+def test_ports_that_say_who_the_client_is() -> None:
+    words = "published=80,target=8080,proxy-protocol=v2,accept-proxy-protocol=true"
+    (port,) = create("--publish", words).ports
+    assert port == Port(
+        target=8080, published=80, proxy_protocol=ProxyProtocol.V2, accepts_proxy_protocol=True
+    )
+    assert flagvalues.ports("--publish", [flagvalues.port_text(port)]) == (port,)
+    (port,) = create("--publish", "53:53/udp").ports
+    assert flagvalues.port_text(port) == "53:53/udp"
+
+
+def test_ports_for_other_services() -> None:
+    found = create("--expose", "9000-9001", "--expose", "53/udp", "--expose", "9000")
+    texts = [flagvalues.exposed_text(port) for port in found.exposed]
+    assert texts == ["9000/tcp", "9001/tcp", "53/udp"]
+    changed = update(found, "--expose-rm", "9000", "--expose-add", "1", "--expose-add", "53/udp")
+    assert [port.target for port in changed.exposed] == [9001, 53, 1]
+
+
+def test_a_name_may_stand_for_the_tasks_themselves() -> None:
+    found = create("--endpoint-mode", "dnsrr")
+    assert found.endpoint_mode is EndpointMode.DNSRR
+    assert update(found, "--replicas", "2").endpoint_mode is EndpointMode.DNSRR
+    assert update(found, "--endpoint-mode", "vip").endpoint_mode is EndpointMode.VIP
+    on_nodes = "published=80,target=80,mode=host"
+    assert create("--endpoint-mode", "dnsrr", "--publish", on_nodes).ports
+    with pytest.raises(Failure, match="no port can be published on every node, but 80:80/tcp is"):
+        create("--endpoint-mode", "dnsrr", "--publish", "80:80")
+    with pytest.raises(Failure, match="publish it with mode=host, or use --endpoint-mode vip"):
+        update(FULL, "--endpoint-mode", "dnsrr")
+
+
 def test_a_new_command_is_all_that_runs_and_args_keep_the_entrypoint() -> None:
     changed = update(PLAIN, "--entrypoint", "env -i", "--args", "serve 'a b'")
     assert changed.task.run.command == ("env", "-i")
@@ -185,6 +248,8 @@ def test_a_constraint_is_the_same_with_other_blanks() -> None:
         ),
         ("--constraint-rm node.id==x", "there is no 'node.id==x'; it has node.role==worker"),
         ("--placement-pref-rm spread=node.labels.a", "it has node.labels.zone"),
+        ("--network-rm back", "--network-rm: there is no 'back'; it has front"),
+        ("--expose-rm 81", "--expose-rm: there is no '81/tcp'; it has 9100/tcp"),
     ],
 )
 def test_removing_what_is_not_there_names_what_is(flags: str, says: str) -> None:
@@ -227,7 +292,15 @@ def test_a_health_check_is_turned_off() -> None:
     ("flags", "says"),
     [
         ("--publish 0:80", "--publish: port 0 is out of range"),
-        ("--publish 53/udp", "--publish: protocol 'udp' is not supported yet"),
+        ("--publish 53/sctp", "--publish: protocol 'sctp' is not supported yet; use 'tcp' or"),
+        ("--expose 80:80", "--expose: '80:80' is published, not exposed"),
+        ("--expose x", "--expose: 'x' is not a port number; an exposed port is '80' or '53/udp'"),
+        ("--network name=", "--network: 'name=' is not understood; write it like 'name=front,"),
+        ("--network alias=a", "--network: a network needs name="),
+        ("--network name=a,driver-opt=b=c", "'driver-opt=b=c' is not understood"),
+        ("--network name=a,name=b", "'name=b' is not understood"),
+        ("--network a,b", "--network: 'a,b' is no network's name; give the option several times"),
+        ("--endpoint-mode dns", "--endpoint-mode: 'dns' is not one of vip and dnsrr"),
         ("--env =x", "--env: '=x' has no name; write NAME=VALUE"),
         ("--label =x", "--label: '=x' has no name; write NAME=VALUE"),
         ("--limit-pids 99999999999999999999", "is too large; the limit is 2147483647"),
@@ -243,7 +316,9 @@ def test_a_health_check_is_turned_off() -> None:
         ("--publish published=80", "a port needs target="),
         ("--publish target=80,mode=any", "'any' is not one of ingress and host"),
         ("--publish target=80,target=81", "each once"),
-        ("--publish target=80,protocol=udp", "protocol 'udp' is not supported yet"),
+        ("--publish target=80,protocol=udp,proxy-protocol=v1", "the PROXY protocol is for conn"),
+        ("--publish target=80,proxy-protocol=v3", "'v3' is not one of none, v1 and v2"),
+        ("--publish target=80,accept-proxy-protocol=so", "'so' is neither true nor false"),
         ("--placement-pref node.labels.x", "write spread=node.labels.NAME"),
         ("--log-opt max-age=3", "--log-opt: 'max-age' is not one of max-size, max-file"),
         ("--log-opt max-size=x", "--log-opt max-size: 'x' is not a size"),

@@ -153,9 +153,9 @@ def test_what_is_odd_is_told_before_the_deploy(shell: Shell) -> None:
         "services:\n  a: {command: x, deploy: {update_config: {order: start-first}}}\n"
     )
     assert shell.skep(f"stack deploy -d -c {path}") == 0
-    first, second = shell.err.splitlines()
+    first, second, third = shell.err.splitlines()
     assert first.startswith(f"skep: warning: {path}:2:51: start-first without a healthcheck")
-    assert second == "created shop_a"
+    assert (second, third) == ("created network shop_default", "created shop_a")
 
 
 def test_what_a_manager_refuses_names_the_file_that_the_service_is_in(shell: Shell) -> None:

@@ -10,9 +10,10 @@ from typing import TypeVar, get_type_hints
 
 from skep.api import codec
 from skep.domain import control as c
-from skep.domain.base import NodeId, Struct, TaskId, replace
-from skep.domain.objects import Cluster as ClusterRow
+from skep.domain.base import NetworkId, NodeId, StackId, Struct, TaskId, replace
 from skep.domain.objects import (
+    Attachment,
+    Network,
     Node,
     NodeDescription,
     NodeRole,
@@ -27,7 +28,8 @@ from skep.domain.objects import (
     UpdateStatus,
     revision_id,
 )
-from skep.domain.spec import RestartCondition, ServiceSpec
+from skep.domain.objects import Cluster as ClusterRow
+from skep.domain.spec import NetworkSpec, RestartCondition, ServiceSpec
 from skep.domain.states import DesiredState, TaskState
 from skep.env import (
     CallError,
@@ -198,6 +200,9 @@ class FakeControl:
         self.services: dict[str, Service] = {}
         self.tasks: dict[str, Task] = {}
         self.stacks: dict[str, Stack] = {}
+        self.networks: dict[str, Network] = {}
+        self.diagnosis = c.DiagnoseNetworkResponse(version=41)
+        self.questions: list[tuple[str, str]] = []
         self.answers: dict[str, Struct] = {}
         self.streams: list[FakeStream] = []
         self.revisions: list[Revision] = []
@@ -295,6 +300,38 @@ class FakeControl:
         kept = [each for each in reversed(self.revisions) if each.service_id == row.id]
         return c.ListRevisionsResponse(revisions=tuple(kept), version=self.version)
 
+    def on_GetNetwork(self, q: c.GetRequest) -> c.NetworkView:  # noqa: N802
+        return self.network_view(self.find(self.networks, "network", q.ref))
+
+    def on_ListNetworks(self, q: c.ListNetworksRequest) -> c.ListNetworksResponse:  # noqa: N802
+        rows = list(self.networks.values())
+        if q.stack is not None:
+            stack = self.find(self.stacks, "stack", q.stack)
+            rows = [row for row in rows if row.stack_id == stack.id]
+        views = tuple(self.network_view(row) for row in sorted(rows, key=lambda row: row.name))
+        return c.ListNetworksResponse(networks=views, version=self.version)
+
+    def on_DiagnoseNetwork(  # noqa: N802
+        self, q: c.DiagnoseNetworkRequest
+    ) -> c.DiagnoseNetworkResponse:
+        self.questions.append((q.name, q.from_task))
+        return self.diagnosis
+
+    def network_view(self, row: Network) -> c.NetworkView:
+        users = self.users(row)
+        held = [t for t in self.tasks.values() if not t.is_terminal]
+        count = sum(at.network_id == row.id for task in held for at in task.attachments)
+        return c.NetworkView(network=row, services=users, tasks=count)
+
+    def users(self, row: Network) -> tuple[str, ...]:
+        return tuple(
+            sorted(
+                service.name
+                for service in self.services.values()
+                if row.name in [use.network for use in service.spec.task.networks]
+            )
+        )
+
     def view(self, row: Service) -> c.ServiceView:
         mine = [task for task in self.tasks.values() if task.service_id == row.id]
         up = [t for t in mine if t.is_wanted and t.status.state is TaskState.RUNNING]
@@ -382,6 +419,44 @@ class FakeControl:
             self.converge()
         return c.RemoveResponse(id=row.id, name=row.name)
 
+    def on_CreateNetwork(self, q: c.CreateNetworkRequest) -> Network:  # noqa: N802
+        return self.add_network(q.spec)
+
+    def on_RemoveNetwork(self, q: c.RemoveRequest) -> c.RemoveResponse:  # noqa: N802
+        row = self.find(self.networks, "network", q.ref)
+        if self.users(row):
+            why = f"network {row.name!r} is used by service {self.users(row)[0]}"
+            raise CallError(Code.FAILED_PRECONDITION, why)
+        del self.networks[row.id]
+        return c.RemoveResponse(id=row.id, name=row.name)
+
+    def add_network(self, spec: NetworkSpec, stack_id: StackId | None = None) -> Network:
+        if any(row.name == spec.name for row in self.networks.values()):
+            why = f"spec.name: a network called {spec.name!r} exists; choose another name"
+            raise CallError(Code.ALREADY_EXISTS, why, {"field": "spec.name"})
+        number = len(self.networks) + 1
+        subnet = spec.subnet or f"10.0.{number}.0/24"
+        row = Network(
+            id=NetworkId(self.ids.new_id()),
+            name=spec.name,
+            spec=spec,
+            stack_id=stack_id,
+            vni=4096 + number,
+            subnet=subnet,
+            gateway=spec.gateway or f"{subnet.rpartition('.')[0]}.1",
+        )
+        self.networks[row.id] = self.stamped(row)
+        return self.networks[row.id]
+
+    def attach(self, task: Task, **addresses: str) -> Task:
+        """Give a task addresses, by the names of networks."""
+        ids = {row.name: row.id for row in self.networks.values()}
+        attachments = tuple(
+            Attachment(network_id=ids[name], address=at) for name, at in addresses.items()
+        )
+        self.tasks[task.id] = replace(task, attachments=attachments)
+        return self.tasks[task.id]
+
     def on_RemoveTask(self, q: c.RemoveRequest) -> c.RemoveResponse:  # noqa: N802
         row = self.find(self.tasks, "task", q.ref)
         return c.RemoveResponse(id=row.id, name=row.name)
@@ -394,6 +469,10 @@ class FakeControl:
         by_name = {service.name: service for service in self.services.values()}
         for place, spec in enumerate(q.spec.services):
             self.check_ports(f"spec.services[{place}]", spec)
+        there = {network.name for network in self.networks.values()}
+        missing = [network for network in q.spec.networks if network.name not in there]
+        for network in missing:
+            self.add_network(network, row.id)
         for spec in q.spec.services:
             old = by_name.get(spec.name)
             if old is None:
@@ -419,6 +498,7 @@ class FakeControl:
             unchanged=tuple(unchanged),
             removed=names if q.is_prune else (),
             kept=() if q.is_prune else names,
+            networks_created=tuple(network.name for network in missing),
         )
 
     def on_RemoveStack(self, q: c.RemoveRequest) -> c.RemoveResponse:  # noqa: N802
@@ -429,6 +509,9 @@ class FakeControl:
                 self.services[service.id] = replace(service, is_removing=True)
         if self.is_quick:
             self.converge()
+        for network in list(self.networks.values()):
+            if network.stack_id == row.id:
+                del self.networks[network.id]
         return c.RemoveResponse(id=row.id, name=row.name)
 
     def check_ports(self, where: str, spec: ServiceSpec) -> None:

@@ -171,8 +171,7 @@ def test_one_service_publishes_a_host_port_once() -> None:
         ("{placement: {preferences: [{spred: a}]}}", "unknown key 'spred' in a preference; did"),
         ("{placement: {preferences: [{spread: node.id}]}}", "4:49: 'node.id' is nothing to spread"),
         ("{placement: {max_replicas_per_node: no}}", "'no' is not a whole number"),
-        ("{endpoint_mode: dnsrr}", "4:29: endpoint_mode 'dnsrr' is not supported yet; use 'vip'"),
-        ("{endpoint_mode: vpi}", "endpoint_mode must be 'vip', but this is 'vpi'"),
+        ("{endpoint_mode: vpi}", "4:29: endpoint_mode must be 'vip' or 'dnsrr', but this is 'vpi'"),
     ],
 )
 def test_what_is_refused_under_deploy(deploy: str, expected: str) -> None:

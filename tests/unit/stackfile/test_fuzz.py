@@ -22,6 +22,7 @@ WORDS = [
     *KNOWN, "8080:80", "1m30s", "100M", "0.5", "any", "tcp", "CMD", "NONE", "true", "null", "",
     "${A}", "${B:-x}", "$", "{{.Task.Slot}}", "a == b", "A=1", "65536", "-1", "1-9:1-9", "<<",
     "start-first", "rollback", "host", "node.labels.zone", "linux/amd64", "default", "$B",
+    "overlay", "10.1.2.0/24", "10.1.2.1", "udp", "dnsrr", "v2",
 ]  # fmt: skip
 
 scalars = st.sampled_from(WORDS) | st.text(max_size=8) | st.integers() | st.none() | st.booleans()
@@ -33,7 +34,14 @@ trees = st.recursive(
 )
 services = st.dictionaries(st.sampled_from(sorted(keys.SERVICE.supported)), trees, max_size=6)
 names = st.sampled_from(["a", "b"]) | words
-stacks = st.fixed_dictionaries({"services": st.dictionaries(names, services, max_size=3)})
+networks = st.dictionaries(
+    names,
+    st.dictionaries(st.sampled_from(sorted(keys.NETWORK.supported)), trees, max_size=6),
+    max_size=3,
+)
+stacks = st.fixed_dictionaries(
+    {"services": st.dictionaries(names, services, max_size=3)}, optional={"networks": networks}
+)
 yaml_text = st.text(alphabet="abc:-[]{}&*!|>'\"%#@`?, \n\t$\0\x85\ud800é0", max_size=80)
 TAGGED = ["!reset", "!override", "!!str", "&x", "!reset &x"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from skep.domain.spec import Balance, Port, PortMode
+from skep.domain.spec import Balance, NetworkSpec, NetworkUse, Port, PortMode
 from skep.stackfile import Reading, StackFileError, StackText, raw_values, read
 from skep.stackfile.nodes import NODE_LIMIT
 from tests.unit.stackfile.files import refused, service, texts, told
@@ -174,9 +174,51 @@ def test_extension_fields_are_replaced_whole_but_a_service_is_none() -> None:
 
 
 def test_networks_in_both_forms_are_merged() -> None:
-    assert told(service("networks: [default]"), service("networks: {default: {}}")).only
+    top = "networks: {back: }\n"
+    found = told(
+        top + service("networks: [default]"),
+        service("networks: {back: {aliases: [x]}}"),
+        service("networks: {back: {aliases: [y, x]}}"),
+    ).only
+    assert found.task.networks == (
+        NetworkUse(network="shop_back", aliases=("a", "x", "y")),
+        NetworkUse(network="shop_default", aliases=("a",)),
+    )
     (line,) = refused(service("networks: [default]"), service("networks: {back: }"))
-    assert "can't do 'networks' (b.yml:4:16)" in line
+    assert line == "b.yml:4:16: network 'back' is not under 'networks:' of the file; add it there"
+
+
+def test_what_files_say_of_a_network_is_merged() -> None:
+    first = """\
+        networks:
+          default:
+            labels: [a=1, b=2]
+            driver_opts: {encrypted: ""}
+            ipam: {config: [{subnet: 10.9.0.0/24}]}
+        """
+    second = """\
+        networks:
+          default:
+            labels: {b: 3}
+            driver_opts: {mtu: 1400}
+            ipam: {config: [{subnet: 10.9.0.0/24, gateway: 10.9.0.9}]}
+            internal: true
+        """
+    assert told(first, second, service()).spec.networks == (
+        NetworkSpec(
+            name="shop_default",
+            labels=(("a", "1"), ("b", "3")),
+            options=(("mtu", "1400"),),
+            is_encrypted=True,
+            is_internal=True,
+            subnet="10.9.0.0/24",
+            gateway="10.9.0.9",
+        ),
+    )
+    third = "networks: {default: {ipam: {config: [{subnet: 10.8.0.0/24}]}}}"
+    assert refused(first, third, service()) == [
+        "b.yml:1:38: a network has one subnet, of IPv4 addresses; remove the others"
+    ]
 
 
 def test_no_more_files_than_anybody_keeps_apart() -> None:
@@ -248,19 +290,3 @@ def test_output_of_compose_itself_is_accepted() -> None:
     )
     assert found.only.ports == (Port(target=80, published=8080),)
     assert found.warnings == ()
-
-
-@pytest.mark.parametrize(
-    ("networks", "expected"),
-    [
-        ("{default: {driver: overlay}}", "can't do 'driver' (a.yml:1:22)"),
-        ("{default: {ipam: {driver: x}}}", "a.yml:1:22: 'ipam' is not supported yet"),
-        (
-            "{back: }",
-            "can't do 'networks' (a.yml:1:12): it needs a container engine; every service",
-        ),
-        ("[default]", "a.yml:1:11: networks must be a map, but this is a list"),
-    ],
-)
-def test_networks_are_refused_but_for_the_one_that_all_are_on(networks: str, expected: str) -> None:
-    assert expected in refused(f"networks: {networks}\n{service()}")[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from skep.stackfile import Reading, StackFileError, StackText, decode, read
+from skep.stackfile import Reading, StackFileError, StackText, decode, errors, read
 
 STACKS = Path(__file__).parents[4] / "shared" / "stacks"
 FILES = sorted(STACKS.glob("*/*.y*ml")) if STACKS.is_dir() else []
@@ -53,7 +53,7 @@ def check(line: str, lines: dict[str, list[str]]) -> None:
     key = re.search(
         r"can't do '([\w-]+)' \(|: '([\w-]+)' is not supported|unknown key '(.+?)'", line
     )
-    if key and key[1] != "networks":
+    if key:
         assert rest.lstrip("\"'").startswith(next(filter(None, key.groups()))), line
     if "variable '" in line:
         assert rest.startswith("$"), line
@@ -64,6 +64,18 @@ def test_a_real_file(path: Path) -> None:
     lines = lines_of(path)
     for line in problems(path):
         check(line, lines)
+
+
+# What is still wrong with their networks: drivers of one machine, and parts of a stack that are
+# meant to be laid over the rest of it.
+LEFT = re.compile(r"driver 'bridge'|'network_mode'|network '(elk|app-net)' is not under")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_networks_and_protocols_of_a_real_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errors, "SHOWN_LIMIT", errors.KEPT_LIMIT)
+    for line in problems(path):
+        assert LEFT.search(line) or not re.search(r"network|udp|endpoint_mode|expose", line), line
 
 
 @pytest.mark.parametrize("names", SETS, ids=lambda names: Path(names[-1]).name)

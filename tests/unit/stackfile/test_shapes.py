@@ -52,7 +52,7 @@ SCALARS = {
         }.items()
     },
 }
-LISTS = ("ports", "deploy.placement.constraints", "deploy.placement.preferences")
+LISTS = ("ports", "expose", "deploy.placement.constraints", "deploy.placement.preferences")
 MAPS = (
     "healthcheck",
     "logging",
@@ -93,7 +93,9 @@ def with_value(path: str, value: str) -> tuple[str, str]:
 def test_every_key_is_tried() -> None:
     tried = {path.rpartition(".")[2] for path in (*SCALARS, *LISTS, *MAPS, *BOTH)}
     tried |= keys.PORT.supported | keys.PORT.extensions | {"spread"}
-    apart = (keys.TOP, keys.NETWORK, keys.NETWORK_USE)
+    # Of networks there are tests of their own.
+    apart = (keys.TOP, keys.NETWORK, keys.NETWORK_USE, keys.EXTERNAL, keys.IPAM, keys.SUBNET)
+    tried |= keys.PROXY_PROTOCOL.supported
     sections = [value for value in vars(keys).values() if isinstance(value, keys.Section)]
     for section in sections:
         if section.name not in {one.name for one in apart}:
@@ -152,4 +154,5 @@ def test_a_ports_key(key: str) -> None:
     text, _ = with_value("ports", f"[{{{target}{key}: [a]}}]")
     (line,) = refused(text)
     column = text.splitlines()[2].index("[a]") + 1
-    assert line == f"a.yml:3:{column}: {key} must be text, but this is a list"
+    shape = "a map" if key == "x-proxy-protocol" else "text"
+    assert line == f"a.yml:3:{column}: {key} must be {shape}, but this is a list"

@@ -8,10 +8,15 @@ import pytest
 
 from skep.domain.spec import (
     Balance,
+    ExposedPort,
     HealthCheck,
     LogPolicy,
+    NetworkSpec,
+    NetworkUse,
     Placement,
     Port,
+    Protocol,
+    ProxyProtocol,
     Resources,
     RestartCondition,
     RestartPolicy,
@@ -60,6 +65,12 @@ services:
         mode: ingress
         name: https
         x-balance: least_connections
+        x-proxy-protocol: {send: v2, accept: true}
+      - "53:53/udp"
+    expose: ["9100", 53/udp]
+    networks:
+      front: {aliases: [www]}
+      outside:
     deploy:
       mode: replicated
       replicas: 3
@@ -72,6 +83,16 @@ services:
         constraints: [node.labels.disk == ssd, node.hostname!=w1]
     x-engine: process
     x-note: for somebody else
+networks:
+  front:
+    driver: overlay
+    driver_opts: {encrypted: "", mtu: 1400}
+    attachable: true
+    internal: true
+    enable_ipv6: false
+    labels: {team: shop}
+    ipam: {driver: default, config: [{subnet: 10.7.0.0/16, gateway: 10.7.0.9}]}
+  outside: {external: true, name: public}
 """
 
 
@@ -99,7 +120,15 @@ def test_every_supported_key() -> None:
             Port(target=81),
             Port(target=90, published=9000),
             Port(target=91, published=9001),
-            Port(target=443, published=8443, balance=Balance.LEAST_CONNECTIONS, name="https"),
+            Port(
+                target=443,
+                published=8443,
+                balance=Balance.LEAST_CONNECTIONS,
+                name="https",
+                proxy_protocol=ProxyProtocol.V2,
+                accepts_proxy_protocol=True,
+            ),
+            Port(target=53, published=53, protocol=Protocol.UDP),
         ),
         task=TaskSpec(
             run=RunSpec(
@@ -127,14 +156,35 @@ def test_every_supported_key() -> None:
                 condition=RestartCondition.ON_FAILURE, delay_ns=0, max_attempts=3, window_ns=60 * S
             ),
             placement=Placement(constraints=("node.labels.disk == ssd", "node.hostname!=w1")),
+            networks=(
+                NetworkUse(network="public", aliases=("web",)),
+                NetworkUse(network="shop_front", aliases=("web", "www")),
+            ),
+        ),
+        exposed=(ExposedPort(target=9100), ExposedPort(target=53, protocol=Protocol.UDP)),
+    )
+    assert found == StackSpec(
+        name="shop",
+        services=(web,),
+        networks=(
+            NetworkSpec(
+                name="shop_front",
+                subnet="10.7.0.0/16",
+                gateway="10.7.0.9",
+                is_attachable=True,
+                is_encrypted=True,
+                is_internal=True,
+                labels=(("team", "shop"),),
+                options=(("mtu", "1400"),),
+            ),
         ),
     )
-    assert found == StackSpec(name="shop", services=(web,))
 
 
 def test_defaults_are_the_domains() -> None:
     found = read("services: {a: {command: sleep 1}}")
-    task = TaskSpec(run=RunSpec(args=("sleep", "1")))
+    use = NetworkUse(network="shop_default", aliases=("a",))
+    task = TaskSpec(run=RunSpec(args=("sleep", "1")), networks=(use,))
     assert found.services == (ServiceSpec(name="shop_a", task=task),)
 
 
@@ -222,7 +272,17 @@ def with_service(*lines: str) -> str:
         ("ports: ['80:70000']", "port 70000 is out of range; ports are 1 to 65535"),
         ("ports: ['80:x']", "'x' is not a port number; a port is '8080:80'"),
         ("ports: ['127.0.0.1:80:80']", "write '80:80'"),
-        ("ports: ['53:53/udp']", "protocol 'udp' is not supported yet"),
+        ("ports: ['53:53/sctp']", "protocol 'sctp' is not supported yet; use 'tcp' or 'udp'"),
+        (
+            "ports: [{target: 53, protocol: udp, x-proxy-protocol: v2}]",
+            "s.yml:4:59: x-proxy-protocol is for connections, and UDP has none; remove it, or",
+        ),
+        ("ports: [{target: 80, x-proxy-protocol: v3}]", "must be 'none' or 'v1' or 'v2', but"),
+        ("ports: [{target: 80, x-proxy-protocol: {sent: v2}}]", "did you mean 'send'?"),
+        ("expose: ['80:80']", "s.yml:4:14: expose[0]: '80:80' is published, not exposed; write it"),
+        ("expose: [80/sctp]", "protocol 'sctp' is not supported yet"),
+        ("expose: [x]", "'x' is not a port number; an exposed port is '80' or '53/udp'"),
+        ("expose: ['1-2000']", "expose fewer"),
         ("ports: ['80/tpc']", "'tpc' is not a protocol"),
         ("ports: ['1-3:1-2']", "pairs 3 published ports with 2"),
         ("ports: ['1-65535']", "publish fewer"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from skep.cli.output import to_yaml
 from skep.domain import spec
-from skep.domain.base import pairs
+from skep.domain.base import pairs, replace
 from skep.domain.spec import StackSpec
 from skep.stackfile import Reading, StackText, raw_values, read, stack_values
 from skep.stackfile.nodes import compose
@@ -105,9 +105,25 @@ tasks = st.builds(
 )
 
 
+NETWORKS = ["default", "s_default", "front", "s_front", "s_s_front", "null", "x-a"]
+exposed = st.builds(
+    spec.ExposedPort, target=st.integers(1, 65535), protocol=st.sampled_from(spec.Protocol)
+)
+modes = st.sampled_from(spec.EndpointMode)
+proxying = st.fixed_dictionaries(
+    {
+        "proxy_protocol": st.sampled_from(spec.ProxyProtocol),
+        "accepts_proxy_protocol": st.booleans(),
+    }
+)
+
+
 @st.composite
 def stacks(draw: st.DrawFn) -> StackSpec:
     services: list[spec.ServiceSpec] = []
+    made = draw(st.sets(st.sampled_from(NETWORKS)) if draw(st.booleans()) else st.just(set()))
+    made = made or {"s_default"}
+    outer = draw(st.sets(st.sampled_from(NETWORKS), max_size=2)) - made
     for name in draw(st.lists(NAME, min_size=1, max_size=2, unique=True)):
         taken = draw(st.lists(st.integers(1, 65535), max_size=3, unique=True))
         ports = tuple(
@@ -119,24 +135,58 @@ def stacks(draw: st.DrawFn) -> StackSpec:
                 else spec.Balance.ROUND_ROBIN,
                 name=draw(TEXT),
                 mode=spec.PortMode.INGRESS if is_ingress else spec.PortMode.HOST,
+                protocol=protocol,
+                **(draw(proxying) if protocol is spec.Protocol.TCP else {}),
             )
             for port in taken
             for is_ingress in [draw(st.booleans())]
+            for protocol in [draw(st.sampled_from(spec.Protocol))]
         )
         if services:
             ports = ()
         services.append(
             spec.ServiceSpec(
                 name=f"s_{name}",
-                task=draw(tasks),
+                task=replace(draw(tasks), networks=draw(uses(name, sorted([*made, *outer])))),
                 labels=draw(LABELS),
                 replicas=draw(st.integers(0, 9)),
                 ports=ports,
                 update=draw(policies),
                 rollback=draw(policies),
+                endpoint_mode=draw(modes) if not ports else spec.EndpointMode.VIP,
+                exposed=draw(st.lists(exposed, max_size=2, unique=True).map(tuple)),
             )
         )
-    return StackSpec(name="s", services=tuple(services))
+    used = {use.network for service in services for use in service.task.networks}
+    return StackSpec(
+        name="s",
+        services=tuple(services),
+        networks=tuple(draw(network(name)) for name in sorted(made & used)),
+    )
+
+
+@st.composite
+def uses(draw: st.DrawFn, short_name: str, names: list[str]) -> tuple[spec.NetworkUse, ...]:
+    chosen = draw(st.lists(st.sampled_from(names), min_size=1, max_size=3, unique=True))
+    more = st.lists(st.sampled_from(["x", "y.z", "W-1"]), max_size=2, unique=True)
+    return tuple(
+        spec.NetworkUse(network=name, aliases=(short_name, *draw(more))) for name in sorted(chosen)
+    )
+
+
+@st.composite
+def network(draw: st.DrawFn, name: str) -> spec.NetworkSpec:
+    subnet = draw(st.sampled_from(["", "10.1.2.0/24"]))
+    return spec.NetworkSpec(
+        name=name,
+        subnet=subnet,
+        gateway=draw(st.sampled_from(["", "10.1.2.9"])) if subnet else "",
+        is_internal=draw(st.booleans()),
+        is_attachable=draw(st.booleans()),
+        is_encrypted=draw(st.booleans()),
+        labels=draw(LABELS),
+        options=draw(LABELS),
+    )
 
 
 def again(text: str) -> StackSpec:
@@ -196,6 +246,42 @@ def test_only_what_is_said_is_written_in_one_form() -> None:
             }
         },
     }
+
+
+def test_networks_are_written_by_their_keys() -> None:
+    found = told(
+        """\
+        networks:
+          front: {internal: true}
+          named: {name: backbone}
+          out: {external: true, name: front}
+          default: {external: true, name: shop_default}
+        services:
+          a: {command: x, networks: [front, named, out]}
+          b: {command: x, networks: {front: {aliases: [bee, b]}}}
+          c: {command: x}
+        """
+    ).spec
+    values = stack_values(found)
+    assert values["networks"] == {
+        "front": {"internal": True},
+        "backbone": {"name": "backbone"},
+        "front_": {"external": True, "name": "front"},
+        "shop_default": {"external": True},
+    }
+    services = values["services"]
+    assert services["a"]["networks"] == {"front": None, "backbone": None, "front_": None}
+    assert services["b"]["networks"] == {"front": {"aliases": ["bee"]}}
+    assert services["c"]["networks"] == {"shop_default": None}
+    for text in written(values):
+        assert read([StackText("again.yml", text)], Reading({})).spec == found
+
+
+def test_the_default_network_is_written_only_where_something_is_said_of_it() -> None:
+    assert "networks" not in stack_values(told(service()).spec)
+    values = stack_values(told("networks: {default: {attachable: true}}\n" + service()).spec)
+    assert values["networks"] == {"default": {"attachable": True}}
+    assert "networks" not in values["services"]["a"]
 
 
 def test_without_variables_put_in_the_files_still_mean_the_same() -> None:
