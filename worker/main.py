@@ -29,12 +29,15 @@ from skep.rpc import GrpcTransport
 from skep.worker.adapters.metrics import AgentMetrics
 from skep.worker.agent import Agent, AgentConfig
 from skep.worker.engine.adapters.process import ProcessEngine
+from skep.worker.engine.network import TaskNetwork
 
 log = logging.getLogger("skep.worker")
 
 
 class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """agent.json. `managers` are control addresses; "" for `metrics` shows none."""
+    """agent.json. `managers` are control addresses; "" for `metrics` shows none. `netproxy` is
+    where the node's netproxy takes its worker's calls ("unix:/path"), `plane` what data plane it
+    has."""
 
     name: str
     node_id: str
@@ -45,6 +48,8 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     data_dir: str
     tasks_dir: str
     metrics: str = ""
+    netproxy: str = ""
+    plane: str = "relay"
     role: NodeRole = NodeRole.WORKER
     insecure_listen: tuple[str, ...] = ()
 
@@ -85,7 +90,8 @@ async def _run(config: ConfigFile, disk: RealDisk) -> int:
         stop.set()
 
     env = real_env(config.name, GrpcTransport(), disk)
-    engine = ProcessEngine(Path(config.tasks_dir), env, config.node_id)
+    network = TaskNetwork(env, config.netproxy, config.plane)
+    engine = ProcessEngine(Path(config.tasks_dir), env, config.node_id, network)
     agent = Agent(env, _agent_config(config, engine), {engine.name: engine}, escalated)
     REGISTRY.register(AgentMetrics(agent))
     telemetry.serve(config.metrics)
@@ -119,6 +125,7 @@ def _agent_config(config: ConfigFile, engine: ProcessEngine) -> AgentConfig:
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         engines=(engine.name,),
         notes=engine.notes,
+        plane=config.plane,
     )
     return AgentConfig(
         name=config.name,

@@ -24,7 +24,7 @@ class AttachRequest(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., service_id: _Optional[str] = ..., service_name: _Optional[str] = ..., attachments: _Optional[_Iterable[_Union[_objects_pb2.Attachment, _Mapping]]] = ..., names: _Optional[_Iterable[str]] = ..., hostname: _Optional[str] = ...) -> None: ...
 
 class AttachResponse(_message.Message):
-    __slots__ = ("namespace", "cgroup", "resolv_conf", "hosts", "dns", "vips")
+    __slots__ = ("namespace", "cgroup", "resolv_conf", "hosts", "dns", "vips", "address")
     class VipsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -38,13 +38,15 @@ class AttachResponse(_message.Message):
     HOSTS_FIELD_NUMBER: _ClassVar[int]
     DNS_FIELD_NUMBER: _ClassVar[int]
     VIPS_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     cgroup: str
     resolv_conf: str
     hosts: str
     dns: str
     vips: _containers.ScalarMap[str, str]
-    def __init__(self, namespace: _Optional[str] = ..., cgroup: _Optional[str] = ..., resolv_conf: _Optional[str] = ..., hosts: _Optional[str] = ..., dns: _Optional[str] = ..., vips: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    address: str
+    def __init__(self, namespace: _Optional[str] = ..., cgroup: _Optional[str] = ..., resolv_conf: _Optional[str] = ..., hosts: _Optional[str] = ..., dns: _Optional[str] = ..., vips: _Optional[_Mapping[str, str]] = ..., address: _Optional[str] = ...) -> None: ...
 
 class DetachRequest(_message.Message):
     __slots__ = ("task_id",)

@@ -30,6 +30,8 @@ class AttachResponse(Struct, frozen=True, kw_only=True):
     `cgroup`, where these aren't empty. `resolv_conf` and `hosts` are the texts that are to be its
     /etc/resolv.conf and /etc/hosts, where it can have its own; `dns` is where its names are
     answered, "127.33.255.1:53". `vips` are the addresses of the `names` asked for, on this node.
+    `address` is where the task is to listen, where that isn't the address it has in the relay
+    plane: in a namespace of its own every address is its.
     """
 
     namespace: str = ""
@@ -38,6 +40,7 @@ class AttachResponse(Struct, frozen=True, kw_only=True):
     hosts: str = ""
     dns: str = ""
     vips: Pairs = ()
+    address: str = ""
 
 
 class DetachRequest(Struct, frozen=True, kw_only=True):

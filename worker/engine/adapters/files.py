@@ -14,9 +14,11 @@ from skep.env import Retryable
 from skep.worker.engine.adapters import logs
 from skep.worker.engine.core.records import (
     EXIT_FILE,
+    HOSTS_FILE,
     MAIN_FILE,
     RECORD_FILE,
     RECORD_FORMAT,
+    RESOLV_FILE,
     SCRIPT_FILE,
     STDERR_FILE,
     STDOUT_FILE,
@@ -44,6 +46,14 @@ def read_text(path: Path) -> str:
         if error.errno not in (errno.ENOENT, errno.ELOOP, errno.EINVAL):
             raise
         return ""
+
+
+def write_names(folder: Path, resolv_conf: str, hosts: str) -> None:
+    """A prepared task's own name files. Anybody may read them, as is usual for such."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name, text in ((RESOLV_FILE, resolv_conf), (HOSTS_FILE, hosts)):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o644)
 
 
 def write_task(folder: Path, record: TaskRecord, script: str) -> None:

@@ -10,6 +10,7 @@ import signal
 import stat
 from pathlib import Path
 
+from skep.domain.base import Pairs, pairs
 from skep.env import Fatal, Rejected
 from skep.worker.engine.core.launch import DEFAULT_PATH, Tools
 from skep.worker.engine.core.records import UserIds
@@ -20,7 +21,8 @@ USER_FIELD = "spec.task.run.user"
 def find_tools() -> Tools:
     """The programs that shims are made of. All are in Debian's essential packages."""
     found = {name: shutil.which(name, path=DEFAULT_PATH) for name in ("setsid", "setpriv", "env")}
-    found["sync"] = shutil.which("sync", path=DEFAULT_PATH)
+    for name in ("sync", "nsenter", "unshare"):
+        found[name] = shutil.which(name, path=DEFAULT_PATH)
     missing = sorted(name for name, path in found.items() if path is None)
     if missing:
         raise Fatal(
@@ -34,6 +36,8 @@ def find_tools() -> Tools:
         setpriv=found["setpriv"] or "",
         env=found["env"] or "",
         sync=found["sync"] or "",
+        nsenter=found["nsenter"] or "",
+        unshare=found["unshare"] or "",
         reset_signals=tuple(s.name.removeprefix("SIG") for s in ignored),
     )
 
@@ -114,3 +118,19 @@ def _is_program(path: Path) -> bool:
     except OSError:
         return False
     return stat.S_ISREG(mode) and bool(mode & 0o111)
+
+
+def may_mount() -> bool:
+    """Whether tasks can be given mounts of their own."""
+    return os.geteuid() == 0
+
+
+def notes(limits: str) -> Pairs:
+    """What the engine can hold tasks to on this node, `limits` by control groups; and whether
+    their own names can be answered where programs look for them."""
+    users = "any" if os.geteuid() == 0 else f"uid {os.geteuid()} only"
+    own = "tasks have a resolv.conf of their own" if may_mount() else "SKEP_DNS in the environment"
+    by_default = "memory by RLIMIT_DATA, as best effort; cpu and pids are not enforced"
+    return pairs(
+        {"process.limits": limits or by_default, "process.names": own, "process.users": users}
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from skep.domain.attach import AttachResponse
 from skep.domain.base import Pairs, TaskId, lookup, pairs
 from skep.domain.session import Assignment
 from skep.domain.signals import parse_signal
@@ -26,24 +27,30 @@ class Prepare:
         self._cgroups = cgroups
         self._node_name = node_name
 
-    def write(self, folder: Path, assignment: Assignment, node: NodeFacts) -> TaskRecord:
+    def write(
+        self, folder: Path, assignment: Assignment, node: NodeFacts, joined: AttachResponse
+    ) -> TaskRecord:
         """Check an assignment and write its folder. Blocks: it may ask the network for a user.
         Raises Rejected for what can never run here, Retryable for a disk in trouble."""
         check_spec(assignment.spec)
-        record = self._record(assignment, node)
+        record = self._record(assignment, node, joined)
         host.check_folder(record.working_dir)
         path = lookup(record.env, "PATH") or DEFAULT_PATH
         host.check_program(record.argv[0], path, record.working_dir)
         try:
+            if record.has_own_names:
+                files.write_names(folder, joined.resolv_conf, joined.hosts)
             files.write_task(folder, record, script(record, str(folder), self._tools))
         except OSError as error:
             raise Retryable(f"task {record.task_id} can't be prepared: {error}") from error
         return record
 
-    def _record(self, assignment: Assignment, node: NodeFacts) -> TaskRecord:
+    def _record(
+        self, assignment: Assignment, node: NodeFacts, joined: AttachResponse
+    ) -> TaskRecord:
         task_id = TaskId(assignment.task.id)
         spec = assignment.spec.task
-        values = values_of(assignment, node)
+        values = values_of(assignment, node, joined)
         run = expand_run(spec.run, values)
         user = host.resolve_user(run.user)
         limits = spec.limits
@@ -52,7 +59,7 @@ class Prepare:
             format=RECORD_FORMAT,
             task_id=task_id,
             argv=run.command + run.args,
-            env=self._environment(assignment, user, run.env),
+            env=self._environment(assignment, user, run.env, joined),
             working_dir=run.working_dir or "/",
             stop_signal=parse_signal(run.stop_signal, "spec.task.run.stop_signal"),
             stop_grace_ns=run.stop_grace_ns,
@@ -61,9 +68,14 @@ class Prepare:
             values=values,
             user=user,
             cgroups=self._cgroups.paths(task_id) if self._cgroups and is_limited else (),
+            namespace=joined.namespace,
+            network_cgroup=joined.cgroup,
+            has_own_names=bool(joined.resolv_conf) and host.may_mount(),
         )
 
-    def _environment(self, assignment: Assignment, user: UserIds | None, own: Pairs) -> Pairs:
+    def _environment(
+        self, assignment: Assignment, user: UserIds | None, own: Pairs, joined: AttachResponse
+    ) -> Pairs:
         """What a task finds in its environment: PATH and HOME, what Skep tells it of itself, and
         over all of that what its spec says. Nothing comes from the agent's own environment."""
         task = assignment.task
@@ -72,8 +84,10 @@ class Prepare:
             "HOME": host.home_of(user),
             "SKEP_NODE_NAME": self._node_name,
             "SKEP_SERVICE_NAME": task.service_name,
-            "SKEP_TASK_ADDRESS": task.address,
+            "SKEP_TASK_ADDRESS": joined.address or task.address,
             "SKEP_TASK_ID": task.id,
             "SKEP_TASK_SLOT": str(task.slot),
         }
+        if joined.dns:
+            basic["SKEP_DNS"] = joined.dns
         return pairs({**basic, **dict(own)})

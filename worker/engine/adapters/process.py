@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from skep.domain.base import SECOND_NS, Pairs, TaskId, pairs
+from skep.domain.base import SECOND_NS, Pairs, TaskId
 from skep.domain.session import Assignment
 from skep.domain.spec import HealthCheck
 from skep.domain.templates import expand_health
@@ -35,6 +35,7 @@ from skep.worker.engine.core.records import (
     SHIM_LOG_FILE,
     ExitRecord,
 )
+from skep.worker.engine.network import TaskNetwork
 from skep.worker.engine.protocol import (
     Exit,
     Held,
@@ -62,16 +63,19 @@ class ProcessEngine:
     """See `skep.worker.engine.protocol.Engine`.
 
     `root` is this engine's own folder; `cgroup_name` names the node's control groups, and must be
-    no other node's on this machine.
+    no other node's on this machine. `network` connects tasks; None does nothing of the kind.
     """
 
-    def __init__(self, root: Path, env: Env, cgroup_name: str) -> None:
+    def __init__(
+        self, root: Path, env: Env, cgroup_name: str, network: TaskNetwork | None = None
+    ) -> None:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._root = root.absolute()
         self._env = env
         self._boot_id = proc.read_boot_id()
         self._tools = host.find_tools()
         self._cgroups = cgroup.detect(cgroup_name)
+        self._network = network or TaskNetwork(env)
         self._prepare = Prepare(self._tools, self._cgroups, env.node)
         self._tasks: dict[TaskId, KnownTask] = {}
         self._loading: dict[TaskId, asyncio.Task[KnownTask | None]] = {}
@@ -89,12 +93,7 @@ class ProcessEngine:
     @property
     def notes(self) -> Pairs:
         """What this engine can hold tasks to on this node, for the node's description."""
-        if self._cgroups is not None:
-            limits = self._cgroups.note
-        else:
-            limits = "memory by RLIMIT_DATA, as best effort; cpu and pids are not enforced"
-        users = "any" if os.geteuid() == 0 else f"uid {os.geteuid()} only"
-        return pairs({"process.limits": limits, "process.users": users})
+        return host.notes(self._cgroups.note if self._cgroups is not None else "")
 
     async def prepare(self, assignment: Assignment, node: NodeFacts) -> None:
         """See `Engine.prepare`. A task that has been started is left as it is."""
@@ -103,11 +102,9 @@ class ProcessEngine:
         if known is not None and known.started is not None:
             return
         folder = self._folder(task_id)
-        record = await self._in_thread(self._prepare.write, folder, assignment, node)
-        if known is None:
-            self._tasks[task_id] = KnownTask(record, folder)
-        else:
-            known.record = record
+        joined = await self._network.attach(assignment)
+        record = await self._in_thread(self._prepare.write, folder, assignment, node, joined)
+        self._tasks.setdefault(task_id, KnownTask(record, folder)).record = record
 
     async def start(self, task_id: TaskId) -> Started:
         """See `Engine.start`. A task is started once in its life: one that has ended is not
@@ -155,7 +152,7 @@ class ProcessEngine:
         if not task.is_running:
             return "the task is not running"
         test = expand_health(health, task.record.values).test
-        argv = probe_line(task.record, self._tools, test)
+        argv = probe_line(task.record, str(task.folder), self._tools, test)
         env = dict(task.record.env)
         work = self._in_thread(probe.spawn, argv, env, task.record.working_dir)
         spawning = self._keep(f"engine-probe-{task_id}", work)
@@ -185,6 +182,8 @@ class ProcessEngine:
                     Held(task_id=task_id, state=state, started=task.started, exit=task.exit)
                 )
         await self._clean_cgroups()
+        live = (task_id for task_id, task in self._tasks.items() if task.exit is None)
+        self._network.take_over(live)
         return found
 
     async def logs(self, task_id: TaskId, query: LogQuery) -> LogReader:
@@ -211,6 +210,7 @@ class ProcessEngine:
         for task in self._tasks.values():
             self._unwatch(task)
         self._logs.close()
+        await self._network.close()
         self._executor.shutdown(wait=False)
 
     async def _clean_cgroups(self) -> None:
@@ -334,6 +334,8 @@ class ProcessEngine:
         except OSError as error:
             kept = ExitRecord(exit_code=EXIT_KILLED, reason=f"how it ended is unknown: {error}")
         await self._logs.ended(record.task_id)
+        # Its address may be another task's once managers have heard that it ended.
+        await self._network.detach(record.task_id)
         ended_ns = self._env.wall() if kept.ended_ns is None else kept.ended_ns
         task.exit = Exit(exit_code=kept.exit_code, ended_ns=ended_ns, reason=kept.reason)
         task.ended.set()
@@ -376,6 +378,8 @@ class ProcessEngine:
             if self._cgroups is not None and task.record.cgroups:
                 await self._in_thread(self._cgroups.remove, task_id)
             await self._logs.forget(task_id)
+            if task.exit is None:
+                await self._network.detach(task_id)
             await self._in_thread(files.remove_task, task.folder)
             self._tasks.pop(task_id, None)
             task.ended.set()

@@ -28,8 +28,10 @@ from skep.worker.engine.core.records import (
     EXIT_FILE,
     EXIT_NOT_SET_UP,
     FORMAT_MARK,
+    HOSTS_FILE,
     MAIN_FILE,
     RECORD_FILE,
+    RESOLV_FILE,
     STDERR_FILE,
     STDOUT_FILE,
     TaskRecord,
@@ -56,6 +58,8 @@ class Tools(Struct, frozen=True, kw_only=True):
     setpriv: str
     env: str
     sync: str
+    nsenter: str = "/usr/bin/nsenter"
+    unshare: str = "/usr/bin/unshare"
     reset_signals: tuple[str, ...] = ()
 
 
@@ -79,16 +83,35 @@ def prefix(record: TaskRecord, tools: Tools) -> tuple[str, ...]:
     return words
 
 
-def command_line(record: TaskRecord, tools: Tools) -> tuple[str, ...]:
+def entering(record: TaskRecord, folder: str, tools: Tools) -> tuple[str, ...]:
+    """The programs by which a process gets into its task's namespaces. None of them forks, so that
+    it stays the process that it is. Names are answered by files of the task's own, mounted over
+    the node's where only the task sees it."""
+    words: tuple[str, ...] = ()
+    if record.namespace:
+        words += (tools.nsenter, f"--net={record.namespace}", "--")
+    if record.has_own_names:
+        mounts = "".join(
+            f"mount --bind {quote(f'{folder}/{name}')} /etc/{name} || exit {EXIT_NOT_SET_UP}; "
+            for name in (RESOLV_FILE, HOSTS_FILE)
+        )
+        words += (tools.unshare, "--mount", "--propagation", "private", "--")
+        words += (SHELL_PATH, "-c", f'{mounts}exec "$@"', SHELL_PATH)
+    return words
+
+
+def command_line(record: TaskRecord, folder: str, tools: Tools) -> tuple[str, ...]:
     """What the task's process becomes, in the end."""
-    return (tools.setsid, "--", *prefix(record, tools), *record.argv)
+    enter = entering(record, folder, tools)
+    return (*enter, tools.setsid, "--", *prefix(record, tools), *record.argv)
 
 
 def join_cgroups(record: TaskRecord) -> str:
     """Shell lines by which a process moves itself into the task's control groups."""
+    network = (record.network_cgroup,) if record.network_cgroup else ()
     return "".join(
         f"echo 0 >{quote(folder + '/cgroup.procs')} || exit {EXIT_NOT_SET_UP}\n"
-        for folder in record.cgroups
+        for folder in (*record.cgroups, *network)
     )
 
 
@@ -104,7 +127,7 @@ def script(record: TaskRecord, folder: str, tools: Tools) -> str:
     if record.limits.memory_bytes is not None and not record.cgroups:
         # RLIMIT_DATA; dash counts in kilobytes.
         limit = f"ulimit -d {record.limits.memory_bytes // 1024} || exit {EXIT_NOT_SET_UP}\n"
-    command = " ".join(quote(word) for word in command_line(record, tools))
+    command = " ".join(quote(word) for word in command_line(record, folder, tools))
     return f"""\
 # Written by Skep's process engine, format {record.format}; see worker/engine/core/launch.py.
 trap : HUP INT QUIT USR1 USR2 PIPE ALRM TERM
@@ -129,12 +152,14 @@ exit "$_skep_code"
 """
 
 
-def probe_line(record: TaskRecord, tools: Tools, test: tuple[str, ...]) -> tuple[str, ...]:
+def probe_line(
+    record: TaskRecord, folder: str, tools: Tools, test: tuple[str, ...]
+) -> tuple[str, ...]:
     """The argument vector of a health test, run where and as whom the task runs."""
     kind, *rest = test
     argv = (SHELL_PATH, "-c", rest[0]) if kind == "CMD-SHELL" else tuple(rest)
-    argv = (*prefix(record, tools), *argv)
-    if not record.cgroups:
+    argv = (*entering(record, folder, tools), *prefix(record, tools), *argv)
+    if not (record.cgroups or record.network_cgroup):
         return argv
     return (SHELL_PATH, "-c", join_cgroups(record) + 'exec "$@"', SHELL_PATH, *argv)
 

@@ -7,6 +7,8 @@ A task's folder holds:
     lock          flocked by the shim for as long as it lives: two shims never run at once
     main          written by the task's own process before it becomes the command: its identity
     exit          how the task ended
+    resolv.conf   the task's /etc/resolv.conf, where it has one of its own, and
+    hosts         its /etc/hosts
     shim.log      what the shim itself had to say; empty unless something is wrong
     stdout stderr the task's output, and stdout.1, stdout.2 ... its older parts
     stdout.times  when the parts of it were written (worker/engine/core/timeline.py)
@@ -29,6 +31,8 @@ LOCK_FILE = "lock"
 MAIN_FILE = "main"
 EXIT_FILE = "exit"
 SHIM_LOG_FILE = "shim.log"
+RESOLV_FILE = "resolv.conf"
+HOSTS_FILE = "hosts"
 STDOUT_FILE = "stdout"
 STDERR_FILE = "stderr"
 
@@ -50,7 +54,12 @@ class UserIds(Struct, frozen=True, kw_only=True):
 
 class TaskRecord(Struct, frozen=True, kw_only=True):
     """A prepared task, with all its templates resolved. `user` None is the engine's own user;
-    `cgroups` are the folders of its control groups, empty for a task without limits."""
+    `cgroups` are the folders of its control groups, empty for a task without limits.
+
+    `namespace` is the file of the network namespace that it runs in, "" for the node's own;
+    `network_cgroup` is a control group, shared with others, by which its connections are told;
+    with `has_own_names` it sees the two files of its folder in place of the node's.
+    """
 
     format: int
     task_id: TaskId
@@ -64,6 +73,9 @@ class TaskRecord(Struct, frozen=True, kw_only=True):
     values: TemplateValues
     user: UserIds | None = None
     cgroups: tuple[str, ...] = ()
+    namespace: str = ""
+    network_cgroup: str = ""
+    has_own_names: bool = False
 
 
 class Stat(Struct, frozen=True, kw_only=True):

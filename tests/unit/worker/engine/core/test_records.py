@@ -7,7 +7,7 @@ import pytest
 from skep.domain.base import TaskId, decode, encode, replace
 from skep.domain.spec import LogPolicy, Resources
 from skep.domain.templates import TemplateValues
-from skep.worker.engine.core.launch import Tools, probe_line, script, shell_env
+from skep.worker.engine.core.launch import Tools, command_line, probe_line, script, shell_env
 from skep.worker.engine.core.records import (
     ExitRecord,
     MainProcess,
@@ -147,9 +147,32 @@ def test_signals_that_the_agent_ignores_are_given_back() -> None:
 
 def test_probes_run_where_the_task_runs() -> None:
     plain = replace(RECORD, env=())
-    assert probe_line(plain, TOOLS, ("CMD", "curl", "x")) == ("curl", "x")
-    assert probe_line(plain, TOOLS, ("CMD-SHELL", "a | b")) == ("/bin/sh", "-c", "a | b")
+    assert probe_line(plain, "/x", TOOLS, ("CMD", "curl", "x")) == ("curl", "x")
+    assert probe_line(plain, "/x", TOOLS, ("CMD-SHELL", "a | b")) == ("/bin/sh", "-c", "a | b")
     grouped = replace(plain, cgroups=("/c",))
-    assert probe_line(grouped, TOOLS, ("CMD", "curl")) == (
+    assert probe_line(grouped, "/x", TOOLS, ("CMD", "curl")) == (
         *("/bin/sh", "-c", 'echo 0 >/c/cgroup.procs || exit 125\nexec "$@"', "/bin/sh", "curl"),
     )
+
+
+def test_a_task_enters_its_namespaces_before_it_becomes_its_user() -> None:
+    record = replace(
+        RECORD, env=(), user=UserIds(uid=1, gid=2), namespace="/n s/t", has_own_names=True
+    )
+    line = command_line(record, "/x", TOOLS)
+    assert line[:3] == ("/usr/bin/nsenter", "--net=/n s/t", "--")
+    assert line[3:7] == ("/usr/bin/unshare", "--mount", "--propagation", "private")
+    mounts = line[line.index("-c") + 1]
+    assert "mount --bind /x/resolv.conf /etc/resolv.conf || exit 125" in mounts
+    assert "mount --bind /x/hosts /etc/hosts || exit 125" in mounts
+    assert line.index("--reuid=1") > line.index(mounts)
+    assert line[-len(RECORD.argv) :] == RECORD.argv
+    probe = probe_line(record, "/x", TOOLS, ("CMD", "look"))
+    assert probe[0] == "/usr/bin/nsenter"
+    assert probe[-1] == "look"
+
+
+def test_connections_are_told_by_a_control_group_that_others_share() -> None:
+    record = replace(RECORD, env=(), network_cgroup="/g")
+    assert "echo 0 >/g/cgroup.procs || exit 125" in script(record, "/x", TOOLS)
+    assert probe_line(record, "/x", TOOLS, ("CMD", "look"))[:2] == ("/bin/sh", "-c")
