@@ -1,0 +1,335 @@
+"""The kernel's data plane of one node: see `skep.netproxy.dataplane.Dataplane`.
+
+What is in force is the kernel's and stays when this process ends, however that happens. What the
+next one wants is compared with what is there, and only differences are touched.
+
+A task's namespace is attached first and learns the way back for published ports a moment later:
+that takes two waits for the kernel, of 16 ms each, and is needed only once the task is healthy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from skep.domain.attach import AttachRequest
+from skep.domain.base import NetworkId, NodeId, TaskId
+from skep.env import Env, Rejected, Retryable
+from skep.netproxy.adapters.relay import Relay
+from skep.netproxy.core.forms import KernelForms
+from skep.netproxy.core.routes import Desired
+from skep.netproxy.core.world import World
+from skep.netproxy.dataplane import Joined, Observed
+from skep.netproxy.kernel.adapters import links as link_layer
+from skep.netproxy.kernel.adapters import vipmodes
+from skep.netproxy.kernel.adapters.inside import run_inside
+from skep.netproxy.kernel.adapters.links import Links, Wanted
+from skep.netproxy.kernel.adapters.natrules import Ingress, IngressWanted
+from skep.netproxy.kernel.adapters.place import HostPlace
+from skep.netproxy.kernel.adapters.tasks import TaskOptions
+from skep.netproxy.kernel.adapters.vipmodes import Place, VipMode
+from skep.netproxy.kernel.core.ingress import Egress
+from skep.netproxy.kernel.core.links import TaskLink
+from skep.netproxy.kernel.core.names import HOST_INGRESS
+from skep.netproxy.kernel.core.plan import KernelPlan, Planner, prefix_of
+from skep.netproxy.kernel.core.sources import TaskLink as IngressLink
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+# The ingress keeps clients' addresses, whose way in is not the way that the kernel would take out.
+ANY_SOURCE = TaskOptions(reverse_path=0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A task that is attached: its links, its namespace, and its end of the ingress network."""
+
+    links: tuple[TaskLink, ...]
+    place: Place
+    ingress: TaskLink | None
+
+
+class KernelPlane:
+    """Made by `open`. The relay serves what only user space can; see `core.plan`."""
+
+    name = "kernel"
+
+    def __init__(self, env: Env, place: HostPlace, node_id: NodeId, relay: Relay) -> None:
+        self._env = env
+        self._place = place
+        self._relay = relay
+        self._planner = Planner(node_id)
+        self._plan = KernelPlan()
+        self._tasks: dict[TaskId, _Task] = {}
+        self._forms = KernelForms()
+        self._rules = concurrent.futures.ThreadPoolExecutor(1, "kernel-rules")
+        self._change = asyncio.Lock()
+        self._links: Links | None = None
+        self._vips: VipMode | None = None
+        self._ingress: Ingress | None = None
+
+    async def open(self, vip_mode: str) -> None:
+        """Find what is there, or begin. Raises Rejected with what is missing, OSError."""
+        self._links = await Links.open(self._place)
+        self._vips = await self._blocking(vipmodes.choose, self._place.node, vip_mode)
+        self._ingress = Ingress(self._place.node, None, HOST_INGRESS)
+        log.info("plane=kernel node=%s vips=%s", self._place.node, self._vips.name)
+
+    @property
+    def forms(self) -> KernelForms:
+        """See `Dataplane.forms`."""
+        return self._forms
+
+    async def apply(self, desired: Desired) -> tuple[str, ...]:
+        """See `Dataplane.apply`."""
+        async with self._change:
+            plan = self._planner.plan(desired.world, self._networks_here())
+            self._plan = plan
+            problems = (*plan.problems, *await self._connect(plan))
+            relayed = self._env.spawn("relay", self._relay.serve(plan.version, plan.listeners))
+            problems += await self._blocking(self._put_rules, plan, dict(self._tasks))
+            return problems + await relayed
+
+    async def attach(self, request: AttachRequest, world: World) -> Joined:
+        """See `Dataplane.attach`."""
+        async with self._change:
+            wanted = {each.network_id for each in request.attachments}
+            if not wanted <= {network.network_id for network in self._plan.networks}:
+                here = self._networks_here() | wanted
+                self._plan = self._planner.plan(world, here)
+                problems = await self._connect(self._plan)
+                if problems:
+                    raise Retryable("; ".join(problems))
+            task = await self._attach(request, world)
+            self._tasks[request.task_id] = task
+            places = _places(self._tasks)
+            if self._mode.name == vipmodes.BPF:
+                problems = self._mode.apply(self._plan.vips, places)
+                if problems:
+                    raise Retryable("; ".join(problems))
+        self._env.spawn("attached", self._complete())
+        return Joined(namespace=task.place.path, cgroup=self._mode.cgroup)
+
+    async def detach(self, task_ids: Iterable[TaskId]) -> None:
+        """See `Dataplane.detach`."""
+        async with self._change:
+            for task_id in task_ids:
+                task = self._tasks.pop(task_id, None)
+                if task is not None:
+                    self._mode.drop(task.place)
+                try:
+                    await self._opened.detach(task_id)
+                except (OSError, Rejected) as error:
+                    raise Retryable(f"task {task_id} can't be detached: {error}") from error
+
+    async def attached(self) -> frozenset[TaskId]:
+        """See `Dataplane.attached`."""
+        try:
+            return frozenset(TaskId(each.task_id) for each in await self._opened.attached())
+        except OSError as error:
+            raise Retryable(f"namespaces of tasks can't be read: {error}") from error
+
+    async def probe(self, task_id: TaskId, address: str, port: int, deadline_s: float) -> int:
+        """See `Dataplane.probe`."""
+        task = self._tasks.get(task_id)
+        if task is None:
+            raise OSError(f"task {task_id} has no namespace here")
+
+        def connect() -> int:
+            began_ns = time.monotonic_ns()
+            socket.create_connection((address, port), timeout=deadline_s).close()
+            return time.monotonic_ns() - began_ns
+
+        def inside() -> int:
+            return run_inside(task.place.path, connect)
+
+        return await asyncio.get_running_loop().run_in_executor(None, inside)
+
+    async def differences(self) -> tuple[str, ...]:
+        """See `Dataplane.differences`."""
+        async with self._change:
+            plan, tasks = self._plan, dict(self._tasks)
+            wanted = Wanted(
+                plan.networks, plan.peers, {task_id: each.links for task_id, each in tasks.items()}
+            )
+            try:
+                found = await self._opened.differences(wanted)
+                found += await self._blocking(self._rule_differences, plan, tasks)
+            except (OSError, Retryable) as error:
+                found = (f"the kernel can't be read: {error}",)
+            if found and self._ingress is not None:
+                # What is remembered of it is wrong: the next `apply` reads it anew.
+                self._ingress.forget()
+                self._mode.forget()
+            return found
+
+    def facts(self) -> tuple[str, ...]:
+        """See `Dataplane.facts`."""
+        plan = self._plan
+        return (
+            f"virtual addresses by {self._mode.name}",
+            f"{len(plan.networks)} networks with {sum(map(len, plan.peers.values()))} peers here",
+            f"{len(plan.vips)} virtual addresses, {len(plan.ports)} published ports",
+        )
+
+    def observed(self) -> Observed:
+        """See `Dataplane.observed`."""
+        seen = self._relay.observed()
+        return Observed(self._plan.version, seen.listeners, seen.connections)
+
+    def connects(self) -> Mapping[tuple[int, str], tuple[int, int]]:
+        """Connections to virtual addresses so far, and refusals; may be called from any thread."""
+        return self._mode.connects() if self._vips is not None else {}
+
+    @property
+    def plan(self) -> KernelPlan:
+        """What is in force, or is being put in force."""
+        return self._plan
+
+    async def close(self, drain_s: float) -> None:
+        """See `Dataplane.close`: what the kernel does goes on."""
+        await self._relay.close(drain_s)
+        if self._links is not None:
+            await self._links.close()
+        if self._vips is not None:
+            self._vips.close()
+        self._rules.shutdown(wait=False)
+
+    # ------------------------------------------------------------------------- parts of it
+
+    @property
+    def _opened(self) -> Links:
+        assert self._links is not None, "it is not open"
+        return self._links
+
+    @property
+    def _mode(self) -> VipMode:
+        assert self._vips is not None, "it is not open"
+        return self._vips
+
+    def _networks_here(self) -> set[NetworkId]:
+        return {NetworkId(link.network_id) for task in self._tasks.values() for link in task.links}
+
+    async def _connect(self, plan: KernelPlan) -> tuple[str, ...]:
+        """Networks and their peers, and this node's own place on the ingress network."""
+        try:
+            problems = await self._opened.apply(plan.networks, plan.peers)
+            if plan.ingress is not None and plan.ingress_address:
+                await self._opened.ensure_ingress(
+                    plan.ingress.network_id, plan.ingress_address, prefix_of(plan.ingress)
+                )
+        except (OSError, Retryable, Rejected) as error:
+            return (f"networks: {error}",)
+        return problems
+
+    async def _attach(self, request: AttachRequest, world: World) -> _Task:
+        links: list[TaskLink] = []
+        ingress = None
+        for number, attachment in enumerate(request.attachments):
+            network = world.networks[attachment.network_id]
+            link = TaskLink(
+                network.network_id, attachment.address, prefix_of(network), f"eth{number}"
+            )
+            links.append(link)
+            ingress = link if network.is_ingress else ingress
+        options = ANY_SOURCE if ingress is not None else TaskOptions()
+        try:
+            made = await self._opened.attach(request.task_id, links, options)
+        except (OSError, Rejected) as error:
+            raise Retryable(f"task {request.task_id} can't be attached: {error}") from error
+        networks = tuple(
+            (world.networks[a.network_id].vni, world.networks[a.network_id].subnet)
+            for a in request.attachments
+        )
+        return _Task(tuple(links), Place(made.path, made.cookie, networks), ingress)
+
+    async def _complete(self) -> None:
+        """Rules for a task that has just been attached; `apply` repeats what fails."""
+        async with self._change:
+            for problem in await self._blocking(self._put_rules, self._plan, dict(self._tasks)):
+                log.warning("attached=incomplete why=%r", problem)
+
+    # ------------------------------------------------------------------ on the thread of rules
+
+    def _put_rules(self, plan: KernelPlan, tasks: Mapping[TaskId, _Task]) -> tuple[str, ...]:
+        places = _places(tasks)
+        problems = self._mode.apply(plan.vips, places)
+        assert self._ingress is not None
+        try:
+            return problems + self._ingress.apply(self._ingress_wanted(plan, tasks))
+        except Rejected as error:
+            return (*problems, f"published ports: {error}")
+
+    def _ingress_wanted(self, plan: KernelPlan, tasks: Mapping[TaskId, _Task]) -> IngressWanted:
+        return IngressWanted(
+            ports=plan.ports,
+            egress=Egress(
+                gateways=(self._opened.gateway.subnet,),
+                overlays=tuple(sorted({network.subnet for network in plan.networks})),
+            ),
+            nodes=plan.sources,
+            tasks={
+                task.place.path: IngressLink(
+                    task.ingress.interface, task.ingress.address, plan.ingress_address
+                )
+                for task in tasks.values()
+                if task.ingress is not None and plan.ingress_address
+            },
+        )
+
+    def _rule_differences(self, plan: KernelPlan, tasks: Mapping[TaskId, _Task]) -> tuple[str, ...]:
+        places = _places(tasks)
+        found = list(self._mode.differences(plan.vips, places))
+        assert self._ingress is not None
+        wanted = self._ingress_wanted(plan, tasks)
+        seen = self._ingress.observe(wanted.tasks)
+        if seen.ports is None:
+            return (*found, "published ports: their table is missing, or not as it was made")
+        there = {(p.protocol, p.published): set(p.backends) for p in seen.ports}
+        for port in plan.ports:
+            if port.is_host_mode and not port.backends:
+                continue
+            backends = there.pop((port.protocol, port.published), None)
+            if backends != set(port.backends):
+                where = f"published port {port.published}/{port.protocol}"
+                found.append(f"{where} leads to {backends} instead of {set(port.backends)}")
+        found += [f"published port {n}/{name} should not be open" for name, n in there]
+        for path, nodes in seen.tasks.items():
+            if nodes is None or set(nodes) != set(plan.sources):
+                found.append(f"{path} doesn't know the way back to all nodes")
+        return tuple(found)
+
+    async def _blocking(self, work: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._rules, work, *arguments)
+
+
+def _places(tasks: Mapping[TaskId, _Task]) -> dict[str, Place]:
+    return {task_id: task.place for task_id, task in tasks.items()}
+
+
+async def clean(place: HostPlace) -> tuple[str, ...]:
+    """Take away everything that this node's plane has left in the kernel, also without knowing
+    what that was; returns what could not be done."""
+
+    def clean_rules() -> tuple[str, ...]:
+        problems = Ingress(place.node, None, HOST_INGRESS).clean()
+        vipmodes.clean(place.node)
+        return problems
+
+    problems: tuple[str, ...] = ()
+    for what, work in (
+        ("rules", asyncio.get_running_loop().run_in_executor(None, clean_rules)),
+        ("networks", link_layer.clean(place)),
+    ):
+        try:
+            problems += await work or ()
+        except (OSError, Rejected, Retryable) as error:
+            problems += (f"{what}: {error}",)
+    return problems

@@ -1,0 +1,233 @@
+"""Virtual addresses of the tasks on this node, by BPF or by address translation.
+
+Both are given the same: what each address leads to, and the namespaces with their networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from skep.env import Rejected, Retryable
+from skep.netproxy.kernel.adapters import cgroup, natrules, vips
+from skep.netproxy.kernel.adapters.natvips import NatVips
+from skep.netproxy.kernel.adapters.vips import Vips
+from skep.netproxy.kernel.core.plan import VipKey
+
+BPF, NFT, AUTO = "bpf", "nft", "auto"
+Backends = Mapping[VipKey, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A task's namespace: its file, its cookie, and its networks, as (VXLAN id, subnet)."""
+
+    path: str
+    cookie: int
+    networks: tuple[tuple[int, str], ...]
+
+
+class VipMode(Protocol):
+    """One way to have virtual addresses. Everything blocks for a moment, some of it for 16 ms."""
+
+    name: str
+    cgroup: str
+
+    def apply(self, backends: Backends, places: Mapping[str, Place]) -> tuple[str, ...]:
+        """Make it so, for the namespaces by task id; returns what could not be done."""
+        ...
+
+    def drop(self, place: Place) -> None:
+        """The namespace is about to go. Raises Retryable."""
+        ...
+
+    def differences(self, backends: Backends, places: Mapping[str, Place]) -> tuple[str, ...]:
+        """Where the kernel isn't as wanted, in words."""
+        ...
+
+    def connects(self) -> Mapping[VipKey, tuple[int, int]]:
+        """Connections and refusals so far, where they are counted."""
+        ...
+
+    def forget(self) -> None:
+        """Somebody else has changed the kernel: compare everything in the next `apply`."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it; what is in force stays."""
+        ...
+
+    def clean(self) -> None:
+        """Take everything away."""
+        ...
+
+
+class ByBpf:
+    """See `VipMode`. The kernel translates when a connection is made, and not per packet."""
+
+    name = BPF
+
+    def __init__(self, node: str) -> None:
+        """Raises OSError, Rejected."""
+        self._vips = Vips(node)
+        self._vips.open()
+        self.cgroup = str(self._vips.cgroup_path)
+        # What the maps hold by our own doing; None: to be compared with what they really hold.
+        self._done: tuple[dict[VipKey, tuple[str, ...]], dict[int, Place]] | None = None
+
+    def apply(self, backends: Backends, places: Mapping[str, Place]) -> tuple[str, ...]:
+        """See `VipMode.apply`."""
+        by_cookie = {place.cookie: place for place in places.values()}
+        try:
+            if self._done is None:
+                scopes = {cookie: place.networks for cookie, place in by_cookie.items()}
+                self._vips.apply(backends, scopes)
+            else:
+                self._step(self._done, backends, by_cookie)
+        except (Retryable, Rejected) as error:
+            self._done = None
+            return (f"virtual addresses: {error}",)
+        self._done = (dict(backends), by_cookie)
+        return ()
+
+    def _step(
+        self,
+        done: tuple[dict[VipKey, tuple[str, ...]], dict[int, Place]],
+        backends: Backends,
+        places: Mapping[int, Place],
+    ) -> None:
+        before, places_before = done
+        for key in before.keys() - backends.keys():
+            self._vips.drop_service(*key)
+        for key, behind in backends.items():
+            if before.get(key) != behind:
+                self._vips.set_service(*key, behind)
+        for cookie in places_before.keys() - places.keys():
+            self._vips.drop_scope(cookie)
+        for cookie, place in places.items():
+            if places_before.get(cookie) != place:
+                self._vips.set_scope(cookie, place.networks)
+
+    def drop(self, place: Place) -> None:
+        """See `VipMode.drop`."""
+        self._vips.drop_scope(place.cookie)
+        if self._done is not None:
+            self._done[1].pop(place.cookie, None)
+
+    def differences(self, backends: Backends, places: Mapping[str, Place]) -> tuple[str, ...]:
+        """See `VipMode.differences`."""
+        seen = self._vips.observe()
+        there = {key: vip.backends for key, vip in seen.services.items()}
+        found = list(_compare(backends, there, ""))
+        for task_id, place in places.items():
+            if set(seen.scopes.get(place.cookie, ())) != set(place.networks):
+                found.append(f"task {task_id}: the kernel has other networks for it than it is on")
+        return tuple(found)
+
+    def connects(self) -> Mapping[VipKey, tuple[int, int]]:
+        """See `VipMode.connects`."""
+        return {key: (each.connects, each.refused) for key, each in self._vips.counters().items()}
+
+    def forget(self) -> None:
+        """See `VipMode.forget`."""
+        self._done = None
+
+    def close(self) -> None:
+        """See `VipMode.close`."""
+        self._vips.close()
+
+    def clean(self) -> None:
+        """See `VipMode.clean`."""
+        self._vips.clean()
+
+
+class ByNft:
+    """See `VipMode`. Each task's namespace translates for itself."""
+
+    name = NFT
+    cgroup = ""
+
+    def __init__(self, node: str) -> None:
+        """Raises Rejected."""
+        self._vips = NatVips(node)
+        self._seen: dict[str, str] = {}
+
+    def apply(self, backends: Backends, places: Mapping[str, Place]) -> tuple[str, ...]:
+        """See `VipMode.apply`."""
+        self._seen = {task_id: place.path for task_id, place in places.items()}
+        return self._vips.apply({place.path: _of(place, backends) for place in places.values()})
+
+    def drop(self, place: Place) -> None:
+        """See `VipMode.drop`: it goes with the namespace."""
+
+    def differences(self, backends: Backends, places: Mapping[str, Place]) -> tuple[str, ...]:
+        """See `VipMode.differences`."""
+        found: list[str] = []
+        for task_id, place in places.items():
+            where = f"task {task_id}: "
+            there = self._vips.observe(place.path)
+            if there is None:
+                found.append(f"{where}its namespace has no table of virtual addresses")
+                continue
+            wanted = {(0, vip): behind for vip, behind in _of(place, backends).items()}
+            found += _compare(wanted, {(0, vip): each for vip, each in there.items()}, where)
+        return tuple(found)
+
+    def connects(self) -> Mapping[VipKey, tuple[int, int]]:
+        """See `VipMode.connects`: not counted."""
+        return {}
+
+    def forget(self) -> None:
+        """See `VipMode.forget`."""
+        self._vips.forget()
+
+    def close(self) -> None:
+        """See `VipMode.close`."""
+
+    def clean(self) -> None:
+        """See `VipMode.clean`."""
+        self._vips.clean(self._seen.values())
+
+
+def choose(node: str, wanted: str) -> VipMode:
+    """The mode that was asked for; `auto` takes BPF where the kernel has it. Raises Rejected with
+    what is missing."""
+    hindrance = vips.supported() if wanted in (AUTO, BPF) else "not asked for"
+    if hindrance is None:
+        try:
+            return ByBpf(node)
+        except OSError as error:
+            raise Rejected(f"virtual addresses by BPF: {error}") from error
+    if wanted == BPF:
+        raise Rejected(f"virtual addresses by BPF: {hindrance}; --vip nft needs no BPF")
+    if (missing := natrules.supported()) is not None:
+        raise Rejected(missing)
+    return ByNft(node)
+
+
+def clean(node: str) -> None:
+    """Take away what either mode has left in this node's name."""
+    if (root := cgroup.root()) is not None:
+        Vips(node, root).clean()
+
+
+def _of(place: Place, backends: Backends) -> dict[str, tuple[str, ...]]:
+    mine = {number for number, _ in place.networks}
+    return {vip: behind for (number, vip), behind in backends.items() if number in mine}
+
+
+def _compare(wanted: Backends, there: Backends, where: str) -> list[str]:
+    found = [
+        f"{where}virtual address {key[1]} is in the kernel and should not be"
+        for key in there.keys() - wanted.keys()
+    ]
+    for key, behind in wanted.items():
+        if key not in there:
+            found.append(f"{where}virtual address {key[1]} is not in the kernel")
+        elif set(there[key]) != set(behind):
+            found.append(
+                f"{where}virtual address {key[1]} leads to {', '.join(there[key]) or 'nothing'} "
+                f"instead of {', '.join(behind) or 'nothing'}"
+            )
+    return sorted(found)

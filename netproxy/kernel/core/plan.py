@@ -1,0 +1,267 @@
+"""What the managers' word comes to in this node's kernel.
+
+A virtual address leads to the addresses of healthy tasks on its network. A published port leads
+to those on the ingress network, unless it speaks the PROXY protocol: a header can only be said by
+somebody in user space, so such a port is the relay workers'. These also serve what the kernel's
+translation can't: loopback addresses, and IPv6.
+
+A network is there on a node that has a task on it, with an entry for each of its tasks elsewhere,
+also for those that don't serve (yet, or any more): they are to be reachable by address.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from skep.domain.base import NetworkId, NodeId, ServiceId
+from skep.domain.endpoints import Endpoint, MeshNode, NetworkEntry, ServiceEndpoints
+from skep.domain.spec import Port, PortMode, ProxyProtocol
+from skep.netproxy.core.routes import PROXY_VERSIONS
+from skep.netproxy.core.world import World
+from skep.netproxy.kernel.core.ingress import IngressPort
+from skep.netproxy.kernel.core.links import Network, Peer
+from skep.netproxy.kernel.core.sources import SourceRoute
+from skep.netproxy.relay.core.protocol import Candidate, Listener
+
+VipKey = tuple[int, str]
+"""A network's VXLAN id, and a virtual address on it."""
+
+# Where a relay listens for what the kernel doesn't translate, and for a port that is all its own.
+ANY_HOST = "0.0.0.0"
+ANY_HOST_6 = "::"
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class KernelPlan:
+    """Everything that must be in force at one version. `peers` are by network id, `vips` lead to
+    addresses of tasks."""
+
+    version: int = 0
+    networks: tuple[Network, ...] = ()
+    peers: Mapping[str, tuple[Peer, ...]] = field(default_factory=dict)
+    vips: Mapping[VipKey, tuple[str, ...]] = field(default_factory=dict)
+    ports: tuple[IngressPort, ...] = ()
+    sources: tuple[SourceRoute, ...] = ()
+    listeners: tuple[Listener, ...] = ()
+    ingress: NetworkEntry | None = None
+    ingress_address: str = ""
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What one service comes to, for as long as its word doesn't change."""
+
+    service: ServiceEndpoints
+    peers: tuple[tuple[NetworkId, Peer], ...]
+    vips: tuple[tuple[VipKey, tuple[str, ...]], ...]
+    ports: tuple[IngressPort, ...]
+    listeners: tuple[Listener, ...]
+    problems: tuple[str, ...]
+
+
+class Planner:
+    """Makes plans, anew only for services that changed."""
+
+    def __init__(self, node_id: NodeId) -> None:
+        self._node_id = node_id
+        self._nodes: Mapping[NodeId, MeshNode] = {}
+        self._networks: Mapping[NetworkId, NetworkEntry] = {}
+        self._known: dict[ServiceId, _Known] = {}
+
+    def plan(self, world: World, here: Collection[NetworkId]) -> KernelPlan:
+        """The plan of a world in which tasks of this node are on the networks `here`."""
+        is_same = world.nodes == self._nodes and world.networks == self._networks
+        before = self._known if is_same else {}
+        self._nodes, self._networks = world.nodes, world.networks
+        ingress = next((n for n in world.networks.values() if n.is_ingress), None)
+        self._known = {}
+        for service_id, service in sorted(world.services.items()):
+            known = before.get(service_id)
+            if known is None or known.service is not service:
+                known = self._understand(service, ingress)
+            self._known[service_id] = known
+        return self._whole(world, here, ingress)
+
+    def _whole(
+        self, world: World, here: Collection[NetworkId], ingress: NetworkEntry | None
+    ) -> KernelPlan:
+        me = world.nodes.get(self._node_id)
+        address = me.ingress_address if me is not None and ingress is not None else ""
+        wanted = {i for i in here if i in world.networks}
+        if address and ingress is not None:
+            wanted.add(ingress.network_id)
+        peers: dict[str, list[Peer]] = {network_id: [] for network_id in sorted(wanted)}
+        for known in self._known.values():
+            for network_id, peer in known.peers:
+                if network_id in peers:
+                    peers[network_id].append(peer)
+        if ingress is not None and ingress.network_id in peers:
+            peers[ingress.network_id] += [
+                Peer(node.ingress_address, node.address)
+                for node in world.nodes.values()
+                if node.node_id != self._node_id and node.ingress_address and node.address
+            ]
+        ports, listeners, problems = self._claims()
+        return KernelPlan(
+            version=world.version,
+            networks=tuple(_network(world.networks[i]) for i in sorted(wanted)),
+            peers={network_id: tuple(each) for network_id, each in peers.items()},
+            vips={key: backends for known in self._known.values() for key, backends in known.vips},
+            ports=ports,
+            sources=tuple(_sources(ingress, world.nodes.values())),
+            listeners=listeners,
+            ingress=ingress,
+            ingress_address=address,
+            problems=problems,
+        )
+
+    def _claims(self) -> tuple[tuple[IngressPort, ...], tuple[Listener, ...], tuple[str, ...]]:
+        """All ports and listeners, each once: for moments two services may claim one port, and
+        the one with the smaller id has it."""
+        problems: dict[str, None] = {}
+        ports: dict[tuple[str, int], tuple[str, IngressPort]] = {}
+        listeners: dict[tuple[str, str, int], Listener] = {}
+        for known in self._known.values():
+            problems.update(dict.fromkeys(known.problems))
+            name = known.service.name
+            for port in known.ports:
+                holder, _ = ports.setdefault((port.protocol, port.published), (name, port))
+                if holder != name:
+                    problems[f"{name}: port {port.published}: {holder} has it"] = None
+            for listener in known.listeners:
+                key = (listener.protocol, listener.host, listener.port)
+                if listeners.setdefault(key, listener).service_name != name:
+                    holder = listeners[key].service_name
+                    problems[f"{name}: port {listener.port}: {holder} has it"] = None
+        return (
+            tuple(port for _, port in ports.values()),
+            tuple(listeners.values()),
+            tuple(problems),
+        )
+
+    # ------------------------------------------------------------------------- one service
+
+    def _understand(self, service: ServiceEndpoints, ingress: NetworkEntry | None) -> _Known:
+        problems: dict[str, None] = {}
+        vips = []
+        for vip in service.vips:
+            network = self._networks.get(vip.network_id)
+            if network is not None:
+                backends = tuple(_addresses(service.endpoints, vip.network_id))
+                vips.append(((network.vni, vip.address), backends))
+        ports: list[IngressPort] = []
+        listeners: list[Listener] = []
+        for port in service.ports:
+            if port.published is None:
+                continue
+            if ingress is None:
+                problems[f"{service.name}: port {port.published}: no ingress network yet"] = None
+                continue
+            self._open(service, port, ingress, ports, listeners)
+        return _Known(
+            service=service,
+            peers=tuple(self._peers(service, problems)),
+            vips=tuple(vips),
+            ports=tuple(ports),
+            listeners=tuple(listeners),
+            problems=tuple(problems),
+        )
+
+    def _open(
+        self,
+        service: ServiceEndpoints,
+        port: Port,
+        ingress: NetworkEntry,
+        ports: list[IngressPort],
+        listeners: list[Listener],
+    ) -> None:
+        assert port.published is not None
+        is_host = port.mode is PortMode.HOST
+        endpoints = [e for e in service.endpoints if not is_host or e.node_id == self._node_id]
+        if is_host and not endpoints:
+            return
+        is_relayed = port.proxy_protocol is not ProxyProtocol.NONE or port.accepts_proxy_protocol
+        if not is_relayed:
+            ports.append(
+                IngressPort(
+                    protocol=port.protocol.value,
+                    published=port.published,
+                    target=port.target,
+                    backends=tuple(_addresses(endpoints, ingress.network_id)),
+                    is_host_mode=is_host,
+                )
+            )
+        candidates = tuple(
+            Candidate(task_id=e.task_id, address=address)
+            for e in endpoints
+            for address in _addresses((e,), ingress.network_id)
+        )
+        for host in (ANY_HOST if is_relayed else LOOPBACK, ANY_HOST_6):
+            listeners.append(
+                Listener(
+                    host=host,
+                    port=port.published,
+                    protocol=port.protocol.value,
+                    service_id=service.service_id,
+                    service_name=service.name,
+                    target=port.target,
+                    balance=port.balance,
+                    candidates=candidates,
+                    sends_proxy=PROXY_VERSIONS[port.proxy_protocol],
+                    accepts_proxy=port.accepts_proxy_protocol,
+                )
+            )
+
+    def _peers(
+        self, service: ServiceEndpoints, problems: dict[str, None]
+    ) -> Iterator[tuple[NetworkId, Peer]]:
+        for endpoint in (*service.endpoints, *service.others):
+            if endpoint.node_id == self._node_id or not endpoint.attachments:
+                continue
+            node = self._nodes.get(endpoint.node_id)
+            if node is None or not node.address:
+                problems[
+                    f"{service.name}: task {endpoint.task_id} can't be reached: "
+                    f"its node {endpoint.node_id} has no address"
+                ] = None
+                continue
+            for attachment in endpoint.attachments:
+                yield attachment.network_id, Peer(attachment.address, node.address)
+
+
+def _addresses(endpoints: Iterable[Endpoint], network_id: NetworkId) -> Iterator[str]:
+    for endpoint in endpoints:
+        for attachment in endpoint.attachments:
+            if attachment.network_id == network_id:
+                yield attachment.address
+
+
+def _network(entry: NetworkEntry) -> Network:
+    # The gateway's address is kept free and given to nobody: a bridge with one on every node would
+    # answer for it on each of them.
+    return Network(
+        network_id=entry.network_id,
+        vni=entry.vni,
+        subnet=entry.subnet,
+        is_internal=entry.is_internal,
+    )
+
+
+def _sources(ingress: NetworkEntry | None, nodes: Iterable[MeshNode]) -> Iterator[SourceRoute]:
+    """The nodes that clients come in by; a node's number is its place in the ingress subnet."""
+    if ingress is None:
+        return
+    base = int(ipaddress.ip_network(ingress.subnet).network_address)
+    for node in nodes:
+        if node.ingress_address:
+            number = int(ipaddress.ip_address(node.ingress_address)) - base
+            yield SourceRoute(number, node.ingress_address)
+
+
+def prefix_of(entry: NetworkEntry) -> int:
+    """The prefix length of a network's subnet."""
+    return ipaddress.ip_network(entry.subnet).prefixlen

@@ -1,0 +1,170 @@
+"""What the managers' word comes to in a node's kernel."""
+
+from __future__ import annotations
+
+from skep.domain.base import NetworkId, NodeId, ServiceId, TaskId, replace
+from skep.domain.endpoints import (
+    Endpoint,
+    MeshNode,
+    NetworkEntry,
+    NetworkPlace,
+    ServiceEndpoints,
+)
+from skep.domain.objects import Attachment, Vip
+from skep.domain.spec import Port, PortMode, Protocol, ProxyProtocol
+from skep.netproxy.core.world import World
+from skep.netproxy.kernel.core.ingress import IngressPort
+from skep.netproxy.kernel.core.links import Network, Peer
+from skep.netproxy.kernel.core.plan import KernelPlan, Planner
+from skep.netproxy.kernel.core.sources import SourceRoute
+
+HERE, THERE = NodeId("here"), NodeId("there")
+APP, INGRESS = NetworkId("app"), NetworkId("ingress")
+NETWORKS = {
+    APP: NetworkEntry(
+        network_id=APP, name="app", vni=4098, subnet="10.0.1.0/24", gateway="10.0.1.1"
+    ),
+    INGRESS: NetworkEntry(
+        network_id=INGRESS, name="ingress", vni=4097, subnet="10.255.0.0/16", is_ingress=True
+    ),
+}
+NODES = {
+    node_id: MeshNode(
+        node_id=node_id,
+        mesh_address=f"192.0.2.{number}:7412",
+        address=f"192.0.2.{number}",
+        ingress_address=f"10.255.0.{number}",
+        plane="kernel",
+    )
+    for number, node_id in ((2, HERE), (3, THERE))
+}
+
+
+def task(number: int, node_id: NodeId) -> Endpoint:
+    """Task t<n>, 10.0.1.<n> on the application's network and 10.255.1.<n> on the ingress one."""
+    return Endpoint(
+        task_id=TaskId(f"t{number}"),
+        node_id=node_id,
+        address=f"127.32.16.{number}",
+        attachments=(
+            Attachment(network_id=APP, address=f"10.0.1.{number}"),
+            Attachment(network_id=INGRESS, address=f"10.255.1.{number}"),
+        ),
+        name=f"web.{number}",
+    )
+
+
+WEB = ServiceEndpoints(
+    service_id=ServiceId("web"),
+    name="web",
+    ports=(Port(target=80, published=8080),),
+    endpoints=(task(11, HERE), task(12, THERE)),
+    networks=(NetworkPlace(network_id=APP),),
+    vips=(Vip(network_id=APP, index=1, address="10.0.1.2"),),
+)
+
+
+def plan(*services: ServiceEndpoints, here: tuple[NetworkId, ...] = (APP,)) -> KernelPlan:
+    by_id = {each.service_id: each for each in services}
+    return Planner(HERE).plan(World(7, by_id, NODES, NETWORKS), here)
+
+
+def hosts(made: KernelPlan) -> list[tuple[str, int, str]]:
+    return [(each.host, each.port, each.protocol) for each in made.listeners]
+
+
+def test_a_service_in_the_kernel() -> None:
+    made = plan(WEB)
+    assert made.version == 7
+    assert made.problems == ()
+    assert made.vips == {(4098, "10.0.1.2"): ("10.0.1.11", "10.0.1.12")}
+    assert made.ports == (IngressPort("tcp", 8080, 80, ("10.255.1.11", "10.255.1.12")),)
+    assert made.peers == {
+        "app": (Peer("10.0.1.12", "192.0.2.3"),),
+        "ingress": (Peer("10.255.1.12", "192.0.2.3"), Peer("10.255.0.3", "192.0.2.3")),
+    }
+    assert made.sources == (SourceRoute(2, "10.255.0.2"), SourceRoute(3, "10.255.0.3"))
+    assert made.ingress_address == "10.255.0.2"
+    # Loopback and IPv6 are for user space.
+    assert hosts(made) == [("127.0.0.1", 8080, "tcp"), ("::", 8080, "tcp")]
+    assert [c.address for c in made.listeners[0].candidates] == ["10.255.1.11", "10.255.1.12"]
+    assert all(c.mesh_address is None for c in made.listeners[0].candidates)
+
+
+def test_a_network_is_there_when_a_task_of_this_node_is_on_it() -> None:
+    assert [n.network_id for n in plan(WEB, here=()).networks] == ["ingress"]
+    assert plan(WEB).networks[0] == Network("app", 4098, "10.0.1.0/24")
+    assert plan(WEB, here=(NetworkId("gone"),)).networks == plan(WEB, here=()).networks
+    # Its virtual addresses cost nothing, and are there before the first task needs them.
+    assert plan(WEB, here=()).vips == plan(WEB).vips
+
+
+def test_tasks_that_do_not_serve_are_reached_by_address_and_nothing_else() -> None:
+    draining = replace(WEB, endpoints=(task(11, HERE),), others=(task(12, THERE),))
+    made = plan(draining)
+    assert made.vips == {(4098, "10.0.1.2"): ("10.0.1.11",)}
+    assert made.ports[0].backends == ("10.255.1.11",)
+    assert made.peers == plan(WEB).peers
+    empty = plan(replace(WEB, endpoints=()))
+    assert empty.vips == {(4098, "10.0.1.2"): ()}
+    assert empty.ports[0].backends == ()
+
+
+def test_a_port_that_speaks_the_proxy_protocol_is_the_relay_s() -> None:
+    port = replace(WEB.ports[0], proxy_protocol=ProxyProtocol.V2)
+    made = plan(replace(WEB, ports=(port,)))
+    assert made.ports == ()
+    assert hosts(made) == [("0.0.0.0", 8080, "tcp"), ("::", 8080, "tcp")]
+    assert {each.sends_proxy for each in made.listeners} == {"v2"}
+    taken = plan(replace(WEB, ports=(replace(WEB.ports[0], accepts_proxy_protocol=True),)))
+    assert taken.ports == ()
+    assert all(each.accepts_proxy for each in taken.listeners)
+
+
+def test_a_port_in_host_mode_is_for_tasks_of_this_node_alone() -> None:
+    port = replace(WEB.ports[0], mode=PortMode.HOST)
+    made = plan(replace(WEB, ports=(port,)))
+    assert made.ports == (IngressPort("tcp", 8080, 80, ("10.255.1.11",), is_host_mode=True),)
+    assert [c.task_id for c in made.listeners[0].candidates] == ["t11"]
+    elsewhere = plan(replace(WEB, ports=(port,), endpoints=(task(12, THERE),)))
+    assert (elsewhere.ports, elsewhere.listeners) == ((), ())
+
+
+def test_one_port_number_for_each_protocol() -> None:
+    udp = Port(target=53, published=8080, protocol=Protocol.UDP)
+    made = plan(replace(WEB, ports=(*WEB.ports, udp)))
+    assert [(p.protocol, p.published, p.target) for p in made.ports] == [
+        ("tcp", 8080, 80),
+        ("udp", 8080, 53),
+    ]
+    assert made.problems == ()
+    other = replace(WEB, service_id=ServiceId("zeb"), name="zeb", vips=())
+    both = plan(WEB, other)
+    assert both.ports == plan(WEB).ports
+    assert both.problems == ("zeb: port 8080: web has it",)
+
+
+def test_what_is_missing_is_said() -> None:
+    lone = {HERE: NODES[HERE]}
+    made = Planner(HERE).plan(World(1, {WEB.service_id: WEB}, lone, NETWORKS), (APP,))
+    assert made.problems == ("web: task t12 can't be reached: its node there has no address",)
+    app = {APP: NETWORKS[APP]}
+    early = Planner(HERE).plan(World(1, {WEB.service_id: WEB}, NODES, app), (APP,))
+    assert early.problems == ("web: port 8080: no ingress network yet",)
+    assert early.ports == ()
+    unnumbered = replace(WEB, ports=(Port(target=80),))
+    assert plan(unnumbered).ports == ()
+
+
+def test_step_by_step_comes_to_the_same_as_at_once() -> None:
+    planner = Planner(HERE)
+    worlds = [
+        World(1, {WEB.service_id: WEB}, NODES, NETWORKS),
+        World(2, {WEB.service_id: replace(WEB, endpoints=())}, NODES, NETWORKS),
+        World(3, {WEB.service_id: WEB}, {HERE: NODES[HERE]}, NETWORKS),
+        World(4, {}, NODES, NETWORKS),
+        World(5, {WEB.service_id: WEB}, NODES, {APP: NETWORKS[APP]}),
+        World(6, {WEB.service_id: WEB}, NODES, NETWORKS),
+    ]
+    for world in worlds:
+        assert planner.plan(world, (APP,)) == Planner(HERE).plan(world, (APP,))
