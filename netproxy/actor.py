@@ -18,17 +18,20 @@ from skep.api import codec
 from skep.domain.base import ClusterId, NodeId, Struct, decode, encode
 from skep.domain.endpoints import (
     ENDPOINT_FORMAT,
+    Diagnosis,
     EndpointUpdate,
     MeshNode,
     NetproxyApplied,
     NetproxyHello,
     NetproxyMessage,
     NetworkEntry,
+    NetworkQuestion,
     ServiceEndpoints,
 )
 from skep.env import CallError, Env, Rejected, Stream, StreamBroken
 from skep.netproxy.core import endpoints, follow
-from skep.netproxy.dataplane import Dataplane
+from skep.netproxy.core.routes import VipForm
+from skep.netproxy.dataplane import Network
 
 log = logging.getLogger(__name__)
 
@@ -100,11 +103,13 @@ def make_mailbox() -> Mailbox[Message]:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who this netproxy is, and whom it may follow."""
+    """Who this netproxy is, and whom it may follow. `vip_form` says where this node listens for
+    virtual addresses, if it does."""
 
     cluster_id: ClusterId
     node_id: NodeId
     managers: tuple[str, ...]
+    vip_form: VipForm | None = None
 
 
 @dataclass(slots=True)
@@ -126,14 +131,14 @@ class FollowActor(Actor[Message]):
         env: Env,
         mailbox: Mailbox[Message],
         identity: Identity,
-        plane: Dataplane,
+        network: Network,
         progress: Progress,
     ) -> None:
         super().__init__(env, mailbox)
         self._identity = identity
-        self._plane = plane
+        self._network = network
         self._progress = progress
-        self._table = endpoints.EndpointTable(identity.node_id)
+        self._table = endpoints.EndpointTable(identity.node_id, identity.vip_form)
         self._follow = follow.Follow(identity.managers, env.fork_dice("netproxy"))
         self._conversation: asyncio.Task[None] | None = None
         self._outbox: Mailbox[NetproxyMessage] | None = None
@@ -142,6 +147,7 @@ class FollowActor(Actor[Message]):
         self._retry: asyncio.Task[None] | None = None
         self._save_wanted = asyncio.Event()
         self._saver: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
 
     async def started(self) -> None:
         """Serve what is on disk, then look for a manager."""
@@ -157,7 +163,8 @@ class FollowActor(Actor[Message]):
     async def stopped(self) -> None:
         """End all that this incarnation started; the data plane goes on as it is."""
         self._progress.is_connected = False
-        for task in (self._conversation, self._writer, self._deadline, self._retry, self._saver):
+        tasks = (self._conversation, self._writer, self._deadline, self._retry, self._saver)
+        for task in (*tasks, self._looking):
             if task is not None:
                 task.cancel()
         if self._save_wanted.is_set():
@@ -210,7 +217,7 @@ class FollowActor(Actor[Message]):
                     applied = NetproxyApplied(version=version, errors=errors)
                     self._send(NetproxyMessage(applied=applied))
                 case endpoints.Apply(desired):
-                    problems = await self._plane.apply(desired)
+                    problems = await self._network.apply(desired)
                     done = endpoints.PlaneApplied(self.env.now(), desired.version, problems)
                     effects.extend(self._table.step(done))
                 case endpoints.Save():
@@ -268,9 +275,12 @@ class FollowActor(Actor[Message]):
         await self.mailbox.put(StreamEnded(number, f"{address}: {why}"))
 
     async def _opened(self, stream: Stream) -> None:
-        # One hello, and the newest of the acknowledgements that wait.
+        # One hello, and the newest of the acknowledgements and of the answers that wait.
         self._outbox = Mailbox(
-            "netproxy-outbox", 2, Overflow.COALESCE, key=lambda message: message.hello is None
+            "netproxy-outbox",
+            3,
+            Overflow.COALESCE,
+            key=lambda message: (message.hello is None, message.applied is None),
         )
         self._writer = self.env.spawn("netproxy-writer", _write(stream, self._outbox))
         self._progress.is_connected = True
@@ -294,9 +304,30 @@ class FollowActor(Actor[Message]):
         except Rejected as error:
             await self._step_follow(follow.Unwanted(now, number, str(error)))
             return
+        if update.question is not None:
+            # The answer may take seconds, and updates don't wait for it.
+            self._looking = self.env.spawn("netproxy-look", self._answer(update.question))
+            await self._step_follow(follow.Heard(now, number))
+            return
         await self._step_table(endpoints.UpdateReceived(now, update, len(frame)))
         # Where the table had no use for it, the stream is no longer the present one.
         await self._step_follow(follow.Heard(now, number))
+
+    async def _answer(self, question: NetworkQuestion) -> None:
+        look = await self._network.diagnose(question)
+        table = self._table
+        diagnosis = Diagnosis(
+            question_id=question.id,
+            node_id=self._identity.node_id,
+            plane=look.plane,
+            held_version=table.version,
+            applied_version=table.in_force,
+            problems=table.errors,
+            differences=look.differences,
+            facts=look.facts,
+            answer=look.answer,
+        )
+        self._send(NetproxyMessage(diagnosis=diagnosis))
 
     async def _hang_up(self) -> None:
         for task in (self._conversation, self._writer):

@@ -1,121 +1,80 @@
 """The netproxy process: `python -m skep.netproxy.main`.
 
-Stopping it leaves tasks alone: SIGTERM ends what it relays, after a moment in which short
-connections may end by themselves, and nothing else.
+Stopping it leaves tasks alone, and their names: SIGTERM ends what it relays, after a moment in
+which short connections may end by themselves, and nothing else. What is the kernel's goes on.
+`--clean` is the opposite: it removes all that a node's netproxy has left behind, and ends.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
 import logging
 import os
-import resource
 import signal
+import socket
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from skep import telemetry
-from skep.domain.address import parse_address, parse_host, refuse_open_listeners
+from skep.domain.address import parse_address, parse_host
 from skep.domain.base import ClusterId, NodeId
-from skep.env import Env, RealDisk, Rejected, real_env
+from skep.env import Env, Listener, RealDisk, Rejected, Retryable, real_env
 from skep.netproxy.actor import FollowActor, Identity, Progress, make_mailbox
 from skep.netproxy.adapters import metrics
+from skep.netproxy.adapters.answers import Answers
+from skep.netproxy.adapters.options import (
+    Options,
+    check_listeners,
+    connection_limit,
+    default_workers,
+    parse_options,
+)
 from skep.netproxy.adapters.relay import Place, Relay
+from skep.netproxy.adapters.relayplane import DNS_PORT, HIGH_DNS_PORT, RelayPlane
+from skep.netproxy.core.routes import VipForm
+from skep.netproxy.dataplane import Dataplane
+from skep.netproxy.dns.adapters.client import DnsClient
+from skep.netproxy.network import NodeNetwork, SharedDns
 from skep.rpc import GrpcTransport
 from skep.supervisor import Child, Supervisor
+
+if TYPE_CHECKING:
+    from skep.netproxy.kernel.adapters.place import HostPlace
 
 log = logging.getLogger("skep.netproxy")
 
 # Together with closing everything this stays below a second.
 DRAIN_S = 0.5
-# Files that are not connections: listeners, disk, gRPC, metrics.
-OTHER_FILES = 1024
-CONNECTION_LIMIT = 20_000
+# What the kernel has room for in a unix socket's address, less the zero at its end.
+SOCKET_PATH_LIMIT_BYTES = 107
 
 
-class Options(msgspec.Struct, kw_only=True, rename="kebab", forbid_unknown_fields=True):
-    """What `--config` holds (JSON, by the names of the flags); flags given beside it win."""
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What differs between the planes."""
 
-    name: str = ""
-    node_id: str = ""
-    cluster_id: str = ""
-    address: str = ""
-    mesh: str = ""
-    managers: tuple[str, ...] = ()
-    state_dir: str = ""
-    metrics: str = ""
-    insecure_listen: tuple[str, ...] = ()
-    loop: str = "uvloop"
-    relay_workers: int = 0
+    plane: Dataplane
+    shared_dns: SharedDns | None
+    vip_form: VipForm | None
 
 
-def parse_options(arguments: list[str]) -> Options:
-    """The options in force. Raises Rejected."""
-    parser = argparse.ArgumentParser(prog="skep-netproxy", argument_default=argparse.SUPPRESS)
-    parser.add_argument("--config", help="a JSON file with these options, by name")
-    parser.add_argument("--name", help="this node's name, for logs")
-    parser.add_argument("--node-id")
-    parser.add_argument("--cluster-id")
-    parser.add_argument("--address", help="IP address on which published ports are opened")
-    parser.add_argument("--mesh", help="IP:PORT on which other nodes' netproxies are served")
-    parser.add_argument("--managers", type=_comma_separated, help="IP:PORT,... to follow")
-    parser.add_argument("--state-dir", help="folder that is this netproxy's own")
-    parser.add_argument("--metrics", help="IP:PORT for Prometheus")
-    parser.add_argument("--insecure-listen", action="append", metavar="CIDR")
-    parser.add_argument("--loop", choices=("uvloop", "asyncio"))
-    parser.add_argument(
-        "--relay-workers",
-        type=int,
-        metavar="N",
-        help="processes that move bytes; by default one for every two cores",
-    )
-    given = vars(parser.parse_args(arguments))
-    values: dict[str, object] = {}
-    if (config := given.pop("config", None)) is not None:
-        try:
-            values = msgspec.to_builtins(
-                msgspec.json.decode(Path(config).read_bytes(), type=Options)
-            )
-        except (OSError, msgspec.MsgspecError) as error:
-            raise Rejected(f"--config {config}: {error}") from None
-    values.update((name.replace("_", "-"), value) for name, value in given.items())
-    options = msgspec.convert(values, Options)
-    for name in ("node_id", "cluster_id", "address", "mesh", "managers", "state_dir"):
-        if not getattr(options, name):
-            raise Rejected(f"--{name.replace('_', '-')} is missing")
-    if options.relay_workers < 0:
-        raise Rejected(f"--relay-workers {options.relay_workers}: it takes at least one")
-    return options
+async def _open_plane(env: Env, options: Options, relay: Relay) -> _Parts:
+    """Raises Rejected, OSError."""
+    if options.plane == "kernel":
+        # Only here: what it needs takes 0.1 s and 13 MB to load.
+        from skep.netproxy.kernel.adapters.place import HostPlace
+        from skep.netproxy.kernel.adapters.plane import KernelPlane
 
-
-def _comma_separated(text: str) -> list[str]:
-    return [part for part in text.split(",") if part]
-
-
-def check_listeners(options: Options) -> None:
-    """Refuse to be reachable from outside. Ports that services publish are not meant."""
-    listeners = {"--mesh": options.mesh, "--metrics": options.metrics}
-    for warning in refuse_open_listeners(listeners, options.insecure_listen):
-        log.warning("%s", warning)
-
-
-def connection_limit() -> int:
-    """As many connections as there may be open files for in a relay worker, which has the limits
-    of this process; each connection takes two."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * CONNECTION_LIMIT + OTHER_FILES
-    files = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
-    return max(1, (files - OTHER_FILES) // 2)
-
-
-def default_workers() -> int:
-    """One for every two cores that this process may use: tasks need the rest."""
-    return max(1, len(os.sched_getaffinity(0)) // 2)
+        kernel = KernelPlane(env, _host_place(options, HostPlace), NodeId(options.node_id), relay)
+        await kernel.open(options.vip)
+        return _Parts(kernel, None, None)
+    block, number = options.loopback
+    port = DNS_PORT if _may_bind_low_ports() else HIGH_DNS_PORT
+    plane = RelayPlane(relay, block, number, port)
+    return _Parts(plane, plane, plane.forms.vip)
 
 
 async def serve(options: Options) -> int:
@@ -132,19 +91,15 @@ async def serve(options: Options) -> int:
 
     disk = RealDisk(Path(options.state_dir))
     env: Env = real_env(options.name or options.node_id, GrpcTransport(), disk)
-    place = Place(
-        cluster_id=ClusterId(options.cluster_id),
-        node_id=NodeId(options.node_id),
-        ingress_host=parse_host(options.address),
-        mesh=parse_address(options.mesh),
-        connection_limit=connection_limit(),
-        workers=options.relay_workers or default_workers(),
-    )
-    identity = Identity(place.cluster_id, place.node_id, options.managers)
+    relay = Relay(env, _relay_place(options))
+    parts = await _open_plane(env, options, relay)
+    names = DnsClient(env, Path(options.state_dir) / "dns.sock")
+    own = (ClusterId(options.cluster_id), NodeId(options.node_id))
+    network = NodeNetwork(env, own, parts.plane, Answers(names), parts.shared_dns)
+    identity = Identity(*own, options.managers, parts.vip_form)
     progress, mailbox = Progress(), make_mailbox()
-    relay = Relay(env, place)
     follower = Child(
-        "follow", mailbox, lambda: FollowActor(env, mailbox, identity, relay, progress)
+        "follow", mailbox, lambda: FollowActor(env, mailbox, identity, network, progress)
     )
     supervisor = Supervisor(env, "netproxy", (follower,), escalated)
     metrics.register(metrics.Sources(progress, relay, supervisor))
@@ -152,8 +107,11 @@ async def serve(options: Options) -> int:
     telemetry.watch_gc()
     watch = telemetry.watch_loop(env)
     supervisor.start()
+    audit = env.spawn("audit", network.audit())
+    calls = await _listen(env, options.attach, network)
     log.info(
-        "netproxy=%s state=started address=%s mesh=%s", env.node, options.address, options.mesh
+        "netproxy=%s state=started address=%s mesh=%s plane=%s",
+        *(env.node, options.address, options.mesh, options.plane),
     )
     gc.collect()
     gc.freeze()
@@ -161,11 +119,88 @@ async def serve(options: Options) -> int:
     await stop.wait()
     log.info("netproxy=%s state=stopping connections=%d", env.node, relay.observed().connections)
     watch.cancel()
+    audit.cancel()
+    if calls is not None:
+        await calls.close()
     await supervisor.stop()
-    await relay.close(DRAIN_S)
+    await parts.plane.close(DRAIN_S)
+    await names.close(leave=True)
     disk.close()
     log.info("netproxy=%s state=stopped", env.node)
     return 1 if failures else 0
+
+
+def _relay_place(options: Options) -> Place:
+    is_kernel = options.plane == "kernel"
+    return Place(
+        cluster_id=ClusterId(options.cluster_id),
+        node_id=NodeId(options.node_id),
+        # On their way to a task's own address, connections have whichever of ours leads there.
+        ingress_host="" if is_kernel else parse_host(options.address),
+        ingress_host6="" if is_kernel else options.address6,
+        mesh=parse_address(options.mesh),
+        connection_limit=connection_limit(),
+        workers=options.relay_workers or default_workers(),
+    )
+
+
+def _host_place(options: Options, kind: type[HostPlace]) -> HostPlace:
+    return kind(
+        node=options.node_id,
+        address=parse_host(options.address),
+        vxlan_port=options.vxlan_port,
+        egress_subnet=options.egress_subnet,
+    )
+
+
+def _may_bind_low_ports() -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("127.0.0.1", 0))
+            first = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()
+        except OSError:
+            return False
+    return os.geteuid() == 0 or int(first) <= DNS_PORT
+
+
+async def _listen(env: Env, address: str, network: NodeNetwork) -> Listener | None:
+    """Take the worker's calls. Nobody else's: what is asked for here is done as root."""
+    if not address:
+        return None
+    path = Path(address.removeprefix("unix:"))
+    if len(str(path).encode()) > SOCKET_PATH_LIMIT_BYTES:
+        raise Rejected(
+            f"--attach {address}: a socket's path has at most {SOCKET_PATH_LIMIT_BYTES}"
+            " bytes; choose a shorter folder"
+        )
+    before = os.umask(0o177)
+    try:
+        return await env.transport.listen(address, network.service())
+    finally:
+        os.umask(before)
+
+
+async def clean(options: Options) -> int:
+    """Remove all that this node's netproxy has left; returns the exit status. Raises Rejected when
+    it runs."""
+    disk = RealDisk(Path(options.state_dir))
+    env: Env = real_env(options.name or options.node_id, GrpcTransport(), disk)
+    problems: tuple[str, ...] = ()
+    names = DnsClient(env, Path(options.state_dir) / "dns.sock")
+    try:
+        await names.end()
+    except Retryable as error:
+        problems += (f"names: {error}",)
+    if options.plane == "kernel":
+        from skep.netproxy.kernel.adapters.place import HostPlace
+        from skep.netproxy.kernel.adapters.plane import clean as clean_kernel
+
+        problems += await clean_kernel(_host_place(options, HostPlace))
+    disk.remove("attachments")
+    disk.close()
+    for problem in problems:
+        print(f"netproxy: {problem}", file=sys.stderr)
+    return 1 if problems else 0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -179,7 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
         options = parse_options(sys.argv[1:] if arguments is None else arguments)
         check_listeners(options)
         with asyncio.Runner(loop_factory=_loop_factory(options.loop)) as runner:
-            return runner.run(serve(options))
+            return runner.run(clean(options) if options.clean else serve(options))
     except Rejected as error:
         print(f"netproxy: {error}", file=sys.stderr)
         return 2

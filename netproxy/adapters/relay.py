@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from skep.domain.address import Address, parse_address, show_address
@@ -55,7 +56,8 @@ EXIT_S = 2.0
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a relay stands. `connection_limit` is for each of its `workers`, both ways in
-    together; each connection takes two files there. Counts are as old as `report_period_s`."""
+    together; each connection takes two files there. Counts are as old as `report_period_s`.
+    Published ports are open on `ingress_host`, and on `ingress_host6` where it isn't empty."""
 
     cluster_id: ClusterId
     node_id: NodeId
@@ -64,6 +66,7 @@ class Place:
     connection_limit: int
     workers: int = 1
     report_period_s: float = 1.0
+    ingress_host6: str = ""
 
 
 class Relay:
@@ -85,10 +88,16 @@ class Relay:
 
     async def apply(self, desired: Desired) -> tuple[str, ...]:
         """See `Dataplane.apply`."""
+        errors: list[str] = []
+        listeners = self._wanted(desired, errors)
+        return (*errors, *await self.serve(desired.version, listeners))
+
+    async def serve(self, version: int, listeners: Sequence[Listener]) -> tuple[str, ...]:
+        """Listen on just these; otherwise like `Dataplane.apply`."""
         if self._is_closing:
             return ()
         errors: list[str] = []
-        change = self._plan.update(self._wanted(desired, errors))
+        change = self._plan.update(listeners)
         opened = self._listen(errors)
         for worker in self._workers.values():
             worker.send_listeners([(to, self._listening.of(worker.number, to)) for to in opened])
@@ -105,8 +114,8 @@ class Relay:
             await asyncio.wait(answers)
         for answer in answers:
             errors += answer.result()
-        self._version = desired.version
-        self.totals.forget(frozenset(each.service_name for each in desired.routes))
+        self._version = version
+        self.totals.forget(frozenset(each.service_name for each in listeners))
         return tuple(errors)
 
     def observed(self) -> Observed:
@@ -121,6 +130,11 @@ class Relay:
     def listener_count(self) -> int:
         """Open listeners; may be read from another thread."""
         return len(self._listening.addresses)
+
+    @property
+    def worker_count(self) -> int:
+        """How many there should be."""
+        return self._place.workers
 
     @property
     def worker_pids(self) -> tuple[int, ...]:
@@ -154,17 +168,19 @@ class Relay:
 
     def _wanted(self, desired: Desired, errors: list[str]) -> list[Listener]:
         known, self._known = self._known, {}
+        own = [host for host in (self._place.ingress_host, self._place.ingress_host6) if host]
         for route in desired.routes:
-            address = Key(self._place.ingress_host, route.published, route.protocol)
-            if address.address == self._place.mesh:
-                errors.append(
-                    f"{route.service_name}: port {route.published}: it is this node's mesh port"
-                )
-                continue
-            before = known.get(address)
-            is_same = before is not None and before[0] is route
-            listener = before[1] if before and is_same else _listener(route, address)
-            self._known[address] = (route, listener)
+            for host in [route.host] if route.host else own:
+                address = Key(host, route.published, route.protocol)
+                if address.address == self._place.mesh:
+                    errors.append(
+                        f"{route.service_name}: port {route.published}: it is this node's mesh port"
+                    )
+                    continue
+                before = known.get(address)
+                is_same = before is not None and before[0] is route
+                listener = before[1] if before and is_same else _listener(route, address)
+                self._known[address] = (route, listener)
         return [listener for _, listener in self._known.values()]
 
     def _listen(self, errors: list[str]) -> list[Key]:
@@ -285,6 +301,8 @@ def _listener(route: Route, address: Key) -> Listener:
         service_name=route.service_name,
         target=route.target,
         balance=route.balance,
+        sends_proxy=route.sends_proxy,
+        accepts_proxy=route.accepts_proxy,
         candidates=tuple(
             Candidate(
                 task_id=each.task_id,

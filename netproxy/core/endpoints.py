@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from skep.domain.base import NetworkId, NodeId, ServiceId
 from skep.domain.endpoints import EndpointUpdate, MeshNode, NetworkEntry, ServiceEndpoints
-from skep.netproxy.core.routes import Desired, Routing
+from skep.netproxy.core.routes import Desired, Routing, VipForm
 
 # One step of 200,000 endpoints is about 16 MiB. More than this is not a cluster but a mistake.
 STEP_LIMIT_BYTES = 32 * 1024 * 1024
@@ -121,8 +121,8 @@ Effect = SendHello | SendApplied | Apply | Save | SetRetry | Cut
 class EndpointTable:
     """The core. `step` is the only way in; what it returns is the only way out."""
 
-    def __init__(self, node_id: NodeId) -> None:
-        self._routing = Routing(node_id)
+    def __init__(self, node_id: NodeId, vip_form: VipForm | None = None) -> None:
+        self._routing = Routing(node_id, vip_form)
         self.version = 0
         self.services: dict[ServiceId, ServiceEndpoints] = {}
         self.nodes: dict[NodeId, MeshNode] = {}

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from random import Random
 
 from skep.domain.base import TaskId
+from skep.domain.endpoints import NetworkQuestion
 from skep.netproxy.core.routes import Desired
-from skep.netproxy.dataplane import Observed
+from skep.netproxy.dataplane import Look, Observed
 
 
 @dataclass
@@ -34,6 +35,9 @@ class FakePlane:
         await asyncio.sleep(self._dice.expovariate(1.0 / self._temper.mean_apply_s))
         self._before = desired
         return ("a port is taken",) if self._dice.random() < self._temper.error else ()
+
+    async def diagnose(self, question: NetworkQuestion) -> Look:
+        return Look(plane="fake")
 
     def observed(self) -> Observed:
         listeners = tuple(str(route.published) for route in self.desired.routes)

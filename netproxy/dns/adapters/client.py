@@ -137,6 +137,13 @@ class DnsClient:
             else:
                 await link.end_process(END_DEADLINE_S)
 
+    async def end(self) -> None:
+        """End the process, if there is one. Raises Retryable."""
+        async with self._one_at_a_time:
+            link = await self._find()
+            if link is not None:
+                await link.end_process(END_DEADLINE_S)
+
     # ------------------------------------------------------------------------------- telling
 
     async def _tell(self) -> None:
@@ -234,7 +241,8 @@ class DnsClient:
     async def _started(self) -> bool:
         """Start the process; False where one holds the folder. Raises Retryable."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", MODULE, "--detach"),
+            # -P: a folder called "skep" where we were started is not ours.
+            *(sys.executable, "-P", "-m", MODULE, "--detach"),
             *("--control", str(self._path), "--state-dir", str(self._state_dir)),
             *("--resolv-conf", str(self._resolv_conf)),
             stdin=asyncio.subprocess.DEVNULL,

@@ -22,6 +22,7 @@ from skep.domain.endpoints import (
     MeshNode,
     NetproxyApplied,
     NetproxyMessage,
+    NetworkQuestion,
     ServiceEndpoints,
 )
 from skep.domain.spec import Balance, Port
@@ -40,6 +41,8 @@ from skep.env import (
 )
 from skep.netproxy.actor import FollowActor, Identity, Progress, make_mailbox
 from skep.netproxy.adapters.relay import Place, Relay
+from skep.netproxy.core.routes import Desired
+from skep.netproxy.dataplane import Look
 from skep.supervisor import Child, Supervisor
 
 CLUSTER = ClusterId("cluster")
@@ -291,11 +294,17 @@ class Netproxy:
                 Child(
                     "follow",
                     mailbox,
-                    lambda: FollowActor(env, mailbox, identity, self.relay, self.progress),
+                    lambda: FollowActor(env, mailbox, identity, self, self.progress),
                 ),
             ),
             self.escalated.append,
         )
+
+    async def apply(self, desired: Desired) -> tuple[str, ...]:
+        return await self.relay.apply(desired)
+
+    async def diagnose(self, question: NetworkQuestion) -> Look:
+        return Look(plane="relay", facts=(f"asked {question.id}",))
 
     @property
     def mesh(self) -> MeshNode:
