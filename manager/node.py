@@ -9,6 +9,7 @@ from skep.env import Env, Listener, Service, Transport
 from skep.manager.control import watch
 from skep.manager.control.actor import Control
 from skep.manager.control.watch import Watches
+from skep.manager.diagnose.actor import Diagnoses
 from skep.manager.endpoints import actor as endpoints
 from skep.manager.endpoints.actor import EndpointServer
 from skep.manager.logs import readers
@@ -66,6 +67,7 @@ class ManagerNode:
         )
         self.store.attach(self.raft)
         self.control = Control(env, self.store, self.office)
+        self._diagnoses = Diagnoses(env, self.store, self.endpoints, addresses.control)
         self._watches = Watches(env, self.store)
         self.logs = LogReaders(env, self.store, self.office, config.cluster_id)
         self._roster = Roster(env, self.store, self.office, self.endpoints)
@@ -91,6 +93,7 @@ class ManagerNode:
         await self._supervisor.stop()
         await self.raft.stop()
         await self.control.close()
+        await self._diagnoses.close()
 
     @property
     def address(self) -> str:
@@ -103,7 +106,11 @@ class ManagerNode:
             return await receive_report(self.office, data)
 
         return Service(
-            calls={**self.control.handlers(), REPORT: report},
+            calls={
+                **self.control.handlers(),
+                **self._diagnoses.handlers(),
+                REPORT: report,
+            },
             streams={
                 SESSION: self.office.serve_session,
                 endpoints.METHOD: self.endpoints.serve,

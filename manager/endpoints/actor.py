@@ -14,7 +14,13 @@ from dataclasses import dataclass, field
 from skep.api import codec
 from skep.domain.base import ClusterId, NodeId
 from skep.domain.control import NetproxyProgress
-from skep.domain.endpoints import ENDPOINT_FORMAT, NetproxyMessage
+from skep.domain.endpoints import (
+    ENDPOINT_FORMAT,
+    Diagnosis,
+    EndpointUpdate,
+    NetproxyMessage,
+    NetworkQuestion,
+)
 from skep.env import CallError, Env, Stream, StreamBroken
 from skep.manager.endpoints.core.feed import EndpointFeed
 from skep.manager.hello import receive_hello
@@ -41,6 +47,7 @@ class _Follower:
     applied: int
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     errors: tuple[str, ...] = ()
+    questions: list[NetworkQuestion] = field(default_factory=list)
 
 
 class EndpointServer:
@@ -51,6 +58,7 @@ class EndpointServer:
         self._store = store
         self._cluster_id = cluster_id
         self._followers: dict[NodeId, _Follower] = {}
+        self._answers: dict[tuple[NodeId, str], asyncio.Future[Diagnosis]] = {}
         self.feed = EndpointFeed()
         self.on_progress: Callable[[], None] = lambda: None
 
@@ -72,6 +80,30 @@ class EndpointServer:
             )
             for follower in self._followers.values()
         )
+
+    async def ask(
+        self, question: NetworkQuestion, node_id: NodeId | None, within_s: float
+    ) -> tuple[tuple[Diagnosis, ...], tuple[NodeId, ...]]:
+        """What the netproxies on this manager say, or the one of `node_id` if it is here; and who
+        of them said nothing in time."""
+        asked = {
+            follower.node_id: asyncio.Future[Diagnosis]()
+            for follower in self._followers.values()
+            if node_id in (None, follower.node_id)
+        }
+        keys = {(each, question.id): future for each, future in asked.items()}
+        self._answers.update(keys)
+        for each in asked:
+            self._followers[each].questions.append(question)
+            self._followers[each].wake.set()
+        try:
+            if asked:
+                await asyncio.wait(asked.values(), timeout=within_s)
+        finally:
+            for key in keys:
+                del self._answers[key]
+        answered = {each: future.result() for each, future in asked.items() if future.done()}
+        return tuple(answered.values()), tuple(each for each in asked if each not in answered)
 
     async def serve(self, stream: Stream) -> None:
         """One netproxy, until it goes away. See `skep.env.StreamHandler`."""
@@ -108,6 +140,10 @@ class EndpointServer:
             for frame in frames:
                 await follower.stream.send(codec.encode(frame))
             follower.sent = version
+            while follower.questions:
+                question = follower.questions.pop(0)
+                frame = EndpointUpdate(from_version=version, version=version, question=question)
+                await follower.stream.send(codec.encode(frame))
             try:
                 await self._env.clock.within(SIGN_OF_LIFE_S, follower.wake.wait())
                 await self._env.clock.sleep(COALESCE_S)
@@ -117,7 +153,10 @@ class EndpointServer:
     async def _read(self, follower: _Follower) -> None:
         try:
             while (frame := await follower.stream.receive()) is not None:
-                applied = codec.decode(NetproxyMessage, frame).applied
+                message = codec.decode(NetproxyMessage, frame)
+                if message.diagnosis is not None:
+                    self._answered(follower, message.diagnosis)
+                applied = message.applied
                 if applied is None:
                     continue
                 if applied.errors != follower.errors:
@@ -131,6 +170,11 @@ class EndpointServer:
             pass
         finally:
             follower.wake.set()
+
+    def _answered(self, follower: _Follower, diagnosis: Diagnosis) -> None:
+        waiting = self._answers.get((follower.node_id, diagnosis.question_id))
+        if waiting is not None and not waiting.done():
+            waiting.set_result(diagnosis)
 
     def _changed(self, changes: list[Change]) -> None:
         if self.feed.apply(self._store.tables, changes, self._store.version):

@@ -31,10 +31,12 @@ REMOVED_LIMIT = 10_000
 
 
 class EndpointFeed:
-    """The current projection, and for each entry the version at which it last changed."""
+    """The current projection, and for each entry the version at which it last changed;
+    `last_change` is the newest of these."""
 
     def __init__(self) -> None:
         self.version = 0
+        self.last_change = 0
         self._floor = 0
         self._services: dict[ServiceId, ServiceEndpoints] = {}
         self._nodes: dict[NodeId, MeshNode] = {}
@@ -45,7 +47,7 @@ class EndpointFeed:
 
     def reset(self, view: View, version: int) -> None:
         """Start over from a whole state: what a follower has from before can't be built upon."""
-        self.version = self._floor = version
+        self.version = self.last_change = self._floor = version
         self._services = {}
         self._nodes = {}
         self._service_changed = {}
@@ -85,6 +87,8 @@ class EndpointFeed:
                         services.update(dict.fromkeys(users))
         for service_id in services:
             is_changed |= self._follow_service(view, service_id)
+        if is_changed:
+            self.last_change = version
         if len(self._service_changed) > len(self._services) + REMOVED_LIMIT:
             self._forget_removed()
         return is_changed

@@ -1,0 +1,1 @@
+"""Comparing what managers and netproxies say."""
