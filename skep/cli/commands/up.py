@@ -48,7 +48,7 @@ def up(options: argparse.Namespace) -> None:
 
 def _up(of: Home, stack: ReadStack | None, options: argparse.Namespace) -> None:
     ends = time.monotonic() + options.timeout
-    with of.locked(), local.opened(of, options.managers, options.workers) as cluster:
+    with of.locked(), local.opened(of, _wanted(options)) as cluster:
         started = local.start(of, cluster, core.processes(cluster))
         if started:
             names = ", ".join(process.name for process in started)
@@ -63,6 +63,11 @@ def _up(of: Home, stack: ReadStack | None, options: argparse.Namespace) -> None:
     if options.watch:
         # Without the lock: other commands may act on the cluster that is watched.
         _watch(of, cluster)
+
+
+def _wanted(options: argparse.Namespace) -> core.Wanted:
+    plane = None if options.plane is None else core.Plane(options.plane)
+    return core.Wanted(options.managers, options.workers, plane)
 
 
 def _watch(of: Home, plan: core.LocalCluster) -> None:

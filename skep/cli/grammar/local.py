@@ -11,6 +11,9 @@ def add(commands: Subparsers) -> None:
     up.add_argument("file", nargs="?", metavar="FILE", help="a stack file to deploy")
     up.add_argument("--managers", type=count, metavar="N", help="default: 3")
     up.add_argument("--workers", type=count, metavar="N", help="default: 3")
+    up.add_argument(
+        "--plane", choices=("relay", "kernel"), help="what moves packets (default: relay)"
+    )
     up.add_argument("--watch", action="store_true", help="stay, with the board of 'skep top'")
     named(up)
     down = command(commands, "down", "up.down", "stop a local cluster and remove all it left")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from skep.cli.errors import Exit, Failure
-from skep.cli.local import core, home, procs
+from skep.cli.local import core, home, namespaces, procs
 from skep.env import DiceIds, Random, Rejected
 
 # Managers hand leadership over and netproxies let short connections end; both take about a second.
@@ -46,12 +46,12 @@ def states(of: home.Home, cluster: core.LocalCluster) -> list[State]:
 
 
 @contextlib.contextmanager
-def opened(of: home.Home, managers: int | None, workers: int | None) -> Iterator[core.LocalCluster]:
+def opened(of: home.Home, asked: core.Wanted) -> Iterator[core.LocalCluster]:
     """The cluster, planned and written down if there was none, with its block held for as long
     as the context lasts: long enough to start what listens there."""
     cluster = of.load()
     if cluster is not None:
-        _check_same(cluster, managers, workers)
+        _check_same(cluster, asked)
         is_down = all(state.found is None for state in states(of, cluster))
         with home.reserved(cluster.block) as is_free:
             if is_down and (not is_free or home.is_listening(cluster.block, cluster.ports)):
@@ -69,23 +69,23 @@ def opened(of: home.Home, managers: int | None, workers: int | None) -> Iterator
         block = core.choose_block(taken)
         with home.reserved(block) as is_free:
             if is_free and not home.is_listening(block, core.Ports()):
-                cluster = core.plan_cluster(
-                    of.name,
-                    3 if managers is None else managers,
-                    3 if workers is None else workers,
-                    block,
-                    ids,
-                )
+                cluster = core.plan_cluster(of.name, asked, block, ids)
                 of.save(cluster)
                 yield cluster
                 return
         taken.add(block)
 
 
-def _check_same(cluster: core.LocalCluster, managers: int | None, workers: int | None) -> None:
+def _check_same(cluster: core.LocalCluster, asked: core.Wanted) -> None:
+    if asked.plane not in (None, cluster.plane):
+        raise Failure(
+            f"cluster '{cluster.name}' has the {cluster.plane.value} plane; leave --plane out, or "
+            f"begin anew after 'skep down --name {cluster.name}'",
+            Exit.REFUSED,
+        )
     for what, given, there in (
-        ("manager", managers, len(cluster.managers())),
-        ("worker", workers, len(cluster.workers())),
+        ("manager", asked.managers, len(cluster.managers())),
+        ("worker", asked.workers, len(cluster.workers())),
     ):
         if given is not None and given != there:
             raise Failure(
@@ -109,9 +109,14 @@ def start(
     running = {state.process for state in states(of, cluster) if state.found}
     missing = [process for process in wanted if process not in running]
     environ = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    namespaces.make(cluster)
     for process in missing:
         procs.start_detached(
-            (sys.executable, *of.arguments(cluster, process)),
+            (
+                *namespaces.entering(cluster, process.node),
+                sys.executable,
+                *of.arguments(cluster, process),
+            ),
             log=of.log(process),
             folder=of.node(process.node),
             environ=environ,
@@ -137,6 +142,8 @@ def take_down(of: home.Home, cluster: core.LocalCluster, tell: Callable[[str], N
     stop([s.found for s in found if s.found and s.process.kind is core.Kind.AGENT])
     _purge_tasks(of, cluster.workers(), tell)
     stop([s.found for s in found if s.found and s.process.kind is not core.Kind.AGENT])
+    _clean_networks(of, cluster)
+    namespaces.remove(cluster)
     of.remove()
 
 
@@ -164,6 +171,35 @@ def _purge_tasks(
     failures = [failure for node, child in running if (failure := _purged(node, child))]
     if failures:
         raise failures[0]
+
+
+def _clean_networks(of: home.Home, cluster: core.LocalCluster) -> None:
+    """Remove what the nodes' netproxies leave: servers of names, and all that is in the kernel."""
+    wanted = [p for p in core.processes(cluster) if p.kind is core.Kind.NETPROXY]
+    running = [
+        (
+            process,
+            subprocess.Popen(
+                (
+                    *namespaces.entering(cluster, process.node),
+                    sys.executable,
+                    *of.arguments(cluster, process),
+                    "--clean",
+                ),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            ),
+        )
+        for process in wanted
+        if of.node(process.node).is_dir() and namespaces.is_there(cluster, process.node)
+    ]
+    for process, child in running:
+        _, errors = child.communicate(timeout=PURGE_DEADLINE_S)
+        if child.returncode:
+            last = (errors.strip().splitlines() or ["no reason was given"])[-1]
+            raise Failure(f"{process.name} can't be cleaned up: {last}; repeat 'skep down'")
 
 
 def _tell_who_is_slow(

@@ -4,13 +4,16 @@ Pure: it is given what is known and returns what is to be. The loopback plan: th
 multiple of 32, node k (1 to 31) has the address 127.B.0.k, tasks have 127.B.16-255.x, and node k's
 virtual addresses are in 127.(B+k).0.0/16. Every node has an address of its own, so that the ports
 can be the same on each.
+
+With the kernel's data plane each node has a network namespace of its own instead, as if it were a
+machine, and node k is 172.30.B.k on a bridge that this machine is on as well.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -28,6 +31,13 @@ class Role(enum.Enum):
 
     MANAGER = "manager"
     WORKER = "worker"
+
+
+class Plane(enum.Enum):
+    """What moves packets on the nodes."""
+
+    RELAY = "relay"
+    KERNEL = "kernel"
 
 
 class Kind(enum.Enum):
@@ -68,6 +78,7 @@ class LocalCluster(msgspec.Struct, frozen=True, kw_only=True):
     block: int
     ports: Ports = Ports()
     nodes: tuple[LocalNode, ...]
+    plane: Plane = Plane.RELAY
 
     def managers(self) -> tuple[LocalNode, ...]:
         """The managers."""
@@ -78,8 +89,19 @@ class LocalCluster(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(node for node in self.nodes if node.role is Role.WORKER)
 
     def host(self, node: LocalNode) -> str:
-        """A node's own loopback address."""
+        """A node's own address."""
+        if self.plane is Plane.KERNEL:
+            return f"172.30.{self.block}.{node.number}"
         return f"127.{self.block}.0.{node.number}"
+
+    @property
+    def underlay(self) -> str:
+        """The network that connects the nodes' namespaces."""
+        return f"172.30.{self.block}.0/24"
+
+    def namespace(self, node: LocalNode) -> str:
+        """The name of a node's network namespace (kernel plane)."""
+        return f"skep-{self.block}-{node.name}"
 
     def control_addresses(self) -> tuple[str, ...]:
         """Where the managers take calls."""
@@ -99,8 +121,18 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def plan_cluster(name: str, managers: int, workers: int, block: int, ids: Ids) -> LocalCluster:
+class Wanted(NamedTuple):
+    """What a new cluster is to have; None is the default, which an existing one may differ from."""
+
+    managers: int | None = None
+    workers: int | None = None
+    plane: Plane | None = None
+
+
+def plan_cluster(name: str, wanted: Wanted, block: int, ids: Ids) -> LocalCluster:
     """A new cluster: managers m1, m2, ... and workers w1, w2, ... Raises Rejected."""
+    managers = 3 if wanted.managers is None else wanted.managers
+    workers = 3 if wanted.workers is None else wanted.workers
     if managers < 1:
         raise Rejected("a cluster needs at least one manager; use --managers 1 or more")
     if workers < 0 or managers + workers > NODE_LIMIT:
@@ -124,7 +156,13 @@ def plan_cluster(name: str, managers: int, workers: int, block: int, ids: Ids) -
         )
         for number in range(1, workers + 1)
     ]
-    return LocalCluster(name=name, cluster_id=ids.new_id(), block=block, nodes=tuple(nodes))
+    return LocalCluster(
+        name=name,
+        cluster_id=ids.new_id(),
+        block=block,
+        nodes=tuple(nodes),
+        plane=wanted.plane or Plane.RELAY,
+    )
 
 
 def choose_block(taken: Collection[int]) -> int:
@@ -209,6 +247,8 @@ def config_of(cluster: LocalCluster, process: LocalProcess, folder: str) -> dict
         "cluster_id": cluster.cluster_id,
         "metrics": metrics_of(cluster, process),
     }
+    if cluster.plane is Plane.KERNEL:
+        config["insecure_listen"] = [cluster.underlay]
     if process.kind is Kind.MANAGER:
         return config | {
             "raft_id": node.raft_id,
@@ -231,10 +271,16 @@ def config_of(cluster: LocalCluster, process: LocalProcess, folder: str) -> dict
         "address": host,
         "mesh": f"{host}:{ports.mesh}",
         "managers": list(cluster.control_addresses()),
+        "plane": cluster.plane.value,
     }
+    attach = f"unix:{folder}/attach.sock"
     if process.kind is Kind.AGENT:
-        return config | {"data_dir": f"{folder}/agent", "tasks_dir": f"{folder}/tasks"}
-    return config | {"state_dir": f"{folder}/netproxy"}
+        return config | {
+            "netproxy": attach,
+            "data_dir": f"{folder}/agent",
+            "tasks_dir": f"{folder}/tasks",
+        }
+    return config | {"attach": attach, "state_dir": f"{folder}/netproxy"}
 
 
 def arguments_of(

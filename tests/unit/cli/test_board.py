@@ -311,7 +311,7 @@ def test_elsewhere_than_on_a_terminal_it_is_shown_once(shell: Shell) -> None:
 
 
 def test_up_stays_with_the_board_and_says_that_the_cluster_goes_on(shell: Shell) -> None:
-    plan = core.plan_cluster("lab", 1, 1, 32, shell.control.ids)
+    plan = core.plan_cluster("lab", core.Wanted(1, 1), 32, shell.control.ids)
     up._watch(Home("lab"), plan)
     out, err = shell.capsys.readouterr()
     assert out.startswith("skep: lab   leader m1")

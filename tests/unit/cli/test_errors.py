@@ -10,7 +10,7 @@ import pytest
 
 from skep.cli import options
 from skep.cli.local import cluster as local
-from skep.cli.local import home
+from skep.cli.local import core, home
 from tests.unit.cli.shell import STACK, Shell
 from tests.unit.client import fake
 
@@ -120,7 +120,7 @@ def test_a_cluster_that_is_not_there_is_told_with_those_that_are(
 ) -> None:
     monkeypatch.delenv("SKEP_ADDRESS")
     for name in ("lab", "demo"):
-        with local.opened(home.Home(name), 1, 0):
+        with local.opened(home.Home(name), core.Wanted(1, 0)):
             pass
     assert shell.skep("node ls --cluster nope") == 2
     assert "there are demo, lab; start one with 'skep up'" in shell.err
@@ -130,7 +130,7 @@ def test_a_local_cluster_without_managers_is_told_at_once(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SKEP_ADDRESS")
-    with local.opened(home.Home("default"), 2, 0):
+    with local.opened(home.Home("default"), core.Wanted(2, 0)):
         pass
     assert shell.skep("node ls") == 4
     assert shell.err.endswith("is running; start them: skep local start m1 m2\n")

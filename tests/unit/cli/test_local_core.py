@@ -12,7 +12,9 @@ from skep.env import DiceIds, Rejected
 
 
 def plan(managers: int = 3, workers: int = 3, block: int = 64) -> core.LocalCluster:
-    return core.plan_cluster("demo", managers, workers, block, DiceIds(random.Random("x")))
+    return core.plan_cluster(
+        "demo", core.Wanted(managers, workers), block, DiceIds(random.Random("x"))
+    )
 
 
 def test_names_numbers_and_addresses() -> None:
@@ -112,16 +114,30 @@ def test_configurations() -> None:
         "address": "127.64.0.3",
         "mesh": "127.64.0.3:7412",
         "managers": ["127.64.0.1:7410", "127.64.0.2:7410"],
+        "plane": "relay",
     }
     assert core.config_of(cluster, agent, "/n/w1") == shared | {
         "metrics": "127.64.0.3:7414",
+        "netproxy": "unix:/n/w1/attach.sock",
         "data_dir": "/n/w1/agent",
         "tasks_dir": "/n/w1/tasks",
     }
     assert core.config_of(cluster, netproxy, "/n/w1") == shared | {
         "metrics": "127.64.0.3:7415",
+        "attach": "unix:/n/w1/attach.sock",
         "state_dir": "/n/w1/netproxy",
     }
+
+
+def test_in_the_kernel_s_plane_nodes_are_machines_of_their_own() -> None:
+    wanted = core.Wanted(1, 1, core.Plane.KERNEL)
+    cluster = core.plan_cluster("demo", wanted, 64, DiceIds(random.Random("x")))
+    node = cluster.workers()[0]
+    assert cluster.host(node) == "172.30.64.2"
+    assert cluster.namespace(node) == "skep-64-w1"
+    agent = core.config_of(cluster, core.processes(cluster)[1], "/n/w1")
+    assert agent["plane"] == "kernel"
+    assert agent["insecure_listen"] == ["172.30.64.0/24"]
 
 
 def test_every_process_is_told_from_all_others_by_its_command_line() -> None:

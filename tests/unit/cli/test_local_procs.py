@@ -76,36 +76,39 @@ def of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> home.Home:
 
 
 def test_a_cluster_is_planned_once(of: home.Home) -> None:
-    with local.opened(of, 1, 2) as first:
+    with local.opened(of, core.Wanted(1, 2)) as first:
         pass
-    with local.opened(of, None, 2) as second:
+    with local.opened(of, core.Wanted(None, 2)) as second:
         pass
     assert first == second == of.require()
     assert [state.found for state in local.states(of, first)] == [None] * 5
     assert (of.folder / "nodes/w2/agent.json").stat().st_mode & 0o777 == 0o600
     with (
         pytest.raises(Failure, match=r"has 1 manager, not 3; leave --managers out"),
-        local.opened(of, 3, None),
+        local.opened(of, core.Wanted(3, None)),
     ):
         pass
 
 
 def test_two_clusters_get_two_blocks(of: home.Home) -> None:
     with (
-        local.opened(of, 1, 0) as one,
-        local.opened(home.Home("other"), 1, 0) as other,
+        local.opened(of, core.Wanted(1, 0)) as one,
+        local.opened(home.Home("other"), core.Wanted(1, 0)) as other,
     ):
         assert one.block != other.block
 
 
 def test_a_block_that_another_command_is_about_to_use_is_passed_over(of: home.Home) -> None:
-    with local.opened(of, 1, 0) as cluster:
+    with local.opened(of, core.Wanted(1, 0)) as cluster:
         pass
     with home.reserved(cluster.block) as is_free:
         assert is_free
         with home.reserved(cluster.block) as is_free_too:
             assert not is_free_too
-        with pytest.raises(Failure, match=r"are in use by another one"), local.opened(of, 1, 0):
+        with (
+            pytest.raises(Failure, match=r"are in use by another one"),
+            local.opened(of, core.Wanted(1, 0)),
+        ):
             pass
 
 
@@ -122,7 +125,7 @@ def test_a_lock_leaves_nothing_behind(of: home.Home, tmp_path: Path) -> None:
         # Who is refused removes nothing.
         assert (tmp_path / ".demo.lock").exists()
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(Rejected), of.locked(), local.opened(of, 0, 0):
+    with pytest.raises(Rejected), of.locked(), local.opened(of, core.Wanted(0, 0)):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -159,7 +162,7 @@ def test_what_is_not_there(of: home.Home) -> None:
 
 
 def test_the_last_words_of_a_process(of: home.Home) -> None:
-    with local.opened(of, 1, 0) as cluster:
+    with local.opened(of, core.Wanted(1, 0)) as cluster:
         process = core.processes(cluster)[0]
     assert local.last_words(of, process) == ""
     of.logs.mkdir()
@@ -173,7 +176,7 @@ def test_the_last_words_of_a_process(of: home.Home) -> None:
 def test_going_down_says_whose_tasks_take_long(
     of: home.Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with local.opened(of, 1, 3) as cluster:
+    with local.opened(of, core.Wanted(1, 3)) as cluster:
         pass
     for name in ("w1", "w2"):
         (of.folder / "nodes" / name / "tasks").mkdir()
