@@ -21,7 +21,7 @@ from skep.domain.objects import (
     Task,
     Vip,
 )
-from skep.domain.spec import EndpointMode, NetworkSpec, PortMode, ServiceSpec
+from skep.domain.spec import EndpointMode, NetworkSpec, ServiceSpec
 from skep.domain.validate import INGRESS_NETWORK
 from skep.manager.allocator.core.numbers import (
     HostAddresses,
@@ -56,8 +56,9 @@ class Cursors:
 
 
 def has_ingress(spec: ServiceSpec) -> bool:
-    """Whether tasks are reached by the ingress network."""
-    return any(port.mode is PortMode.INGRESS for port in spec.ports)
+    """Whether tasks are reached by the ingress network. Ports in host mode are no exception: it is
+    the way from a node's own namespace to those of its tasks."""
+    return bool(spec.ports)
 
 
 def ingress_of(view: View) -> Network | None:

@@ -208,10 +208,11 @@ def _project(view: View, service: Service) -> ServiceEndpoints | None:
 
 
 def _places(view: View, service: Service) -> Iterable[NetworkPlace]:
-    """The networks of the present spec, in its order; one that isn't there is left out."""
+    """The networks of the present spec, in its order, as far as netproxies are told of them: two
+    managers must say the same, whether they have seen it come or were started later."""
     for use in service.spec.task.networks:
         network = view.named(Network, use.network)
-        if network is not None:
+        if network is not None and project_network(network) is not None:
             yield NetworkPlace(network_id=network.id, aliases=use.aliases)
 
 
