@@ -16,6 +16,7 @@ from skep.domain.ports import check_exposed, check_ports, check_shared_ports
 from skep.domain.refusal import refuse
 from skep.domain.signals import parse_signal
 from skep.domain.spec import (
+    EndpointMode,
     HealthCheck,
     NetworkSpec,
     NetworkUse,
@@ -90,12 +91,22 @@ def check_service(spec: ServiceSpec, field: str = "spec") -> None:
         raise refuse(f"{field}.replicas", f"{spec.replicas} is not between 0 and {REPLICAS_LIMIT}")
     check_ports(spec.ports, f"{field}.ports")
     check_exposed(spec.exposed, f"{field}.exposed")
+    _check_endpoint_mode(spec, f"{field}.endpoint_mode")
     _check_policy(spec.update, f"{field}.update")
     _check_policy(spec.rollback, f"{field}.rollback")
     _check_task(spec.task, f"{field}.task")
     size = len(encode(spec))
     if size > SPEC_LIMIT_BYTES:
         raise refuse(field, f"the spec has {size} bytes, the limit is {SPEC_LIMIT_BYTES}")
+
+
+def _check_endpoint_mode(spec: ServiceSpec, field: str) -> None:
+    """As in Swarm. Who publishes a port on every node has its clients spread already."""
+    is_published = any(port.mode is PortMode.INGRESS for port in spec.ports)
+    if spec.endpoint_mode is EndpointMode.DNSRR and is_published:
+        raise refuse(
+            field, "'dnsrr' can't have ports on every node; use 'vip', or ports in mode 'host'"
+        )
 
 
 def check_network(spec: NetworkSpec, field: str = "spec") -> None:
