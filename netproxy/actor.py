@@ -28,9 +28,9 @@ from skep.domain.endpoints import (
     NetworkQuestion,
     ServiceEndpoints,
 )
-from skep.env import CallError, Env, Rejected, Stream, StreamBroken
+from skep.env import CallError, Env, Rejected, Retryable, Stream, StreamBroken
 from skep.netproxy.core import endpoints, follow
-from skep.netproxy.core.routes import VipForm
+from skep.netproxy.core.routes import Desired, VipForm
 from skep.netproxy.dataplane import Network
 
 log = logging.getLogger(__name__)
@@ -217,9 +217,7 @@ class FollowActor(Actor[Message]):
                     applied = NetproxyApplied(version=version, errors=errors)
                     self._send(NetproxyMessage(applied=applied))
                 case endpoints.Apply(desired):
-                    problems = await self._network.apply(desired)
-                    done = endpoints.PlaneApplied(self.env.now(), desired.version, problems)
-                    effects.extend(self._table.step(done))
+                    effects.extend(self._table.step(await self._apply(desired)))
                 case endpoints.Save():
                     self._save_wanted.set()
                 case endpoints.SetRetry(at):
@@ -229,6 +227,15 @@ class FollowActor(Actor[Message]):
                         follow.Unwanted(self.env.now(), self._follow.number, why)
                     )
         self._show_progress()
+
+    async def _apply(self, desired: Desired) -> endpoints.PlaneApplied:
+        try:
+            problems = await self._network.apply(desired)
+        except Retryable as error:
+            return endpoints.PlaneApplied(
+                self.env.now(), desired.version, (str(error),), is_in_force=False
+            )
+        return endpoints.PlaneApplied(self.env.now(), desired.version, problems)
 
     def _show_progress(self) -> None:
         progress = self._progress

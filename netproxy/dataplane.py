@@ -70,8 +70,8 @@ class Dataplane(Protocol):
         """Make it so; returns, for a person, what could not be done.
 
         When this returns, no connection that is made from now on, or that is being made, reaches
-        a task that `desired` doesn't name, whatever the errors. Open connections go on. Applying
-        the same again tries again what failed.
+        a task that `desired` doesn't name, whatever the errors. Raises Retryable where that can't
+        be had. Open connections go on. Applying the same again tries again what failed.
         """
         ...
 

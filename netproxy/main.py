@@ -106,9 +106,9 @@ async def serve(options: Options) -> int:
     telemetry.serve(options.metrics)
     telemetry.watch_gc()
     watch = telemetry.watch_loop(env)
+    calls = await _listen(env, options.attach, network)
     supervisor.start()
     audit = env.spawn("audit", network.audit())
-    calls = await _listen(env, options.attach, network)
     log.info(
         "netproxy=%s state=started address=%s mesh=%s plane=%s",
         *(env.node, options.address, options.mesh, options.plane),
@@ -173,11 +173,10 @@ async def _listen(env: Env, address: str, network: NodeNetwork) -> Listener | No
             f"--attach {address}: a socket's path has at most {SOCKET_PATH_LIMIT_BYTES}"
             " bytes; choose a shorter folder"
         )
-    before = os.umask(0o177)
-    try:
-        return await env.transport.listen(address, network.service())
-    finally:
-        os.umask(before)
+    # Until then it is as the folder: connecting needs the right to write, which only we have.
+    listener = await env.transport.listen(address, network.service())
+    os.chmod(path, 0o600)
+    return listener
 
 
 async def clean(options: Options) -> int:

@@ -8,7 +8,9 @@ them, so that whatever this process leaves behind when it dies is found again by
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from dataclasses import replace
 from typing import Protocol
 
 import msgspec
@@ -22,16 +24,17 @@ from skep.domain.attach import (
     HoldRequest,
 )
 from skep.domain.base import ClusterId, NetworkId, NodeId, Struct, TaskId, decode, encode
-from skep.domain.endpoints import Endpoint, NameAnswer, NetworkQuestion, Probe
+from skep.domain.endpoints import NetworkQuestion
 from skep.env import CallError, Code, Env, Retryable, Service
 from skep.netproxy.core.attachments import Attached, Attachments
-from skep.netproxy.core.names import Names, lookup, meaning, whereabouts
-from skep.netproxy.core.routes import Desired, inside
+from skep.netproxy.core.names import Names, lookup, reaches_world
+from skep.netproxy.core.routes import Desired
 from skep.netproxy.core.world import World
 from skep.netproxy.dataplane import Dataplane, Joined, Look
 from skep.netproxy.dns.core.protocol import Listen
 from skep.netproxy.dns.core.resolv import resolv_conf
 from skep.netproxy.dns.core.zones import NetworkZone, Scope
+from skep.netproxy.explain import Asker
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +43,10 @@ STATE_FILE = "attachments"
 STATE_FORMAT = 1
 TASK_DNS = ("127.0.0.11", 53)
 # What others do to the kernel's tables (a firewall's restart, say) is put right within this time.
-AUDIT_PERIOD_S = 30.0
-# A sample of a service's endpoints says enough, and a person doesn't wait for long.
-PROBE_LIMIT = 20
-PROBE_S = 1.0
+AUDIT_PERIOD_S = 60.0
+# Telling names takes milliseconds. A server of names that hangs is killed and started anew, which
+# the data plane doesn't wait for.
+NAMES_S = 5.0
 # A task with a namespace of its own serves on each of its networks, and so listens on all.
 EVERY_ADDRESS = "0.0.0.0"
 
@@ -62,9 +65,9 @@ class NameServer(Protocol):
 
     async def apply(
         self, zones: dict[NetworkId, NetworkZone], listens: tuple[Listen, ...]
-    ) -> tuple[str, ...]:
-        """Put these names in force, to be answered at these places; returns what could not be
-        done, for a person."""
+    ) -> dict[str, str]:
+        """Put these names in force, to be answered at these places; returns, by scope, why one
+        can't be answered. Raises Retryable where it isn't known what is in force."""
         ...
 
 
@@ -114,11 +117,31 @@ class NodeNetwork:
         """See `Dataplane.apply`: names are part of it."""
         async with self._lock:
             self._desired = desired
-            self._world = desired.world
-            self._zones = self._names.zones(desired.world)
+            self._look_at(desired.world)
             problems = await self._complete()
-            named = await self._tell_names()
-            return (*problems, *named, *await self._plane.apply(desired))
+            naming = self._env.spawn("names", self._tell_names())
+            applying = self._env.spawn(
+                "plane", self._plane.apply(replace(desired, world=self._world))
+            )
+            # One that can't be had is no reason to wait with the other.
+            await asyncio.wait((naming, applying))
+            named = naming.result()
+            return (
+                *problems,
+                *(f"names: {scope}: {why}" for scope, why in named.items()),
+                *applying.result(),
+            )
+
+    def _look_at(self, world: World) -> None:
+        """The managers' word, with what is known of this node's own tasks beside it."""
+        attached = self._attachments
+        self._world = replace(
+            world,
+            networks={**attached.entries(), **world.networks},
+            here=attached.networks(),
+            tasks=frozenset(attached.by_task),
+        )
+        self._zones = self._names.zones(self._world)
 
     def service(self) -> Service:
         """The calls of this node's worker."""
@@ -145,13 +168,16 @@ class NodeNetwork:
             vips = tuple((name, self._address_of(request, name)) for name in sorted(request.names))
             attached = self._attachments.by_task.get(request.task_id)
             if attached is None or attached.request != request:
-                attached = self._attachments.add(request)
+                networks = (self._world.networks[a.network_id] for a in request.attachments)
+                attached = self._attachments.add(request, networks)
+                self._look_at(self._world)
                 await self._save()
             joined = await self._plane.attach(request, self._world)
             self._joined[request.task_id] = joined
             problems = await self._tell_names()
-            if problems:
-                raise Retryable(f"names can't be answered: {'; '.join(problems)}")
+            scope = self._scope_of(attached)
+            if scope in problems:
+                raise Retryable(f"names can't be answered: {problems[scope]}")
             log.info("task=%s attached=%d", request.task_id, len(request.attachments))
             return self._answer(attached, joined, vips)
 
@@ -173,13 +199,24 @@ class NodeNetwork:
         """Look now and then whether the world is as it was put, and put it right."""
         while True:
             await self._env.clock.sleep(AUDIT_PERIOD_S)
-            async with self._lock:
-                differences = await self._plane.differences()
-                for difference in differences:
-                    log.warning("difference=%r", difference)
-                if differences and self._desired is not None:
-                    for problem in await self._plane.apply(self._desired):
-                        log.error("audit=incomplete why=%r", problem)
+            try:
+                await self._mend()
+            except (Retryable, OSError) as error:
+                log.error("audit=failed why=%r", str(error))
+
+    async def _mend(self) -> None:
+        async with self._lock:
+            left_over = await self._plane.attached() - set(self._attachments.by_task)
+            if left_over:
+                log.warning("attached=left over tasks=%s", ",".join(sorted(left_over)))
+                await self._plane.detach(sorted(left_over))
+            differences = await self._plane.differences()
+            for difference in differences:
+                log.warning("difference=%r", difference)
+            if differences and self._desired is not None:
+                desired = replace(self._desired, world=self._world)
+                for problem in await self._plane.apply(desired):
+                    log.error("audit=incomplete why=%r", problem)
 
     async def diagnose(self, question: NetworkQuestion) -> Look:
         """See `Network.diagnose`."""
@@ -187,79 +224,31 @@ class NodeNetwork:
             differences = await self._plane.differences()
         answer = None
         if question.name and question.task_id is not None:
-            answer = await self._explain(question.name, question.task_id)
-        attached = len(self._attachments.by_task)
-        facts = (f"{attached} attached tasks", *self._plane.facts())
+            attached = self._attachments.by_task.get(question.task_id)
+            asker = Asker(self._env, self._plane, self._world, self._zones)
+            answer = await asker.explain(question.name, question.task_id, attached)
+        facts = (f"{len(self._attachments.by_task)} attached tasks", *self._plane.facts())
         return Look(self._plane.name, differences, facts, answer)
-
-    async def _explain(self, name: str, task_id: TaskId) -> NameAnswer:
-        attached = self._attachments.by_task.get(task_id)
-        if attached is None:
-            why = "the task is on no network, or its netproxy has not attached it"
-            return NameAnswer(name=name, kind="unknown", why=why)
-        found = lookup(self._zones, attached.network_ids, name)
-        meant = meaning(self._world, attached.network_ids, name)
-        if found is None or meant is None:
-            elsewhere = whereabouts(self._world, name)
-            return NameAnswer(name=name, kind="unknown", why=elsewhere)
-        network_id, record = found
-        service, is_vip = meant
-        targets = [(e, self._plane.forms.task(e, network_id)) for e in service.endpoints]
-        port = next((each.target for each in inside(service)), None)
-        probes = [
-            self._env.spawn("probe", self._probe(task_id, endpoint, address, port))
-            for endpoint, address in targets[:PROBE_LIMIT]
-        ]
-        if probes:
-            await asyncio.wait(probes)
-        return NameAnswer(
-            name=name,
-            kind="vip" if is_vip else "tasks",
-            network=self._world.networks[network_id].name,
-            service=service.name,
-            addresses=record.addresses,
-            probes=tuple(probe.result() for probe in probes),
-            why="" if targets else "the service has no healthy task",
-        )
-
-    async def _probe(
-        self, task_id: TaskId, endpoint: Endpoint, address: str, port: int | None
-    ) -> Probe:
-        latency_ns, error = None, ""
-        if port is None:
-            error = "not tried: the service names no port"
-        else:
-            try:
-                latency_ns = await self._plane.probe(task_id, address, port, PROBE_S)
-            except TimeoutError:
-                error = f"no answer in {PROBE_S:g} s at port {port}"
-            except OSError as failure:
-                error = f"{failure.strerror or failure} at port {port}"
-        return Probe(
-            task_id=endpoint.task_id,
-            node_id=endpoint.node_id,
-            address=address,
-            latency_ns=latency_ns,
-            error=error,
-        )
 
     # ----------------------------------------------------------------------------- parts of it
 
     async def _detach(self, task_ids: tuple[TaskId, ...]) -> None:
-        was_known = self._attachments.drop(task_ids)
+        if self._attachments.drop(task_ids):
+            # First of all: whoever starts after us must not make them anew.
+            await self._save()
         for task_id in task_ids:
             self._joined.pop(task_id, None)
+        self._look_at(self._world)
         # An open socket would keep a namespace alive, so that names come first.
-        await self._tell_names()
+        with contextlib.suppress(Retryable):
+            await self._tell_names()
         await self._plane.detach(task_ids)
-        if was_known:
-            await self._save()
 
     async def _complete(self) -> tuple[str, ...]:
         """Attach what a process before this one knew of; what can't be is tried again."""
         problems = []
         for task_id, attached in self._attachments.by_task.items():
-            if task_id in self._joined or not self._knows(attached.network_ids):
+            if task_id in self._joined:
                 continue
             try:
                 self._joined[task_id] = await self._plane.attach(attached.request, self._world)
@@ -267,9 +256,6 @@ class NodeNetwork:
                 name = attached.request.service_name
                 problems.append(f"{name}: task {task_id} can't be attached: {error}")
         return tuple(problems)
-
-    def _knows(self, network_ids: tuple[NetworkId, ...]) -> bool:
-        return all(network_id in self._world.networks for network_id in network_ids)
 
     def _check_known(self, request: AttachRequest) -> None:
         for attachment in request.attachments:
@@ -288,8 +274,18 @@ class NodeNetwork:
             )
         return found[1].addresses[0]
 
-    async def _tell_names(self) -> tuple[str, ...]:
-        return await self._server.apply(self._zones, self._listens())
+    async def _tell_names(self) -> dict[str, str]:
+        try:
+            telling = self._server.apply(self._zones, self._listens())
+            return await self._env.clock.within(NAMES_S, telling)
+        except TimeoutError:
+            raise Retryable(f"names: no answer in {NAMES_S:g} s") from None
+
+    def _scope_of(self, attached: Attached) -> str:
+        """Where a task asks for names: alone, or with all that are on the same networks."""
+        if self._shared_dns is None:
+            return attached.request.task_id
+        return f"set-{attached.set_number}"
 
     def _listens(self) -> tuple[Listen, ...]:
         if self._shared_dns is not None:
@@ -312,10 +308,9 @@ class NodeNetwork:
         namespace: str | None,
     ) -> Listen:
         known = [self._world.networks[i] for i in network_ids if i in self._world.networks]
-        named = tuple(network.network_id for network in known if not network.is_ingress)
-        # Who is on internal networks alone is not to reach the world, not even its name servers.
-        forwards = not named or any(not network.is_internal for network in known)
-        scope = Scope(scope_id=scope_id, networks=named, forwards=forwards)
+        own = [network for network in known if not network.is_ingress]
+        named = tuple(network.network_id for network in own)
+        scope = Scope(scope_id=scope_id, networks=named, forwards=reaches_world(own))
         return Listen(scope=scope, address=address, port=port, namespace=namespace)
 
     def _answer(

@@ -117,7 +117,7 @@ class Allocator(Pass):
         ingress = ingress_of(tx)
         for node in tx.all(Node):
             if needs_ingress_address(node) and ingress is not None and not hosts.why_not(ingress):
-                yield replace(node, ingress_address=hosts.take(ingress.id, node.id))
+                yield replace(node, ingress_address=hosts.take_for_node(ingress.id, node.id))
         if taken.new:
             pool = AddressPool(cluster.block, self._cursors.task)
             pool.hold_all(taken.relay)

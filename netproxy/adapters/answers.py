@@ -19,15 +19,15 @@ class Answers:
 
     async def apply(
         self, zones: dict[NetworkId, NetworkZone], listens: tuple[Listen, ...]
-    ) -> tuple[str, ...]:
+    ) -> dict[str, str]:
         """See `NameServer.apply`."""
         if not (self._is_started or listens):
-            return ()
+            return {}
         try:
             if not self._is_started:
                 await self._client.start()
                 self._is_started = True
             errors = await self._client.apply(zones.values(), listens)
         except (Retryable, Rejected) as error:
-            return (f"names: {error}",)
-        return tuple(f"names: {each.scope_id}: {each.why}" for each in errors)
+            raise Retryable(f"names: {error}") from error
+        return {each.scope_id: each.why for each in errors}

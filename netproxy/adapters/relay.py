@@ -126,6 +126,10 @@ class Relay:
             connections=self.totals.connections,
         )
 
+    def is_open(self, key: Key) -> bool:
+        """Whether that address is listened on."""
+        return key in self._listening.addresses
+
     @property
     def listener_count(self) -> int:
         """Open listeners; may be read from another thread."""

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 
 from skep.domain.attach import AttachRequest
 from skep.domain.base import NetworkId, Struct, TaskId
+from skep.domain.endpoints import NetworkEntry
 from skep.env import Retryable
 
 # Addresses for name servers in one node's block.
@@ -19,10 +20,12 @@ SET_LIMIT = 255
 
 
 class Attached(Struct, frozen=True, kw_only=True):
-    """One attached task. `set_number` is that of its set of networks; see the module."""
+    """One attached task. `set_number` is that of its set of networks; see the module. `networks`
+    are as they were known when it was attached: a process that starts anew may know less."""
 
     request: AttachRequest
     set_number: int
+    networks: tuple[NetworkEntry, ...] = ()
 
     @property
     def network_ids(self) -> tuple[NetworkId, ...]:
@@ -36,7 +39,7 @@ class Attachments:
     def __init__(self, known: Iterable[Attached] = ()) -> None:
         self.by_task: dict[TaskId, Attached] = {each.request.task_id: each for each in known}
 
-    def add(self, request: AttachRequest) -> Attached:
+    def add(self, request: AttachRequest, networks: Iterable[NetworkEntry] = ()) -> Attached:
         """A task, with the number of its set of networks; one that is there is as it was asked
         for last. Raises Retryable when there are too many sets of networks."""
         wanted = tuple(each.network_id for each in request.attachments)
@@ -47,7 +50,7 @@ class Attachments:
             number = next((n for n in range(SET_LIMIT) if n not in taken), None)
         if number is None:
             raise Retryable(f"tasks of this node are on {SET_LIMIT} different sets of networks")
-        attached = Attached(request=request, set_number=number)
+        attached = Attached(request=request, set_number=number, networks=tuple(networks))
         self.by_task[request.task_id] = attached
         return attached
 
@@ -62,6 +65,10 @@ class Attachments:
     def networks(self) -> frozenset[NetworkId]:
         """All networks that a task of this node is on."""
         return frozenset(i for each in self.by_task.values() for i in each.network_ids)
+
+    def entries(self) -> dict[NetworkId, NetworkEntry]:
+        """The same, as they were known when tasks were attached."""
+        return {e.network_id: e for each in self.by_task.values() for e in each.networks}
 
     def sets(self) -> dict[int, tuple[NetworkId, ...]]:
         """The sets of networks by number."""

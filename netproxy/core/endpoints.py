@@ -59,11 +59,13 @@ class UpdateReceived:
 
 @dataclass(frozen=True, slots=True)
 class PlaneApplied:
-    """The data plane has done what `Apply` asked for, all but `errors`."""
+    """The data plane has done what `Apply` asked for, all but `errors`. Where it is not in force,
+    tasks that the version doesn't name may still be reached, and it must not be acknowledged."""
 
     now: float
     version: int
     errors: tuple[str, ...] = ()
+    is_in_force: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,8 @@ class EndpointTable:
         self._problems: tuple[str, ...] = ()
         self._applying: int | None = None
         self._is_dirty = False  # what is held differs from what was last handed to the data plane
+        self._has_begun = False  # anything was ever applied
+        self._is_behind = False  # what was last applied is not in force
         self._failures = 0
         self._partial: list[EndpointUpdate] = []
         self._partial_bytes = 0
@@ -148,7 +152,9 @@ class EndpointTable:
                 self.networks = {network.network_id: network for network in networks}
                 self.services = {service.service_id: service for service in services}
                 self.nodes = {node.node_id: node for node in nodes}
-                return self._apply()
+                # Where nothing is known, what an earlier process has put in force is left alone
+                # until a manager has said what there should be.
+                return self._apply() if version else []
             case StreamOpened():
                 return self._opened()
             case StreamLost():
@@ -156,8 +162,8 @@ class EndpointTable:
                 return []
             case UpdateReceived(now, update, size_bytes):
                 return self._received(now, update, size_bytes)
-            case PlaneApplied(now, version, errors):
-                return self._applied(now, version, errors)
+            case PlaneApplied():
+                return self._applied(event)
             case RetryReached():
                 return self._apply() if self._applying is None else []
 
@@ -252,17 +258,18 @@ class EndpointTable:
         before = (self.services, self.nodes, self.networks)
         self.version = version
         self.services, self.nodes, self.networks = services, nodes, networks
-        if (services, nodes, networks) != before:
+        if (services, nodes, networks) != before or not self._has_begun:
             self._is_dirty = True
             applied: list[Effect] = self._apply() if self._applying is None else []
             return [*applied, Save()]
-        if self._applying is None:
+        if self._applying is None and not self._is_behind:
             # Nothing to do for this version, so it is in force.
             self.in_force = version
         return self._tell()
 
     def _apply(self) -> list[Effect]:
         assert self._applying is None
+        self._has_begun = True
         desired = self._routing.build(
             self.version, self.services.values(), self.nodes, self.networks
         )
@@ -271,21 +278,23 @@ class EndpointTable:
         self._is_dirty = False
         return [Apply(desired)]
 
-    def _applied(self, now: float, version: int, errors: tuple[str, ...]) -> list[Effect]:
-        assert self._applying == version, (self._applying, version)
+    def _applied(self, event: PlaneApplied) -> list[Effect]:
+        assert self._applying == event.version, (self._applying, event.version)
         self._applying = None
-        # Later versions that changed nothing are in force along with it.
-        self.in_force = version if self._is_dirty else self.version
-        self.errors = self._problems + errors
+        self._is_behind = not event.is_in_force
+        if event.is_in_force:
+            # Later versions that changed nothing are in force along with it.
+            self.in_force = event.version if self._is_dirty else self.version
+        self.errors = self._problems + event.errors
         effects = self._tell()
         if self._is_dirty:
             return effects + self._apply()
-        if not errors:
+        if not event.errors:
             self._failures = 0
             return effects
         retry_s = min(FIRST_RETRY_S * 2.0**self._failures, LONGEST_RETRY_S)
         self._failures = min(self._failures + 1, 16)
-        return [*effects, SetRetry(now + retry_s)]
+        return [*effects, SetRetry(event.now + retry_s)]
 
     def _tell(self) -> list[Effect]:
         news = (self.in_force, self.errors)

@@ -8,7 +8,7 @@ has; services that share an alias share its answers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -179,3 +179,10 @@ def whereabouts(world: World, name: str) -> str:
     if any(service.name.lower() == name.lower() for service in world.services.values()):
         return f"service {name} is on no network"
     return "no service is called that on any network"
+
+
+def reaches_world(networks: Iterable[NetworkEntry]) -> bool:
+    """Whether a task on these networks, the ingress one apart, may reach what is outside of the
+    cluster, and ask for its names: unless all of them are internal."""
+    found = [network.is_internal for network in networks]
+    return not found or not all(found)

@@ -51,7 +51,9 @@ WIDEST_PREFIX = 8
 NARROWEST_PREFIX = 29
 ALIAS_LIMIT = 253
 # Of one service. Each network is an interface in each of its tasks.
-NETWORKS_LIMIT = 64
+# With the ingress network, as many as a namespace may know of virtual addresses on (netproxy's
+# BPF programs look at each of them for every connection).
+NETWORKS_LIMIT = 15
 ALIASES_LIMIT = 64
 
 # Swarm's smallest amounts: below them a task could not even start.

@@ -70,7 +70,10 @@ class TaskNetwork:
         return codec.decode(AttachResponse, data)
 
     async def detach(self, task_id: TaskId) -> None:
-        """Undo `attach`, as far as can be: what is left over is taken away after the next start."""
+        """Undo `attach`; fine for a task that never was. Where the netproxy doesn't answer in time,
+        it is told all tasks that there are as soon as it does."""
+        if task_id not in self._live:
+            return
         self._live.discard(task_id)
         if not self._address:
             return
@@ -79,12 +82,13 @@ class TaskNetwork:
             await self._call("Detach", request, DETACH_DEADLINE_S)
         except CallError as error:
             log.warning("task=%s detached=no why=%r", task_id, error.message)
+            self.take_over(())
 
     def take_over(self, live: Iterable[TaskId]) -> None:
         """These tasks live on from before. What else is attached is taken away once the netproxy
         answers."""
         self._live.update(live)
-        if self._address and self._holding is None:
+        if self._address and (self._holding is None or self._holding.done()):
             self._holding = self._env.spawn("network-hold", self._hold())
 
     async def close(self) -> None:

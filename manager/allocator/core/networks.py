@@ -157,6 +157,11 @@ class Hosts:
         self._cursors.hosts[network_id] = pool.cursor
         return address
 
+    def take_for_node(self, network_id: NetworkId, node_id: str) -> str:
+        """The lowest free address. Nodes number their routing tables by it, of which there are
+        fewer than a busy cluster's tasks have addresses in turn."""
+        return self._pools[network_id].take_lowest(node_id)
+
     def why_not(self, network: Network) -> str:
         """Why a network gives no address; empty if it does."""
         if network.is_removing:

@@ -104,6 +104,15 @@ class HostAddresses:
         if not self._is_told:
             self._next = max(self._next, address_number(address) + 1)
 
+    def take_lowest(self, owner: str) -> str:
+        """The lowest free address, whatever the turn; there must be one."""
+        assert not self.is_full
+        number = self._first
+        while (address := address_text(number)) in self._owners:
+            number += 1
+        self._owners[address] = owner
+        return address
+
     def take(self, owner: str) -> str:
         """The next free address; there must be one."""
         assert not self.is_full

@@ -166,6 +166,8 @@ class DnsClient:
             if is_whole or listen or unlisten:
                 wanted = SetScopes(listen=listen, unlisten=unlisten, is_whole=is_whole)
                 self._note_errors((await link.ask(wanted, Applied)).errors)
+            # Nobody waits any more for a scope that is not wanted.
+            self._note_errors(tuple(each for each in self.errors if each.scope_id in scopes))
             self._told_zones = zones
             # Those that failed count as not told, so that the next telling names them again.
             failed = {error.scope_id for error in self.errors}

@@ -119,6 +119,11 @@ class Ingress:
         problems += self._on_tasks({task: partial(self._drop_task, task) for task in gone})
         return (*problems, *self._in_the_way)
 
+    @property
+    def in_the_way(self) -> tuple[str, ...]:
+        """Those of the last problems that are others' doing, and no failure of ours."""
+        return self._in_the_way
+
     def forget(self) -> None:
         """Read everything in the next pass, in case that others have changed it."""
         self._done = self._now = None

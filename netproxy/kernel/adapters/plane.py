@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -19,10 +20,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from skep.domain.attach import AttachRequest
-from skep.domain.base import NetworkId, NodeId, TaskId
+from skep.domain.base import NodeId, TaskId
 from skep.env import Env, Rejected, Retryable
 from skep.netproxy.adapters.relay import Relay
 from skep.netproxy.core.forms import KernelForms
+from skep.netproxy.core.names import reaches_world
 from skep.netproxy.core.routes import Desired
 from skep.netproxy.core.world import World
 from skep.netproxy.dataplane import Joined, Observed
@@ -32,19 +34,19 @@ from skep.netproxy.kernel.adapters.inside import run_inside
 from skep.netproxy.kernel.adapters.links import Links, Wanted
 from skep.netproxy.kernel.adapters.natrules import Ingress, IngressWanted
 from skep.netproxy.kernel.adapters.place import HostPlace
-from skep.netproxy.kernel.adapters.tasks import TaskOptions
+from skep.netproxy.kernel.adapters.tasks import LOOSE_REVERSE_PATH, TaskOptions
 from skep.netproxy.kernel.adapters.vipmodes import Place, VipMode
-from skep.netproxy.kernel.core.ingress import Egress
+from skep.netproxy.kernel.core.ingress import Egress, IngressPort
 from skep.netproxy.kernel.core.links import TaskLink
 from skep.netproxy.kernel.core.names import HOST_INGRESS
-from skep.netproxy.kernel.core.plan import KernelPlan, Planner, prefix_of
+from skep.netproxy.kernel.core.plan import ANY_HOST, KernelPlan, Planner, prefix_of
 from skep.netproxy.kernel.core.sources import TaskLink as IngressLink
+from skep.netproxy.relay.core.protocol import Key
 
 log = logging.getLogger(__name__)
+# There where the kernel has IPv6 at all.
+IPV6 = "/proc/net/if_inet6"
 T = TypeVar("T")
-
-# The ingress keeps clients' addresses, whose way in is not the way that the kernel would take out.
-ANY_SOURCE = TaskOptions(reverse_path=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,11 @@ class KernelPlane:
         self._env = env
         self._place = place
         self._relay = relay
-        self._planner = Planner(node_id)
+        self._planner = Planner(node_id, has_ipv6=os.path.exists(IPV6))
         self._plan = KernelPlan()
         self._tasks: dict[TaskId, _Task] = {}
+        # Tasks that are to be attached: after a start, these are more than those that are yet.
+        self._expected: frozenset[TaskId] = frozenset()
         self._forms = KernelForms()
         self._rules = concurrent.futures.ThreadPoolExecutor(1, "kernel-rules")
         self._change = asyncio.Lock()
@@ -90,30 +94,32 @@ class KernelPlane:
     async def apply(self, desired: Desired) -> tuple[str, ...]:
         """See `Dataplane.apply`."""
         async with self._change:
-            plan = self._planner.plan(desired.world, self._networks_here())
-            self._plan = plan
+            plan = self._plan = self._planner.plan(desired.world)
+            self._expected = desired.world.tasks
             problems = (*plan.problems, *await self._connect(plan))
-            relayed = self._env.spawn("relay", self._relay.serve(plan.version, plan.listeners))
-            problems += await self._blocking(self._put_rules, plan, dict(self._tasks))
-            return problems + await relayed
+            # Before the rules: a port that something else on this node has is not taken from it.
+            problems += await self._relay.serve(plan.version, plan.listeners)
+            failures, hindrances = await self._blocking(self._put_rules, plan, dict(self._tasks))
+            if failures:
+                # Nobody knows what new connections may reach.
+                raise Retryable("; ".join(failures))
+            return problems + hindrances
 
     async def attach(self, request: AttachRequest, world: World) -> Joined:
         """See `Dataplane.attach`."""
         async with self._change:
-            wanted = {each.network_id for each in request.attachments}
-            if not wanted <= {network.network_id for network in self._plan.networks}:
-                here = self._networks_here() | wanted
-                self._plan = self._planner.plan(world, here)
-                problems = await self._connect(self._plan)
-                if problems:
-                    raise Retryable("; ".join(problems))
+            there = {network.network_id for network in self._plan.networks}
+            if not {each.network_id for each in request.attachments} <= there:
+                self._plan = self._planner.plan(world)
+                for problem in await self._connect(self._plan):
+                    log.warning("networks=incomplete why=%r", problem)
+            self._expected = world.tasks
             task = await self._attach(request, world)
-            self._tasks[request.task_id] = task
-            places = _places(self._tasks)
             if self._mode.name == vipmodes.BPF:
-                problems = self._mode.apply(self._plan.vips, places)
-                if problems:
-                    raise Retryable("; ".join(problems))
+                self._mode.attach(task.place, self._plan.vips)
+            else:
+                await self._blocking(self._mode.attach, task.place, self._plan.vips)
+            self._tasks[request.task_id] = task
         self._env.spawn("attached", self._complete())
         return Joined(namespace=task.place.path, cgroup=self._mode.cgroup)
 
@@ -214,9 +220,6 @@ class KernelPlane:
         assert self._vips is not None, "it is not open"
         return self._vips
 
-    def _networks_here(self) -> set[NetworkId]:
-        return {NetworkId(link.network_id) for task in self._tasks.values() for link in task.links}
-
     async def _connect(self, plan: KernelPlan) -> tuple[str, ...]:
         """Networks and their peers, and this node's own place on the ingress network."""
         try:
@@ -239,7 +242,12 @@ class KernelPlane:
             )
             links.append(link)
             ingress = link if network.is_ingress else ingress
-        options = ANY_SOURCE if ingress is not None else TaskOptions()
+        own = [world.networks[each.network_id] for each in request.attachments]
+        options = TaskOptions(
+            # The ingress keeps clients' addresses: their way in isn't the kernel's way out.
+            reverse_path=0 if ingress is not None else LOOSE_REVERSE_PATH,
+            has_egress=reaches_world(network for network in own if not network.is_ingress),
+        )
         try:
             made = await self._opened.attach(request.task_id, links, options)
         except (OSError, Rejected) as error:
@@ -253,23 +261,29 @@ class KernelPlane:
     async def _complete(self) -> None:
         """Rules for a task that has just been attached; `apply` repeats what fails."""
         async with self._change:
-            for problem in await self._blocking(self._put_rules, self._plan, dict(self._tasks)):
-                log.warning("attached=incomplete why=%r", problem)
+            failures, _ = await self._blocking(self._put_rules, self._plan, dict(self._tasks))
+            for failure in failures:
+                log.warning("attached=incomplete why=%r", failure)
 
     # ------------------------------------------------------------------ on the thread of rules
 
-    def _put_rules(self, plan: KernelPlan, tasks: Mapping[TaskId, _Task]) -> tuple[str, ...]:
-        places = _places(tasks)
-        problems = self._mode.apply(plan.vips, places)
+    def _put_rules(
+        self, plan: KernelPlan, tasks: Mapping[TaskId, _Task]
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What failed, and what others have put in the way."""
+        is_all = self._expected <= tasks.keys()
+        failures = self._mode.apply(plan.vips, _places(tasks), is_all=is_all)
         assert self._ingress is not None
         try:
-            return problems + self._ingress.apply(self._ingress_wanted(plan, tasks))
+            problems = self._ingress.apply(self._ingress_wanted(plan, tasks))
         except Rejected as error:
-            return (*problems, f"published ports: {error}")
+            return (*failures, f"published ports: {error}"), ()
+        hindrances = self._ingress.in_the_way
+        return failures + tuple(p for p in problems if p not in hindrances), hindrances
 
     def _ingress_wanted(self, plan: KernelPlan, tasks: Mapping[TaskId, _Task]) -> IngressWanted:
         return IngressWanted(
-            ports=plan.ports,
+            ports=self._open_ports(plan),
             egress=Egress(
                 gateways=(self._opened.gateway.subnet,),
                 overlays=tuple(sorted({network.subnet for network in plan.networks})),
@@ -284,6 +298,15 @@ class KernelPlane:
             },
         )
 
+    def _open_ports(self, plan: KernelPlan) -> tuple[IngressPort, ...]:
+        """Those that no other program of this node listens on: the relay could."""
+        return tuple(
+            port
+            for port in plan.ports
+            if self._relay.is_open(Key(ANY_HOST, port.published, port.protocol))
+            or (port.is_host_mode and not port.backends)
+        )
+
     def _rule_differences(self, plan: KernelPlan, tasks: Mapping[TaskId, _Task]) -> tuple[str, ...]:
         places = _places(tasks)
         found = list(self._mode.differences(plan.vips, places))
@@ -293,7 +316,7 @@ class KernelPlane:
         if seen.ports is None:
             return (*found, "published ports: their table is missing, or not as it was made")
         there = {(p.protocol, p.published): set(p.backends) for p in seen.ports}
-        for port in plan.ports:
+        for port in wanted.ports:
             if port.is_host_mode and not port.backends:
                 continue
             backends = there.pop((port.protocol, port.published), None)

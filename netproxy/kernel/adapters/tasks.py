@@ -37,10 +37,12 @@ class TaskOptions:
 
     `reverse_path` is the kernel's rp_filter: 2 where a source must be reachable by any interface,
     0 where clients' addresses are kept by the ingress. `tcp_timestamps` is left alone where None.
+    `has_egress` None: a task has a way out unless all of its networks are internal.
     """
 
     reverse_path: int = LOOSE_REVERSE_PATH
     tcp_timestamps: int | None = None
+    has_egress: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,9 @@ class Tasks:
         unknown = [link.network_id for link in links if link.network_id not in networks]
         if unknown:
             raise Retryable(f"network {unknown[0]} is not known on this node yet")
-        has_egress = any(not networks[link.network_id].is_internal for link in links)
+        has_egress = options.has_egress
+        if has_egress is None:
+            has_egress = any(not networks[link.network_id].is_internal for link in links)
         is_there = netns.is_namespace(path)
         enter = netns.inside if is_there else netns.make
         netlink = enter(path, lambda: _opened(options, is_fresh=not is_there))

@@ -15,6 +15,8 @@ from skep.netproxy.kernel.adapters.natvips import NatVips
 from skep.netproxy.kernel.adapters.vips import Vips
 from skep.netproxy.kernel.core.plan import VipKey
 
+# No task is called that, whose limits have folders beside it.
+TASKS_FOLDER = "net.tasks"
 BPF, NFT, AUTO = "bpf", "nft", "auto"
 Backends = Mapping[VipKey, tuple[str, ...]]
 
@@ -34,8 +36,15 @@ class VipMode(Protocol):
     name: str
     cgroup: str
 
-    def apply(self, backends: Backends, places: Mapping[str, Place]) -> tuple[str, ...]:
-        """Make it so, for the namespaces by task id; returns what could not be done."""
+    def apply(
+        self, backends: Backends, places: Mapping[str, Place], *, is_all: bool
+    ) -> tuple[str, ...]:
+        """Make it so, for the namespaces by task id; returns what could not be done. Unless these
+        are all there are, others are left as they are."""
+        ...
+
+    def attach(self, place: Place, backends: Backends) -> None:
+        """The same for one namespace more. Raises Retryable."""
         ...
 
     def drop(self, place: Place) -> None:
@@ -72,24 +81,39 @@ class ByBpf:
         """Raises OSError, Rejected."""
         self._vips = Vips(node)
         self._vips.open()
-        self.cgroup = str(self._vips.cgroup_path)
+        # Tasks join a folder below: with version 2, limits are set in folders beside it.
+        own = self._vips.cgroup_path / TASKS_FOLDER
+        own.mkdir(exist_ok=True)
+        self.cgroup = str(own)
         # What the maps hold by our own doing; None: to be compared with what they really hold.
         self._done: tuple[dict[VipKey, tuple[str, ...]], dict[int, Place]] | None = None
 
-    def apply(self, backends: Backends, places: Mapping[str, Place]) -> tuple[str, ...]:
+    def apply(
+        self, backends: Backends, places: Mapping[str, Place], *, is_all: bool
+    ) -> tuple[str, ...]:
         """See `VipMode.apply`."""
         by_cookie = {place.cookie: place for place in places.values()}
         try:
-            if self._done is None:
+            if self._done is None or not is_all:
                 scopes = {cookie: place.networks for cookie, place in by_cookie.items()}
-                self._vips.apply(backends, scopes)
+                others = {} if is_all else self._vips.observe().scopes
+                self._vips.apply(backends, {**others, **scopes})
             else:
                 self._step(self._done, backends, by_cookie)
         except (Retryable, Rejected) as error:
             self._done = None
             return (f"virtual addresses: {error}",)
-        self._done = (dict(backends), by_cookie)
+        self._done = (dict(backends), by_cookie) if is_all else None
         return ()
+
+    def attach(self, place: Place, backends: Backends) -> None:
+        """See `VipMode.attach`."""
+        try:
+            self._vips.set_scope(place.cookie, place.networks)
+        except Rejected as error:
+            raise Retryable(f"virtual addresses: {error}") from error
+        if self._done is not None:
+            self._done[1][place.cookie] = place
 
     def _step(
         self,
@@ -153,10 +177,24 @@ class ByNft:
         self._vips = NatVips(node)
         self._seen: dict[str, str] = {}
 
-    def apply(self, backends: Backends, places: Mapping[str, Place]) -> tuple[str, ...]:
+    def apply(
+        self, backends: Backends, places: Mapping[str, Place], *, is_all: bool
+    ) -> tuple[str, ...]:
         """See `VipMode.apply`."""
         self._seen = {task_id: place.path for task_id, place in places.items()}
-        return self._vips.apply({place.path: _of(place, backends) for place in places.values()})
+        try:
+            return self._vips.apply({place.path: _of(place, backends) for place in places.values()})
+        except Rejected as error:
+            return (f"virtual addresses: {error}",)
+
+    def attach(self, place: Place, backends: Backends) -> None:
+        """See `VipMode.attach`."""
+        try:
+            problems = self._vips.apply({place.path: _of(place, backends)})
+        except Rejected as error:
+            raise Retryable(f"virtual addresses: {error}") from error
+        if problems:
+            raise Retryable("; ".join(problems))
 
     def drop(self, place: Place) -> None:
         """See `VipMode.drop`: it goes with the namespace."""
@@ -197,7 +235,7 @@ def choose(node: str, wanted: str) -> VipMode:
     if hindrance is None:
         try:
             return ByBpf(node)
-        except OSError as error:
+        except (OSError, Retryable) as error:
             raise Rejected(f"virtual addresses by BPF: {error}") from error
     if wanted == BPF:
         raise Rejected(f"virtual addresses by BPF: {hindrance}; --vip nft needs no BPF")

@@ -12,7 +12,7 @@ also for those that don't serve (yet, or any more): they are to be reachable by 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from skep.domain.base import NetworkId, NodeId, ServiceId
@@ -22,16 +22,16 @@ from skep.netproxy.core.routes import PROXY_VERSIONS
 from skep.netproxy.core.world import World
 from skep.netproxy.kernel.core.ingress import IngressPort
 from skep.netproxy.kernel.core.links import Network, Peer
-from skep.netproxy.kernel.core.sources import SourceRoute
+from skep.netproxy.kernel.core.sources import NODE_NUMBER_LIMIT, SourceRoute
 from skep.netproxy.relay.core.protocol import Candidate, Listener
 
 VipKey = tuple[int, str]
 """A network's VXLAN id, and a virtual address on it."""
 
-# Where a relay listens for what the kernel doesn't translate, and for a port that is all its own.
+# Where a relay listens. What comes to the node's own addresses is translated before it gets there,
+# unless the port is all the relay's; but a port that something else has is noticed by it.
 ANY_HOST = "0.0.0.0"
 ANY_HOST_6 = "::"
-LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,15 @@ class _Known:
 class Planner:
     """Makes plans, anew only for services that changed."""
 
-    def __init__(self, node_id: NodeId) -> None:
+    def __init__(self, node_id: NodeId, *, has_ipv6: bool = True) -> None:
         self._node_id = node_id
+        self._hosts = (ANY_HOST, ANY_HOST_6) if has_ipv6 else (ANY_HOST,)
         self._nodes: Mapping[NodeId, MeshNode] = {}
         self._networks: Mapping[NetworkId, NetworkEntry] = {}
         self._known: dict[ServiceId, _Known] = {}
 
-    def plan(self, world: World, here: Collection[NetworkId]) -> KernelPlan:
-        """The plan of a world in which tasks of this node are on the networks `here`."""
+    def plan(self, world: World) -> KernelPlan:
+        """The plan of a world."""
         is_same = world.nodes == self._nodes and world.networks == self._networks
         before = self._known if is_same else {}
         self._nodes, self._networks = world.nodes, world.networks
@@ -84,14 +85,12 @@ class Planner:
             if known is None or known.service is not service:
                 known = self._understand(service, ingress)
             self._known[service_id] = known
-        return self._whole(world, here, ingress)
+        return self._whole(world, ingress)
 
-    def _whole(
-        self, world: World, here: Collection[NetworkId], ingress: NetworkEntry | None
-    ) -> KernelPlan:
+    def _whole(self, world: World, ingress: NetworkEntry | None) -> KernelPlan:
         me = world.nodes.get(self._node_id)
         address = me.ingress_address if me is not None and ingress is not None else ""
-        wanted = {i for i in here if i in world.networks}
+        wanted = {i for i in world.here if i in world.networks}
         if address and ingress is not None:
             wanted.add(ingress.network_id)
         peers: dict[str, list[Peer]] = {network_id: [] for network_id in sorted(wanted)}
@@ -106,13 +105,17 @@ class Planner:
                 if node.node_id != self._node_id and node.ingress_address and node.address
             ]
         ports, listeners, problems = self._claims()
+        sources = tuple(_sources(ingress, world.nodes.values()))
+        reached = [s for s in sources if s.number <= NODE_NUMBER_LIMIT]
+        if len(reached) < len(sources):
+            problems += ("some nodes' ingress addresses are too high to answer by them",)
         return KernelPlan(
             version=world.version,
             networks=tuple(_network(world.networks[i]) for i in sorted(wanted)),
             peers={network_id: tuple(each) for network_id, each in peers.items()},
             vips={key: backends for known in self._known.values() for key, backends in known.vips},
             ports=ports,
-            sources=tuple(_sources(ingress, world.nodes.values())),
+            sources=tuple(reached),
             listeners=listeners,
             ingress=ingress,
             ingress_address=address,
@@ -200,7 +203,7 @@ class Planner:
             for e in endpoints
             for address in _addresses((e,), ingress.network_id)
         )
-        for host in (ANY_HOST if is_relayed else LOOPBACK, ANY_HOST_6):
+        for host in self._hosts:
             listeners.append(
                 Listener(
                     host=host,

@@ -196,7 +196,11 @@ def _clean_networks(of: home.Home, cluster: core.LocalCluster) -> None:
         if of.node(process.node).is_dir() and namespaces.is_there(cluster, process.node)
     ]
     for process, child in running:
-        _, errors = child.communicate(timeout=PURGE_DEADLINE_S)
+        try:
+            _, errors = child.communicate(timeout=PURGE_DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            _, errors = child.communicate()
         if child.returncode:
             last = (errors.strip().splitlines() or ["no reason was given"])[-1]
             raise Failure(f"{process.name} can't be cleaned up: {last}; repeat 'skep down'")

@@ -83,6 +83,9 @@ class Script:
 def started(*services: ServiceEndpoints, version: int = 0) -> Script:
     """Started from what was on disk, all of it in force, no manager yet."""
     script = Script()
+    if not version:
+        assert script(StateLoaded(0, (), ())) == []
+        return script
     assert script(StateLoaded(version, services, ())) == [apply(version, *services)]
     assert script(PlaneApplied(0.0, version)) == []
     return script
@@ -348,3 +351,26 @@ def test_whatever_comes_only_what_is_in_force_is_ever_acknowledged(data: st.Data
                 life.feed(RetryReached())
     table = life.script.table
     assert tuple(table.services.values()) == HISTORY.get(table.version, ())
+
+
+def test_who_knows_nothing_changes_nothing_until_a_manager_has_spoken() -> None:
+    """What an earlier process has put in force goes on."""
+    script = Script()
+    assert script(StateLoaded(0, (), ())) == []
+    assert script(StreamOpened()) == [SendHello(0)]
+    whole = EndpointUpdate(from_version=0, version=4, is_complete=True)
+    assert script(received(whole)) == [apply(4), Save()]
+    assert script(PlaneApplied(0.0, 4)) == [SendApplied(4)]
+
+
+def test_a_version_that_may_still_lead_to_old_tasks_is_not_acknowledged() -> None:
+    script = following(web("t1"), version=7)
+    gone = EndpointUpdate(from_version=7, version=8, services=(web(),))
+    assert script(received(gone)) == [apply(8, web()), Save()]
+    failed = PlaneApplied(1.0, 8, ("rules: no memory",), is_in_force=False)
+    assert script(failed) == [SendApplied(7, ("rules: no memory",)), SetRetry(1.1)]
+    # Later versions that change nothing don't make it so.
+    assert script(received(EndpointUpdate(from_version=8, version=9))) == []
+    assert script.table.in_force == 7
+    assert script(RetryReached()) == [apply(9, web())]
+    assert script(PlaneApplied(1.2, 9)) == [SendApplied(9)]

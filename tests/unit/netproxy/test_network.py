@@ -109,15 +109,19 @@ class Server:
     """A server of names that remembers."""
 
     def __init__(self) -> None:
+        self.trouble: str | None = None
+        self.refused: dict[str, str] = {}
         self.zones: dict[NetworkId, NetworkZone] = {}
         self.listens: dict[str, Listen] = {}
 
     async def apply(
         self, zones: dict[NetworkId, NetworkZone], listens: tuple[Listen, ...]
-    ) -> tuple[str, ...]:
+    ) -> dict[str, str]:
+        if self.trouble:
+            raise Retryable(self.trouble)
         self.zones = zones
         self.listens = {listen.scope.scope_id: listen for listen in listens}
-        return ()
+        return {scope: why for scope, why in self.refused.items() if scope in self.listens}
 
 
 class Shared:
@@ -213,7 +217,8 @@ def test_who_is_on_internal_networks_alone_asks_nobody_outside(tmp_path: Path) -
         for task, networks, forwards in (
             ("t1", (BACK,), False),
             ("t2", (BACK, APP), True),
-            ("t3", (BACK, INGRESS), True),
+            ("t3", (BACK, INGRESS), False),
+            ("t5", (INGRESS,), True),
             ("t4", (), True),
         ):
             await life.network.attach(request(task, *networks))
@@ -324,3 +329,72 @@ def test_a_person_is_told_what_a_name_leads_to(tmp_path: Path) -> None:
         assert look.facts == ("2 attached tasks", "a fact")
 
     run(tmp_path, steps)
+
+
+def test_all_networks_of_attached_tasks_are_wanted_from_the_first_word_on(tmp_path: Path) -> None:
+    """A start must not take a network from a task only because another one's turn is first."""
+
+    async def first(life: Life) -> None:
+        await life.know(DB)
+        await life.network.attach(request("t1", APP))
+        await life.network.attach(request("t2", BACK))
+
+    async def second(life: Life) -> None:
+        # What was saved last may be older than the attachment.
+        await life.network.apply(Desired(version=1, world=World(1)))
+        [applied] = life.plane.applied
+        assert applied.world.here == {APP, BACK}
+        assert applied.world.tasks == {"t1", "t2"}
+        assert applied.world.networks[APP].vni == 4098
+
+    for life in (first, second):
+        run(tmp_path, life)
+
+
+def test_a_version_whose_names_are_not_told_is_not_in_force(tmp_path: Path) -> None:
+    async def steps(life: Life) -> None:
+        await life.know(DB)
+        life.server.trouble = "nobody answers"
+        with pytest.raises(Retryable, match="nobody answers"):
+            await life.know(DB, version=2)
+        assert [d.version for d in life.plane.applied] == [1, 2], "the plane does not wait for it"
+        life.server.trouble = None
+        life.server.refused = {"t9": "port 53 is taken"}
+        assert await life.know(DB, version=3) == ()
+
+    run(tmp_path, steps)
+
+
+def test_another_task_s_trouble_with_names_is_not_mine(tmp_path: Path) -> None:
+    async def steps(life: Life) -> None:
+        await life.know(DB)
+        life.server.refused = {"t1": "no such namespace"}
+        with pytest.raises(Retryable, match="no such namespace"):
+            await life.network.attach(request("t1", APP))
+        await life.network.attach(request("t2", APP))
+        assert await life.know(DB) == ("names: t1: no such namespace",)
+
+    run(tmp_path, steps)
+
+
+def test_a_detached_task_is_forgotten_before_it_is_taken_apart(tmp_path: Path) -> None:
+    async def first(life: Life) -> None:
+        await life.know(DB)
+        await life.network.attach(request("t1", APP))
+
+        async def killed(task_ids: Iterable[TaskId]) -> None:
+            raise ConnectionAbortedError("killed at this very line")
+
+        life.plane.detach = killed  # type: ignore[method-assign]
+        with pytest.raises(ConnectionAbortedError):
+            await life.network.detach((TaskId("t1"),))
+
+    async def second(life: Life) -> None:
+        life.plane.there = {TaskId("t1")}
+        await life.know(DB)
+        assert life.network.attached.by_task == {}
+        await life.network.hold(())
+        assert life.plane.there == set()
+
+    for life in (first, second):
+        run(tmp_path, life)

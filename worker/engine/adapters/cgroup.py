@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,9 +100,16 @@ class Cgroups:
                     _remove_folder(folder)
 
     def tasks(self) -> list[TaskId]:
-        """The tasks that have groups."""
+        """The tasks that have groups. Other folders there are the netproxy's."""
         found = {folder.name for base in self._folders() for folder in _subfolders(base)}
-        return [TaskId(name) for name in sorted(found)]
+        return [TaskId(name) for name in sorted(found) if name.isalnum()]
+
+    def clean(self, is_known: Callable[[TaskId], bool]) -> None:
+        """Remove the groups of tasks that nobody knows any more. They are listed first: a task
+        that gets its group meanwhile is known before that."""
+        for task_id in self.tasks():
+            if not is_known(task_id):
+                self.remove(task_id)
 
 
 def detect(name: str, mountinfo: Path = Path("/proc/self/mountinfo")) -> Cgroups | None:

@@ -21,7 +21,7 @@ USER_FIELD = "spec.task.run.user"
 def find_tools() -> Tools:
     """The programs that shims are made of. All are in Debian's essential packages."""
     found = {name: shutil.which(name, path=DEFAULT_PATH) for name in ("setsid", "setpriv", "env")}
-    for name in ("sync", "nsenter", "unshare"):
+    for name in ("sync", "nsenter", "unshare", "mount"):
         found[name] = shutil.which(name, path=DEFAULT_PATH)
     missing = sorted(name for name, path in found.items() if path is None)
     if missing:
@@ -38,6 +38,7 @@ def find_tools() -> Tools:
         sync=found["sync"] or "",
         nsenter=found["nsenter"] or "",
         unshare=found["unshare"] or "",
+        mount=found["mount"] or "",
         reset_signals=tuple(s.name.removeprefix("SIG") for s in ignored),
     )
 

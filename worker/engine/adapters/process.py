@@ -102,8 +102,13 @@ class ProcessEngine:
         if known is not None and known.started is not None:
             return
         folder = self._folder(task_id)
-        joined = await self._network.attach(assignment)
-        record = await self._in_thread(self._prepare.write, folder, assignment, node, joined)
+        try:
+            joined = await self._network.attach(assignment)
+            record = await self._in_thread(self._prepare.write, folder, assignment, node, joined)
+        except BaseException:
+            # What nobody knows of is never removed; it is attached anew by the next attempt.
+            self._keep(f"engine-undo-{task_id}", self._network.detach(task_id))
+            raise
         self._tasks.setdefault(task_id, KnownTask(record, folder)).record = record
 
     async def start(self, task_id: TaskId) -> Started:
@@ -129,6 +134,8 @@ class ProcessEngine:
         if task is None:
             return
         async with task.change:
+            if task.started is None:
+                await self._network.detach(task_id)
             if not task.is_running:
                 return
             if task.stopping is None:
@@ -181,7 +188,8 @@ class ProcessEngine:
                 found.append(
                     Held(task_id=task_id, state=state, started=task.started, exit=task.exit)
                 )
-        await self._clean_cgroups()
+        if self._cgroups is not None:
+            await self._in_thread(self._cgroups.clean, self._tasks.__contains__)
         live = (task_id for task_id, task in self._tasks.items() if task.exit is None)
         self._network.take_over(live)
         return found
@@ -212,14 +220,6 @@ class ProcessEngine:
         self._logs.close()
         await self._network.close()
         self._executor.shutdown(wait=False)
-
-    async def _clean_cgroups(self) -> None:
-        """Remove the groups of tasks that nobody knows any more. They are listed first: a task
-        that gets its group meanwhile is known before that."""
-        if self._cgroups is not None:
-            for task_id in await self._in_thread(self._cgroups.tasks):
-                if task_id not in self._tasks:
-                    await self._in_thread(self._cgroups.remove, task_id)
 
     # ------------------------------------------------------------------------ finding tasks
 

@@ -60,6 +60,7 @@ class Tools(Struct, frozen=True, kw_only=True):
     sync: str
     nsenter: str = "/usr/bin/nsenter"
     unshare: str = "/usr/bin/unshare"
+    mount: str = "/usr/bin/mount"
     reset_signals: tuple[str, ...] = ()
 
 
@@ -85,14 +86,16 @@ def prefix(record: TaskRecord, tools: Tools) -> tuple[str, ...]:
 
 def entering(record: TaskRecord, folder: str, tools: Tools) -> tuple[str, ...]:
     """The programs by which a process gets into its task's namespaces. None of them forks, so that
-    it stays the process that it is. Names are answered by files of the task's own, mounted over
-    the node's where only the task sees it."""
+    it stays the process that it is; all are named by their full paths, since PATH is the task's and
+    this is done as root. Names are answered by files of the task's own, mounted over the node's
+    where only the task sees it."""
     words: tuple[str, ...] = ()
     if record.namespace:
         words += (tools.nsenter, f"--net={record.namespace}", "--")
     if record.has_own_names:
         mounts = "".join(
-            f"mount --bind {quote(f'{folder}/{name}')} /etc/{name} || exit {EXIT_NOT_SET_UP}; "
+            f"{quote(tools.mount)} --bind {quote(f'{folder}/{name}')} /etc/{name} "
+            f"|| exit {EXIT_NOT_SET_UP}; "
             for name in (RESOLV_FILE, HOSTS_FILE)
         )
         words += (tools.unshare, "--mount", "--propagation", "private", "--")
@@ -108,7 +111,11 @@ def command_line(record: TaskRecord, folder: str, tools: Tools) -> tuple[str, ..
 
 def join_cgroups(record: TaskRecord) -> str:
     """Shell lines by which a process moves itself into the task's control groups."""
-    network = (record.network_cgroup,) if record.network_cgroup else ()
+    # In a version 2 tree a process is in one group alone, and what holds for the folder above
+    # holds in each group below it.
+    above = record.network_cgroup.rpartition("/")[0] + "/"
+    is_below = any(folder.startswith(above) for folder in record.cgroups)
+    network = (record.network_cgroup,) if record.network_cgroup and not is_below else ()
     return "".join(
         f"echo 0 >{quote(folder + '/cgroup.procs')} || exit {EXIT_NOT_SET_UP}\n"
         for folder in (*record.cgroups, *network)

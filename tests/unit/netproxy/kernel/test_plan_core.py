@@ -66,7 +66,7 @@ WEB = ServiceEndpoints(
 
 def plan(*services: ServiceEndpoints, here: tuple[NetworkId, ...] = (APP,)) -> KernelPlan:
     by_id = {each.service_id: each for each in services}
-    return Planner(HERE).plan(World(7, by_id, NODES, NETWORKS), here)
+    return Planner(HERE).plan(World(7, by_id, NODES, NETWORKS, frozenset(here)))
 
 
 def hosts(made: KernelPlan) -> list[tuple[str, int, str]]:
@@ -85,8 +85,8 @@ def test_a_service_in_the_kernel() -> None:
     }
     assert made.sources == (SourceRoute(2, "10.255.0.2"), SourceRoute(3, "10.255.0.3"))
     assert made.ingress_address == "10.255.0.2"
-    # Loopback and IPv6 are for user space.
-    assert hosts(made) == [("127.0.0.1", 8080, "tcp"), ("::", 8080, "tcp")]
+    # Loopback and IPv6 are for user space, which also sees whether the port is free.
+    assert hosts(made) == [("0.0.0.0", 8080, "tcp"), ("::", 8080, "tcp")]
     assert [c.address for c in made.listeners[0].candidates] == ["10.255.1.11", "10.255.1.12"]
     assert all(c.mesh_address is None for c in made.listeners[0].candidates)
 
@@ -146,10 +146,10 @@ def test_one_port_number_for_each_protocol() -> None:
 
 def test_what_is_missing_is_said() -> None:
     lone = {HERE: NODES[HERE]}
-    made = Planner(HERE).plan(World(1, {WEB.service_id: WEB}, lone, NETWORKS), (APP,))
+    made = Planner(HERE).plan(World(1, {WEB.service_id: WEB}, lone, NETWORKS, frozenset((APP,))))
     assert made.problems == ("web: task t12 can't be reached: its node there has no address",)
     app = {APP: NETWORKS[APP]}
-    early = Planner(HERE).plan(World(1, {WEB.service_id: WEB}, NODES, app), (APP,))
+    early = Planner(HERE).plan(World(1, {WEB.service_id: WEB}, NODES, app, frozenset((APP,))))
     assert early.problems == ("web: port 8080: no ingress network yet",)
     assert early.ports == ()
     unnumbered = replace(WEB, ports=(Port(target=80),))
@@ -167,4 +167,18 @@ def test_step_by_step_comes_to_the_same_as_at_once() -> None:
         World(6, {WEB.service_id: WEB}, NODES, NETWORKS),
     ]
     for world in worlds:
-        assert planner.plan(world, (APP,)) == Planner(HERE).plan(world, (APP,))
+        assert planner.plan(world) == Planner(HERE).plan(world)
+
+
+def test_without_ipv6_nothing_listens_there() -> None:
+    world = World(1, {WEB.service_id: WEB}, NODES, NETWORKS)
+    made = Planner(HERE, has_ipv6=False).plan(world)
+    assert hosts(made) == [("0.0.0.0", 8080, "tcp")]
+
+
+def test_a_node_that_cannot_be_answered_by_is_left_out() -> None:
+    high = replace(NODES[THERE], ingress_address="10.255.200.1")
+    world = World(1, {}, {HERE: NODES[HERE], THERE: high}, NETWORKS)
+    made = Planner(HERE).plan(world)
+    assert made.sources == (SourceRoute(2, "10.255.0.2"),)
+    assert made.problems == ("some nodes' ingress addresses are too high to answer by them",)

@@ -24,7 +24,7 @@ from skep.domain.base import NetworkId, NodeId, TaskId, replace
 from skep.domain.objects import Attachment
 from skep.domain.session import Assignment
 from skep.domain.spec import HealthCheck
-from skep.env import CallError, Code, RealDisk, Retryable, Service, real_env
+from skep.env import CallError, Code, RealDisk, Rejected, Retryable, Service, real_env
 from skep.rpc import GrpcTransport
 from skep.worker.engine.adapters.process import ProcessEngine
 from skep.worker.engine.network import TaskNetwork
@@ -50,7 +50,11 @@ class Netproxy:
             return codec.encode(self.answer)
 
         async def detach(data: bytes) -> bytes:
-            self.said.append(codec.decode(DetachRequest, data).task_id)
+            if self.refusal is not None:
+                raise self.refusal
+            async with self.news:
+                self.said.append(codec.decode(DetachRequest, data).task_id)
+                self.news.notify_all()
             return codec.encode(AttachDone(node_id=NodeId("n1")))
 
         async def hold(data: bytes) -> bytes:
@@ -143,9 +147,10 @@ def test_a_task_and_its_probes_run_in_its_namespace(tmp_path: Path, namespace: s
         await engine.start(TaskId("t1"))
         test = HealthCheck(test=("CMD-SHELL", f'test "$({mine})" = "{expected}"'))
         assert await engine.probe(TaskId("t1"), test) is None
-        await engine.stop(TaskId("t1"))
-        lines = (tmp_path / "tasks" / "t1" / "stdout").read_text().splitlines()
-        assert lines == [expected, "0.0.0.0"]
+        output = tmp_path / "tasks" / "t1" / "stdout"
+        while len(output.read_text().splitlines()) < 2:  # noqa: ASYNC110 - bounded by the life
+            await asyncio.sleep(0.01)
+        assert output.read_text().splitlines() == [expected, "0.0.0.0"]
 
     in_life(tmp_path, live, plane="kernel")
 
@@ -188,5 +193,37 @@ def test_a_new_agent_says_which_tasks_there_are(tmp_path: Path) -> None:
         await engine.held()
         async with netproxy.news:
             await netproxy.news.wait_for(lambda: ("t1",) in netproxy.said)
+
+    in_life(tmp_path, live)
+
+
+def test_what_could_not_be_prepared_is_detached(tmp_path: Path) -> None:
+    async def live(engine: ProcessEngine, netproxy: Netproxy) -> None:
+        with pytest.raises(Rejected):
+            await engine.prepare(on_network("t1", "/no/such/program"), NODE)
+        async with netproxy.news:
+            await netproxy.news.wait_for(lambda: "t1" in netproxy.said)
+
+    in_life(tmp_path, live)
+
+
+def test_a_task_that_is_stopped_before_it_starts_is_detached(tmp_path: Path) -> None:
+    async def live(engine: ProcessEngine, netproxy: Netproxy) -> None:
+        await engine.prepare(on_network("t1", "sleep", "60"), NODE)
+        await engine.stop(TaskId("t1"))
+        assert netproxy.said[-1] == "t1"
+        await engine.remove(TaskId("t1"))
+
+    in_life(tmp_path, live)
+
+
+def test_a_detach_that_was_not_heard_is_made_up_for(tmp_path: Path) -> None:
+    async def live(engine: ProcessEngine, netproxy: Netproxy) -> None:
+        await engine.prepare(on_network("t1", "sleep", "60"), NODE)
+        netproxy.refusal = CallError(Code.UNAVAILABLE, "busy")
+        await engine.stop(TaskId("t1"))
+        netproxy.refusal = None
+        async with netproxy.news:
+            await netproxy.news.wait_for(lambda: () in netproxy.said)
 
     in_life(tmp_path, live)
