@@ -36,7 +36,7 @@ RULE_PRIORITIES = range(BASE, UDP_PRIORITY + 1)
 MAIN_TABLE, OWN_TABLE = 254, BASE
 # Of the numbers that nobody has registered as an origin of routes: told from others' by it.
 ROUTE_PROTOCOL = 157
-BASE_RULE_COUNT = 2
+BASE_RULE_COUNT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,10 @@ def table_of(node: str) -> str:
 
 
 def body_of(interface: str) -> str:
-    """The table without nodes. `interface` is the task's on the ingress network."""
+    """The table without nodes. `interface` is the task's on the ingress network, where all tasks
+    with published ports are: what comes there from another task, and not from a node, is dropped,
+    so that a published port is the only way in.
+    """
     return f"""\
   map nodes {{
     type ether_addr : mark
@@ -73,6 +76,7 @@ def body_of(interface: str) -> str:
   chain arriving {{
     type filter hook prerouting priority -150
     iifname "{interface}" ct mark set ether saddr map @nodes
+    iifname "{interface}" ct state new ct mark 0 drop
   }}
   chain answering {{
     type route hook output priority -150

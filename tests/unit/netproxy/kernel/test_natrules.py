@@ -519,3 +519,16 @@ def test_without_the_guard_such_a_connection_fails(cluster: Cluster) -> None:
     chain = f"{ingress.table_of('n1')} input"
     run_in(cluster.lab.path("n1"), Nft().run, f"flush chain ip {chain}")
     assert "ConnectionRefused" in retried_attempt(cluster)
+
+
+def test_tasks_do_not_reach_each_other_by_the_ingress_network(cluster: Cluster) -> None:
+    one, other = cluster.add_task("t1", "n1"), cluster.add_task("t2", "n2")
+    path = cluster.lab.path("t1")
+    assert run_in(path, lambda: answer_of(other, 80, 0.5)).startswith("t2"), "nothing is there yet"
+    cluster.apply(cluster.port("t1", "t2"))
+    assert "timed out" in run_in(path, lambda: answer_of(other, 80, 0.5))
+    assert "timed out" in run_in(cluster.lab.path("t2"), lambda: answer_of(one, 80, 0.5))
+    # Clients come in by nodes, as ever.
+    assert set(ask(cluster.client, cluster.address("n3"), PORT, 4)) == set(
+        ask(cluster.client, cluster.address("n1"), PORT, 4)
+    )
