@@ -11,7 +11,7 @@ import enum
 import re
 from dataclasses import dataclass
 
-from skep.domain.states import TaskState
+from skep.domain.states import TaskState, order
 from skep.worker.engine.protocol import Exit
 
 ERROR_LIMIT = 1000
@@ -26,6 +26,7 @@ class StopCause(enum.Enum):
     WANTED = "wanted"
     UNHEALTHY = "unhealthy"
     BROKEN = "broken"  # the engine could not start it; something of it may run all the same
+    UNPREPARED = "can't be prepared here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,9 @@ class Ending:
     exit_code: int | None = None
 
 
+NEVER_STARTED = Ending(TaskState.SHUTDOWN, "wanted stopped", "never started")
+
+
 def ending(state: TaskState, stop: Stop | None, exit_: Exit | None, lost: str = "") -> Ending:
     """How a task ends that is in `state` when no process of it is left.
 
@@ -54,7 +58,11 @@ def ending(state: TaskState, stop: Stop | None, exit_: Exit | None, lost: str = 
     """
     code = exit_.exit_code if exit_ else None
     if stop is not None and stop.cause is StopCause.WANTED:
+        if order(state) < order(TaskState.STARTING):
+            return NEVER_STARTED
         return Ending(TaskState.SHUTDOWN, "stopped", "stopped", lost, code)
+    if stop is not None and stop.cause is StopCause.UNPREPARED:
+        return Ending(TaskState.REJECTED, stop.cause.value, error=stop.error)
     if stop is not None:
         return Ending(TaskState.FAILED, stop.cause.value, "", stop.error, code)
     if exit_ is None:

@@ -23,7 +23,15 @@ from skep.domain.states import (
     desired_order,
     order,
 )
-from skep.worker.core.ending import ERROR_LIMIT, Ending, Stop, StopCause, ending, gist
+from skep.worker.core.ending import (
+    ERROR_LIMIT,
+    NEVER_STARTED,
+    Ending,
+    Stop,
+    StopCause,
+    ending,
+    gist,
+)
 from skep.worker.core.events import (
     Call,
     CallDue,
@@ -104,7 +112,8 @@ class TaskMachine:
         """Take it up: anew, or as its engine holds it after an agent's death."""
         self._tell(at, f"begun held={held.state.value if held else None}")
         if self.is_over:
-            if held is not None and held.state is HeldState.RUNNING:
+            # What never started may still be connected to networks.
+            if held is not None and held.state is not HeldState.ENDED:
                 self._call(Call.STOP)
         elif held is not None and held.state is not HeldState.PREPARED:
             self._adopt(at, held)
@@ -184,8 +193,8 @@ class TaskMachine:
     def _begin_stop(self, at: Moment) -> None:
         self._stop = Stop(StopCause.WANTED)
         self._due.pop(Call.PROBE, None)
-        if order(self.status.state) < order(TaskState.STARTING) and not self._busy:
-            self._finish(at, Ending(TaskState.SHUTDOWN, "wanted stopped", "never started"))
+        if order(self.status.state) < order(TaskState.PREPARING) and not self._busy:
+            self._finish(at, NEVER_STARTED)
         elif self._has_connections():
             self._put_off(at, Call.STOP, DRAIN_DEADLINE_S)
         else:
@@ -238,10 +247,10 @@ class TaskMachine:
         error = f"{why} (tried {tries} times)" if is_retryable else why
         if call is Call.WAIT:
             self._ended(at, None, lost=error)
-        elif call is Call.PREPARE:
-            self._finish(at, Ending(TaskState.REJECTED, "can't be prepared here", error=error))
         else:
-            self._stop = Stop(StopCause.BROKEN, error)
+            # Half of it may have been done, and its addresses are another task's once it is over.
+            cause = StopCause.UNPREPARED if call is Call.PREPARE else StopCause.BROKEN
+            self._stop = Stop(cause, error)
             self._call(Call.STOP)
 
     def _started(self, at: Moment, started: Started) -> None:

@@ -121,7 +121,8 @@ class Engine(Protocol):
 
     async def stop(self, task_id: TaskId) -> None:
         """Ask it to end by its stop signal; kill all of it when its grace is over. Returns once
-        no process of it is left; `wait` then answers. Unknown or ended tasks are fine."""
+        no process of it is left, and nothing of it on any network; `wait` then answers. Unknown,
+        unstarted or ended tasks are fine."""
         ...
 
     async def remove(self, task_id: TaskId) -> None:

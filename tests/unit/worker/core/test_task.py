@@ -167,9 +167,9 @@ def test_every_news_has_a_counter_of_its_own() -> None:
 def test_what_can_never_be_prepared_is_rejected() -> None:
     task = Driver(assignment())
     task.begin()
-    assert task.failed(Call.PREPARE, "no such user") == moves(
-        "can't be prepared here", S.PREPARING, S.REJECTED
-    )
+    # Half of it may be done, and has to be undone first.
+    assert task.failed(Call.PREPARE, "no such user") == [task.call(Call.STOP)]
+    assert task.done(Call.STOP) == moves("can't be prepared here", S.PREPARING, S.REJECTED)
     assert task.status.error == "no such user"
 
 
@@ -196,6 +196,7 @@ def test_what_may_work_later_is_tried_again_and_not_for_ever() -> None:
         assert task.due(Call.PREPARE, now) == [task.call(Call.PREPARE)]
     assert delays == [0.5, 1.0, 2.0, 4.0, 8.0]
     task.failed(Call.PREPARE, "busy", now, is_retryable=True)
+    task.done(Call.STOP)
     assert task.status.state is S.REJECTED
     assert task.status.error == "busy (tried 6 times)"
 
@@ -279,7 +280,7 @@ def test_a_preparation_under_way_is_cancelled_by_the_stop() -> None:
     task.begin()
     assert task.want(DesiredState.SHUTDOWN) == [task.call(Call.STOP)]
     assert task.failed(Call.PREPARE, "too late", is_retryable=True) == []
-    assert task.done(Call.STOP) == moves("stopped", S.PREPARING, S.SHUTDOWN)
+    assert task.done(Call.STOP) == moves("wanted stopped", S.PREPARING, S.SHUTDOWN)
 
 
 def test_a_start_that_beats_the_stop_still_tells_its_exit_code() -> None:
@@ -318,10 +319,13 @@ def test_what_never_started_is_removed_as_well() -> None:
     task = Driver(assignment(desired=DesiredState.READY))
     task.begin()
     task.done(Call.PREPARE)
-    assert task.drop() == [
+    # It may be on networks already, whose addresses are another task's once it is over.
+    assert task.drop() == [task.call(Call.STOP)]
+    assert task.done(Call.STOP) == [
         *moves("wanted stopped", S.READY, S.SHUTDOWN),
         task.call(Call.REMOVE),
     ]
+    assert task.status.message == "never started"
 
 
 # --------------------------------------------------------------------------------- draining
