@@ -203,7 +203,7 @@ class TaskMachine:
     def _has_connections(self) -> bool:
         return (
             self.status.state is TaskState.RUNNING
-            and bool(self.assignment.spec.ports)
+            and bool(self.assignment.spec.ports or self.assignment.task.attachments)
             and not self._is_drained
             and not self.is_dropped
         )

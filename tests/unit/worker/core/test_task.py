@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from skep.domain.base import TaskId, replace
-from skep.domain.objects import TaskStatus
+from skep.domain.base import NetworkId, TaskId, replace
+from skep.domain.objects import Attachment, TaskStatus
 from skep.domain.session import Assignment
 from skep.domain.spec import HealthCheck
 from skep.domain.states import DesiredState, IllegalMove, TaskState
@@ -341,6 +341,19 @@ def test_a_published_task_is_stopped_once_it_is_drained() -> None:
     assert task.drain(10.4) == [PutOffCall(Call.STOP, T1, ends)]
     assert task.drain(10.5) == []
     assert task.due(Call.STOP, ends) == [task.call(Call.STOP)]
+
+
+def test_a_task_on_networks_is_drained_without_a_published_port_as_well() -> None:
+    """Names and virtual addresses lead to it."""
+    made = assignment()
+    attached = (Attachment(network_id=NetworkId("app"), address="10.0.0.3"),)
+    task = Driver(replace(made, task=replace(made.task, attachments=attached)))
+    task.begin()
+    task.done(Call.PREPARE)
+    task.started()
+    assert task.want(DesiredState.SHUTDOWN, 10.0) == [
+        PutOffCall(Call.STOP, T1, 10.0 + DRAIN_DEADLINE_S)
+    ]
 
 
 def test_a_drain_that_nobody_acknowledges_ends_at_its_deadline() -> None:
