@@ -2,7 +2,8 @@
 
 Stopping it leaves tasks alone, and their names: SIGTERM ends what it relays, after a moment in
 which short connections may end by themselves, and nothing else. What is the kernel's goes on.
-`--clean` is the opposite: it removes all that a node's netproxy has left behind, and ends.
+`--clean` is the opposite: it removes all that a node's netproxy has left behind, and ends; it
+refuses while the netproxy or tasks of the node run.
 """
 
 from __future__ import annotations
@@ -16,20 +17,21 @@ import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from skep import telemetry
 from skep.domain.address import parse_address, parse_host
 from skep.domain.base import ClusterId, NodeId
-from skep.env import Env, Listener, RealDisk, Rejected, Retryable, real_env
+from skep.env import Env, Listener, Rejected, real_env
 from skep.netproxy.actor import FollowActor, Identity, Progress, make_mailbox
 from skep.netproxy.adapters import metrics
 from skep.netproxy.adapters.answers import Answers
+from skep.netproxy.adapters.cleaning import clean, opened_disk
 from skep.netproxy.adapters.options import (
     Options,
     check_listeners,
     connection_limit,
     default_workers,
+    host_place,
     parse_options,
 )
 from skep.netproxy.adapters.relay import Place, Relay
@@ -40,9 +42,6 @@ from skep.netproxy.dns.adapters.client import DnsClient
 from skep.netproxy.network import NodeNetwork, SharedDns
 from skep.rpc import GrpcTransport
 from skep.supervisor import Child, Supervisor
-
-if TYPE_CHECKING:
-    from skep.netproxy.kernel.adapters.place import HostPlace
 
 log = logging.getLogger("skep.netproxy")
 
@@ -65,10 +64,9 @@ async def _open_plane(env: Env, options: Options, relay: Relay) -> _Parts:
     """Raises Rejected, OSError."""
     if options.plane == "kernel":
         # Only here: what it needs takes 0.1 s and 13 MB to load.
-        from skep.netproxy.kernel.adapters.place import HostPlace
         from skep.netproxy.kernel.adapters.plane import KernelPlane
 
-        kernel = KernelPlane(env, _host_place(options, HostPlace), NodeId(options.node_id), relay)
+        kernel = KernelPlane(env, host_place(options), NodeId(options.node_id), relay)
         await kernel.open(options.vip)
         return _Parts(kernel, None, None)
     block, number = options.loopback
@@ -89,7 +87,7 @@ async def serve(options: Options) -> int:
         failures.append(error)
         stop.set()
 
-    disk = RealDisk(Path(options.state_dir))
+    disk = opened_disk(options.state_dir)
     env: Env = real_env(options.name or options.node_id, GrpcTransport(), disk)
     relay = Relay(env, _relay_place(options))
     parts = await _open_plane(env, options, relay)
@@ -144,15 +142,6 @@ def _relay_place(options: Options) -> Place:
     )
 
 
-def _host_place(options: Options, kind: type[HostPlace]) -> HostPlace:
-    return kind(
-        node=options.node_id,
-        address=parse_host(options.address),
-        vxlan_port=options.vxlan_port,
-        egress_subnet=options.egress_subnet,
-    )
-
-
 def _may_bind_low_ports() -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
@@ -177,29 +166,6 @@ async def _listen(env: Env, address: str, network: NodeNetwork) -> Listener | No
     listener = await env.transport.listen(address, network.service())
     os.chmod(path, 0o600)
     return listener
-
-
-async def clean(options: Options) -> int:
-    """Remove all that this node's netproxy has left; returns the exit status. Raises Rejected when
-    it runs."""
-    disk = RealDisk(Path(options.state_dir))
-    env: Env = real_env(options.name or options.node_id, GrpcTransport(), disk)
-    problems: tuple[str, ...] = ()
-    names = DnsClient(env, Path(options.state_dir) / "dns.sock")
-    try:
-        await names.end()
-    except Retryable as error:
-        problems += (f"names: {error}",)
-    if options.plane == "kernel":
-        from skep.netproxy.kernel.adapters.place import HostPlace
-        from skep.netproxy.kernel.adapters.plane import clean as clean_kernel
-
-        problems += await clean_kernel(_host_place(options, HostPlace))
-    disk.remove("attachments")
-    disk.close()
-    for problem in problems:
-        print(f"netproxy: {problem}", file=sys.stderr)
-    return 1 if problems else 0
 
 
 def main(arguments: list[str] | None = None) -> int:

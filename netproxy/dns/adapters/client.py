@@ -137,12 +137,14 @@ class DnsClient:
             else:
                 await link.end_process(END_DEADLINE_S)
 
-    async def end(self) -> None:
-        """End the process, if there is one. Raises Retryable."""
+    async def end(self) -> bool:
+        """End the process, if there is one; whether there was. Raises Retryable."""
         async with self._one_at_a_time:
             link = await self._find()
-            if link is not None:
-                await link.end_process(END_DEADLINE_S)
+            if link is None:
+                return False
+            await link.end_process(END_DEADLINE_S)
+            return True
 
     # ------------------------------------------------------------------------------- telling
 

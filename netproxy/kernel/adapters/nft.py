@@ -104,6 +104,10 @@ class Nft:
             if f'"{interface}"' not in (self._ask(f"list table {drop.family} {drop.table}") or "")
         )
 
+    def has(self, table: str) -> bool:
+        """Whether there is such an IPv4 table. Raises NftFailed."""
+        return self._ask(f"list counters table ip {table}") is not None
+
     def delete(self, table: str) -> None:
         """Delete an IPv4 table with all that is in it; idempotent. Raises NftFailed."""
         if self._ask(f"list table ip {table}") is not None:

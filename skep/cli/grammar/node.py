@@ -8,6 +8,7 @@ from skep.cli.options import (
     group,
     inspects,
     may_be_stale,
+    named,
     of_tasks,
     reaches,
     seconds,
@@ -45,3 +46,10 @@ def add(commands: Subparsers) -> None:
     )
     rm = reaches(command(node, "rm", "node.rm", "forget nodes that are down"))
     rm.add_argument("refs", nargs="+", metavar="NODE")
+    clean = command(
+        node, "clean", "nodeclean.clean", "remove what a stopped local node has left in the kernel"
+    )
+    clean.add_argument("refs", nargs="*", metavar="NODE", help="w1; of the local cluster")
+    clean.add_argument("--all", action="store_true", help="all nodes of the local cluster")
+    clean.add_argument("-y", "--yes", action="store_true", help="do it; without, only say what")
+    named(clean)

@@ -175,35 +175,58 @@ def _purge_tasks(
 
 def _clean_networks(of: home.Home, cluster: core.LocalCluster) -> None:
     """Remove what the nodes' netproxies leave: servers of names, and all that is in the kernel."""
-    wanted = [p for p in core.processes(cluster) if p.kind is core.Kind.NETPROXY]
+    # What tasks have left behind ends with its networks.
+    for node, done in clean_nodes(of, cluster, cluster.workers(), "--force"):
+        if done.returncode:
+            raise Failure(f"{node.name} can't be cleaned up: {reason(done)}; repeat 'skep down'")
+
+
+def clean_nodes(
+    of: home.Home, cluster: core.LocalCluster, nodes: Iterable[core.LocalNode], *flags: str
+) -> list[tuple[core.LocalNode, subprocess.CompletedProcess[str]]]:
+    """How `netproxy --clean` ends on each of these nodes, side by side."""
+    wanted = {p.node: p for p in core.processes(cluster) if p.kind is core.Kind.NETPROXY}
     running = [
         (
-            process,
+            node,
             subprocess.Popen(
                 (
-                    *namespaces.entering(cluster, process.node),
+                    # Without the node's namespace there may still be those of its tasks.
+                    *(
+                        namespaces.entering(cluster, node)
+                        if namespaces.is_there(cluster, node)
+                        else ()
+                    ),
                     sys.executable,
-                    *of.arguments(cluster, process),
+                    *of.arguments(cluster, wanted[node]),
                     "--clean",
+                    *flags,
                 ),
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
             ),
         )
-        for process in wanted
-        if of.node(process.node).is_dir() and namespaces.is_there(cluster, process.node)
+        for node in nodes
+        if of.node(node).is_dir()
     ]
-    for process, child in running:
+    ended = []
+    for node, child in running:
         try:
-            _, errors = child.communicate(timeout=PURGE_DEADLINE_S)
+            output, errors = child.communicate(timeout=PURGE_DEADLINE_S)
         except subprocess.TimeoutExpired:
             child.kill()
-            _, errors = child.communicate()
-        if child.returncode:
-            last = (errors.strip().splitlines() or ["no reason was given"])[-1]
-            raise Failure(f"{process.name} can't be cleaned up: {last}; repeat 'skep down'")
+            output, errors = child.communicate()
+        done = subprocess.CompletedProcess(child.args, child.returncode, output, errors)
+        ended.append((node, done))
+    return ended
+
+
+def reason(done: subprocess.CompletedProcess[str]) -> str:
+    """The last thing that a failed process has said, without its own name."""
+    last = (done.stderr.strip().splitlines() or ["no reason was given"])[-1]
+    return last.removeprefix("netproxy: ")
 
 
 def _tell_who_is_slow(

@@ -1,0 +1,86 @@
+"""What of one node's netproxy is in the kernel, told to a person who is about to remove it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from skep.env import Rejected
+from skep.netproxy.kernel.adapters import cgroup, messages, netns
+from skep.netproxy.kernel.adapters.netlink import Netlink
+from skep.netproxy.kernel.adapters.nft import Nft
+from skep.netproxy.kernel.adapters.place import HostPlace
+from skep.netproxy.kernel.core import ingress, traffic
+from skep.netproxy.kernel.core.found import LinkRecord
+from skep.netproxy.kernel.core.names import parse_tag
+from skep.netproxy.kernel.core.programs import ATTACH_TYPES
+
+_KINDS = {"bridge": "bridges", "vxlan": "VXLAN devices", "veth": "virtual cables"}
+
+
+def look(place: HostPlace) -> tuple[str, ...]:
+    """One line for each thing that is there. The process must be in the node's own namespace.
+
+    Raises OSError and Retryable where the kernel can't be asked; a part that this machine hasn't
+    holds nothing.
+    """
+    return (*_sandbox(place), *_tasks(place), *_host(place), *_rules(place), *_programs(place))
+
+
+def namespaces(place: HostPlace) -> dict[str, Path]:
+    """The files of the tasks' namespaces, by task."""
+    paths = {task_id: place.tasks / task_id for task_id in place.task_ids()}
+    return {task_id: path for task_id, path in paths.items() if netns.is_namespace(path)}
+
+
+def _sandbox(place: HostPlace) -> Iterator[str]:
+    if not netns.is_namespace(place.sandbox):
+        return
+    links = netns.inside(place.sandbox, _links)
+    counts = Counter(link.kind for link in links)
+    inside = ", ".join(f"{counts[kind]} {name}" for kind, name in _KINDS.items() if counts[kind])
+    yield f"network namespace {place.sandbox} ({inside or 'empty'})"
+
+
+def _tasks(place: HostPlace) -> Iterator[str]:
+    for task_id in place.task_ids():
+        yield f"network namespace of task {task_id}"
+
+
+def _host(place: HostPlace) -> Iterator[str]:
+    for link in _links():
+        if parse_tag(link.alias, place.node) is not None:
+            yield f"interface {link.name}"
+
+
+def _rules(place: HostPlace) -> Iterator[str]:
+    try:
+        nft = Nft()
+    except Rejected:
+        return  # nobody can have made any here
+    table = ingress.table_of(place.node)
+    if nft.has(table):
+        yield f"nftables table ip {table}"
+
+
+def _programs(place: HostPlace) -> Iterator[str]:
+    root = cgroup.root()
+    folder = None if root is None else root / "skep" / place.node
+    if folder is None or not folder.exists():
+        return
+    count = 0
+    with cgroup.opened(folder) as fd:
+        for program in cgroup.ours(fd, (*ATTACH_TYPES.values(), traffic.ATTACH_TYPE)):
+            os.close(program.fd)
+            count += 1
+    yield f"control group {folder} ({count} BPF programs)"
+
+
+def _links() -> list[LinkRecord]:
+    netlink = Netlink()
+    try:
+        return list(messages.links(netlink))
+    finally:
+        netlink.close()
