@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket  # noqa: TID251 - what answers scrapes is no part of the loop, nor of the seams
+import socketserver
+import threading  # noqa: TID251 - the same
 import time  # noqa: TID251 - a collection is timed wherever it strikes, in any thread, without a loop
 
-from prometheus_client import Counter, Gauge, start_http_server
+from prometheus_client import REGISTRY, Counter, Gauge
+from prometheus_client.exposition import MetricsHandler
 
 from skep.domain.address import parse_address
 from skep.env import Env
@@ -19,6 +23,18 @@ from skep.env import Env
 # Four looks a second cost nothing that shows; a stall is what delays one by more than this.
 LOOK_PERIOD_S = 0.25
 STALL_S = 0.05
+
+
+class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    """As Prometheus' own, which asks for the name of its address first: with a name server that
+    doesn't answer, a process would wait for ten seconds before it does anything."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
 
 
 def serve(address: str) -> None:
@@ -29,7 +45,9 @@ def serve(address: str) -> None:
     """
     if address:
         host, port = parse_address(address)
-        start_http_server(port, host)
+        kind = _Server6 if ":" in host else _Server
+        server = kind((host, port), MetricsHandler.factory(REGISTRY))
+        threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
 
 
 def watch_loop(env: Env) -> asyncio.Task[None]:
