@@ -21,9 +21,9 @@ from pathlib import Path
 from skep import telemetry
 from skep.domain.address import parse_address, parse_host
 from skep.domain.base import ClusterId, NodeId
-from skep.env import Env, Listener, Rejected, real_env
+from skep.env import Env, Listener, Rejected, Service, real_env
 from skep.netproxy.actor import FollowActor, Identity, Progress, make_mailbox
-from skep.netproxy.adapters import metrics
+from skep.netproxy.adapters import facts, metrics
 from skep.netproxy.adapters.answers import Answers
 from skep.netproxy.adapters.cleaning import clean, opened_disk
 from skep.netproxy.adapters.options import (
@@ -58,6 +58,7 @@ class _Parts:
     plane: Dataplane
     shared_dns: SharedDns | None
     vip_form: VipForm | None
+    note: str
 
 
 async def _open_plane(env: Env, options: Options, relay: Relay) -> _Parts:
@@ -68,11 +69,11 @@ async def _open_plane(env: Env, options: Options, relay: Relay) -> _Parts:
 
         kernel = KernelPlane(env, host_place(options), NodeId(options.node_id), relay)
         await kernel.open(options.vip)
-        return _Parts(kernel, None, None)
+        return _Parts(kernel, None, None, facts.kernel_note(*kernel.vip_mode))
     block, number = options.loopback
     port = DNS_PORT if _may_bind_low_ports() else HIGH_DNS_PORT
     plane = RelayPlane(relay, block, number, port)
-    return _Parts(plane, plane, plane.forms.vip)
+    return _Parts(plane, plane, plane.forms.vip, facts.relay_note())
 
 
 async def serve(options: Options) -> int:
@@ -104,9 +105,10 @@ async def serve(options: Options) -> int:
     telemetry.serve(options.metrics)
     telemetry.watch_gc()
     watch = telemetry.watch_loop(env)
-    calls = await _listen(env, options.attach, network)
     supervisor.start()
     audit = env.spawn("audit", network.audit())
+    notes = await facts.gathered(parts.note)
+    calls = await _listen(env, options.attach, facts.answering(network.service(), notes))
     log.info(
         "netproxy=%s state=started address=%s mesh=%s plane=%s",
         *(env.node, options.address, options.mesh, options.plane),
@@ -152,7 +154,7 @@ def _may_bind_low_ports() -> bool:
     return os.geteuid() == 0 or int(first) <= DNS_PORT
 
 
-async def _listen(env: Env, address: str, network: NodeNetwork) -> Listener | None:
+async def _listen(env: Env, address: str, service: Service) -> Listener | None:
     """Take the worker's calls. Nobody else's: what is asked for here is done as root."""
     if not address:
         return None
@@ -163,7 +165,7 @@ async def _listen(env: Env, address: str, network: NodeNetwork) -> Listener | No
             " bytes; choose a shorter folder"
         )
     # Until then it is as the folder: connecting needs the right to write, which only we have.
-    listener = await env.transport.listen(address, network.service())
+    listener = await env.transport.listen(address, service)
     os.chmod(path, 0o600)
     return listener
 

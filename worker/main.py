@@ -22,11 +22,12 @@ from prometheus_client import REGISTRY
 
 from skep import telemetry
 from skep.domain.address import refuse_open_listeners
-from skep.domain.base import SECOND_NS, ClusterId, NodeId
+from skep.domain.base import SECOND_NS, ClusterId, NodeId, Pairs
 from skep.domain.objects import NodeDescription, NodeRole
 from skep.env import Fatal, RealDisk, Rejected, real_env
 from skep.rpc import GrpcTransport
 from skep.worker.adapters.metrics import AgentMetrics
+from skep.worker.adapters.nodenotes import network_notes
 from skep.worker.agent import Agent, AgentConfig
 from skep.worker.engine.adapters.process import ProcessEngine
 from skep.worker.engine.network import TaskNetwork
@@ -92,7 +93,8 @@ async def _run(config: ConfigFile, disk: RealDisk) -> int:
     env = real_env(config.name, GrpcTransport(), disk)
     network = TaskNetwork(env, config.netproxy, config.plane)
     engine = ProcessEngine(Path(config.tasks_dir), env, config.node_id, network)
-    agent = Agent(env, _agent_config(config, engine), {engine.name: engine}, escalated)
+    notes = (*await network_notes(env, config.netproxy), *engine.notes)
+    agent = Agent(env, _agent_config(config, engine, notes), {engine.name: engine}, escalated)
     REGISTRY.register(AgentMetrics(agent))
     telemetry.serve(config.metrics)
     telemetry.watch_gc()
@@ -114,7 +116,7 @@ async def _run(config: ConfigFile, disk: RealDisk) -> int:
     return 1 if failures else 0
 
 
-def _agent_config(config: ConfigFile, engine: ProcessEngine) -> AgentConfig:
+def _agent_config(config: ConfigFile, engine: ProcessEngine, notes: Pairs) -> AgentConfig:
     description = NodeDescription(
         hostname=config.name,
         address=config.address,
@@ -124,7 +126,7 @@ def _agent_config(config: ConfigFile, engine: ProcessEngine) -> AgentConfig:
         cpu_nano=len(os.sched_getaffinity(0)) * SECOND_NS,
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         engines=(engine.name,),
-        notes=engine.notes,
+        notes=notes,
         plane=config.plane,
     )
     return AgentConfig(

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from skep.api import objects_pb2 as skep_dot_api_dot_objects__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15skep/api/attach.proto\x12\x07skep.v1\x1a\x16skep/api/objects.proto\"\x95\x01\n\rAttachRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x12\n\nservice_id\x18\x02 \x01(\t\x12\x14\n\x0cservice_name\x18\x03 \x01(\t\x12(\n\x0b\x61ttachments\x18\x04 \x03(\x0b\x32\x13.skep.v1.Attachment\x12\r\n\x05names\x18\x05 \x03(\t\x12\x10\n\x08hostname\x18\x06 \x01(\t\"\xd3\x01\n\x0e\x41ttachResponse\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06\x63group\x18\x02 \x01(\t\x12\x13\n\x0bresolv_conf\x18\x03 \x01(\t\x12\r\n\x05hosts\x18\x04 \x01(\t\x12\x0b\n\x03\x64ns\x18\x05 \x01(\t\x12/\n\x04vips\x18\x06 \x03(\x0b\x32!.skep.v1.AttachResponse.VipsEntry\x12\x0f\n\x07\x61\x64\x64ress\x18\x07 \x01(\t\x1a+\n\tVipsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\" \n\rDetachRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"\x1f\n\x0bHoldRequest\x12\x10\n\x08task_ids\x18\x01 \x03(\t\"\x1d\n\nAttachDone\x12\x0f\n\x07node_id\x18\x01 \x01(\t2\xad\x01\n\x06\x41ttach\x12\x39\n\x06\x41ttach\x12\x16.skep.v1.AttachRequest\x1a\x17.skep.v1.AttachResponse\x12\x35\n\x06\x44\x65tach\x12\x16.skep.v1.DetachRequest\x1a\x13.skep.v1.AttachDone\x12\x31\n\x04Hold\x12\x14.skep.v1.HoldRequest\x1a\x13.skep.v1.AttachDoneb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15skep/api/attach.proto\x12\x07skep.v1\x1a\x16skep/api/objects.proto\"\x95\x01\n\rAttachRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x12\n\nservice_id\x18\x02 \x01(\t\x12\x14\n\x0cservice_name\x18\x03 \x01(\t\x12(\n\x0b\x61ttachments\x18\x04 \x03(\x0b\x32\x13.skep.v1.Attachment\x12\r\n\x05names\x18\x05 \x03(\t\x12\x10\n\x08hostname\x18\x06 \x01(\t\"\xd3\x01\n\x0e\x41ttachResponse\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06\x63group\x18\x02 \x01(\t\x12\x13\n\x0bresolv_conf\x18\x03 \x01(\t\x12\r\n\x05hosts\x18\x04 \x01(\t\x12\x0b\n\x03\x64ns\x18\x05 \x01(\t\x12/\n\x04vips\x18\x06 \x03(\x0b\x32!.skep.v1.AttachResponse.VipsEntry\x12\x0f\n\x07\x61\x64\x64ress\x18\x07 \x01(\t\x1a+\n\tVipsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\" \n\rDetachRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"\x1f\n\x0bHoldRequest\x12\x10\n\x08task_ids\x18\x01 \x03(\t\"\x0e\n\x0c\x46\x61\x63tsRequest\"o\n\rFactsResponse\x12\x30\n\x05notes\x18\x01 \x03(\x0b\x32!.skep.v1.FactsResponse.NotesEntry\x1a,\n\nNotesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1d\n\nAttachDone\x12\x0f\n\x07node_id\x18\x01 \x01(\t2\xe5\x01\n\x06\x41ttach\x12\x39\n\x06\x41ttach\x12\x16.skep.v1.AttachRequest\x1a\x17.skep.v1.AttachResponse\x12\x35\n\x06\x44\x65tach\x12\x16.skep.v1.DetachRequest\x1a\x13.skep.v1.AttachDone\x12\x31\n\x04Hold\x12\x14.skep.v1.HoldRequest\x1a\x13.skep.v1.AttachDone\x12\x36\n\x05\x46\x61\x63ts\x12\x15.skep.v1.FactsRequest\x1a\x16.skep.v1.FactsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,6 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ATTACHRESPONSE_VIPSENTRY']._loaded_options = None
   _globals['_ATTACHRESPONSE_VIPSENTRY']._serialized_options = b'8\001'
+  _globals['_FACTSRESPONSE_NOTESENTRY']._loaded_options = None
+  _globals['_FACTSRESPONSE_NOTESENTRY']._serialized_options = b'8\001'
   _globals['_ATTACHREQUEST']._serialized_start=59
   _globals['_ATTACHREQUEST']._serialized_end=208
   _globals['_ATTACHRESPONSE']._serialized_start=211
@@ -44,8 +46,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DETACHREQUEST']._serialized_end=456
   _globals['_HOLDREQUEST']._serialized_start=458
   _globals['_HOLDREQUEST']._serialized_end=489
-  _globals['_ATTACHDONE']._serialized_start=491
-  _globals['_ATTACHDONE']._serialized_end=520
-  _globals['_ATTACH']._serialized_start=523
-  _globals['_ATTACH']._serialized_end=696
+  _globals['_FACTSREQUEST']._serialized_start=491
+  _globals['_FACTSREQUEST']._serialized_end=505
+  _globals['_FACTSRESPONSE']._serialized_start=507
+  _globals['_FACTSRESPONSE']._serialized_end=618
+  _globals['_FACTSRESPONSE_NOTESENTRY']._serialized_start=574
+  _globals['_FACTSRESPONSE_NOTESENTRY']._serialized_end=618
+  _globals['_ATTACHDONE']._serialized_start=620
+  _globals['_ATTACHDONE']._serialized_end=649
+  _globals['_ATTACH']._serialized_start=652
+  _globals['_ATTACH']._serialized_end=881
 # @@protoc_insertion_point(module_scope)

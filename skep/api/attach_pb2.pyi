@@ -60,6 +60,23 @@ class HoldRequest(_message.Message):
     task_ids: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, task_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class FactsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class FactsResponse(_message.Message):
+    __slots__ = ("notes",)
+    class NotesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    NOTES_FIELD_NUMBER: _ClassVar[int]
+    notes: _containers.ScalarMap[str, str]
+    def __init__(self, notes: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
 class AttachDone(_message.Message):
     __slots__ = ("node_id",)
     NODE_ID_FIELD_NUMBER: _ClassVar[int]

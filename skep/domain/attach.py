@@ -56,6 +56,16 @@ class HoldRequest(Struct, frozen=True, kw_only=True):
     task_ids: tuple[TaskId, ...] = ()
 
 
+class FactsRequest(Struct, frozen=True, kw_only=True):
+    """What is to be known of this node's network, before any task is on it?"""
+
+
+class FactsResponse(Struct, frozen=True, kw_only=True):
+    """Notes for the node's description, by name: see `docs/operations.md`."""
+
+    notes: Pairs = ()
+
+
 class AttachDone(Struct, frozen=True, kw_only=True):
     """It is so."""
 

@@ -87,6 +87,11 @@ class KernelPlane:
         log.info("plane=kernel node=%s vips=%s", self._place.node, self._vips.name)
 
     @property
+    def vip_mode(self) -> tuple[str, str | None]:
+        """By what virtual addresses are, and why not by something better."""
+        return self._mode.name, self._mode.hindrance
+
+    @property
     def forms(self) -> KernelForms:
         """See `Dataplane.forms`."""
         return self._forms

@@ -35,6 +35,8 @@ class VipMode(Protocol):
 
     name: str
     cgroup: str
+    # Why it isn't the better one; None for the one that is, or that was asked for.
+    hindrance: str | None
 
     def apply(
         self, backends: Backends, places: Mapping[str, Place], *, is_all: bool
@@ -76,6 +78,7 @@ class ByBpf:
     """See `VipMode`. The kernel translates when a connection is made, and not per packet."""
 
     name = BPF
+    hindrance: str | None = None
 
     def __init__(self, node: str) -> None:
         """Raises OSError, Rejected."""
@@ -172,8 +175,9 @@ class ByNft:
     name = NFT
     cgroup = ""
 
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: str, hindrance: str | None = None) -> None:
         """Raises Rejected."""
+        self.hindrance = hindrance
         self._vips = NatVips(node)
         self._seen: dict[str, str] = {}
 
@@ -241,7 +245,7 @@ def choose(node: str, wanted: str) -> VipMode:
         raise Rejected(f"virtual addresses by BPF: {hindrance}; --vip nft needs no BPF")
     if (missing := natrules.supported()) is not None:
         raise Rejected(missing)
-    return ByNft(node)
+    return ByNft(node, f"not by BPF: {hindrance}" if wanted == AUTO else None)
 
 
 def clean(node: str) -> None:

@@ -1,0 +1,71 @@
+"""The notes of the netproxy that a worker tells its managers, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from pathlib import Path
+
+import pytest
+
+from skep.env import Env, RealDisk, Service, real_env
+from skep.netproxy.adapters.facts import answering
+from skep.rpc import GrpcTransport
+from skep.worker.adapters import nodenotes
+from skep.worker.adapters.nodenotes import network_notes
+
+NOTES = (("network.encryption", "none: not here"), ("network.plane", "in user space"))
+
+
+def _env(folder: Path) -> Env:
+    return real_env("w1", GrpcTransport(), RealDisk(folder / "disk"))
+
+
+def _address() -> str:
+    return f"unix:/tmp/skt-{uuid.uuid4().hex[:8]}.sock"
+
+
+def test_what_netproxy_says_is_told(tmp_path: Path) -> None:
+    async def go() -> None:
+        address = _address()
+        listener = await GrpcTransport().listen(address, answering(Service(), NOTES))
+        try:
+            assert await network_notes(_env(tmp_path), address) == NOTES
+        finally:
+            await listener.close()
+
+    asyncio.run(go())
+
+
+def test_a_netproxy_that_starts_a_moment_later_is_waited_for(tmp_path: Path) -> None:
+    async def go() -> None:
+        address = _address()
+        asked = asyncio.create_task(network_notes(_env(tmp_path), address))
+        await asyncio.sleep(0)
+        assert not asked.done()
+        listener = await GrpcTransport().listen(address, answering(Service(), NOTES))
+        try:
+            assert await asked == NOTES
+        finally:
+            await listener.close()
+
+    asyncio.run(go())
+
+
+def test_without_one_the_notes_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodenotes, "PATIENCE_S", 0.15)
+    [(name, text)] = asyncio.run(network_notes(_env(tmp_path), _address()))
+    assert (name, "did not answer" in text) == ("network.plane", True)
+
+
+def test_an_older_one_is_not_waited_for(tmp_path: Path) -> None:
+    async def go() -> None:
+        address = _address()
+        listener = await GrpcTransport().listen(address, Service())
+        try:
+            assert await network_notes(_env(tmp_path), address) == ()
+        finally:
+            await listener.close()
+
+    asyncio.run(asyncio.wait_for(go(), nodenotes.PATIENCE_S))
+    assert asyncio.run(network_notes(_env(tmp_path / "2"), "")) == ()
