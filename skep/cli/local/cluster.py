@@ -68,6 +68,7 @@ def opened(of: home.Home, asked: core.Wanted) -> Iterator[core.LocalCluster]:
     while True:
         block = core.choose_block(taken)
         with home.reserved(block) as is_free:
+            is_free = is_free and not namespaces.is_taken(block)
             if is_free and not home.is_listening(block, core.Ports()):
                 cluster = core.plan_cluster(of.name, asked, block, ids)
                 of.save(cluster)

@@ -52,6 +52,11 @@ def remove(cluster: core.LocalCluster) -> None:
         _run("link", "delete", _bridge(cluster))
 
 
+def is_taken(block: int) -> bool:
+    """Whether some cluster, of whichever folder, has the bridge of this block."""
+    return Path("/sys/class/net", _bridge_of(block)).exists()
+
+
 def is_there(cluster: core.LocalCluster, node: core.LocalNode) -> bool:
     """Whether commands can run on this node."""
     path = NAMED / cluster.namespace(node)
@@ -66,7 +71,11 @@ def entering(cluster: core.LocalCluster, node: core.LocalNode) -> tuple[str, ...
 
 
 def _bridge(cluster: core.LocalCluster) -> str:
-    return f"skep{cluster.block}"
+    return _bridge_of(cluster.block)
+
+
+def _bridge_of(block: int) -> str:
+    return f"skep{block}"
 
 
 def _make_node(cluster: core.LocalCluster, node: core.LocalNode) -> None:
