@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from skep.netproxy.adapters.options import (
 from skep.netproxy.adapters.relay import Place, Relay
 from skep.netproxy.adapters.relayplane import DNS_PORT, HIGH_DNS_PORT, RelayPlane
 from skep.netproxy.core.routes import VipForm
+from skep.netproxy.core.tally import Tally
 from skep.netproxy.dataplane import Dataplane
 from skep.netproxy.dns.adapters.client import DnsClient
 from skep.netproxy.network import NodeNetwork, SharedDns
@@ -59,6 +61,7 @@ class _Parts:
     shared_dns: SharedDns | None
     vip_form: VipForm | None
     note: str
+    tally: Callable[[], Tally] = Tally
 
 
 async def _open_plane(env: Env, options: Options, relay: Relay) -> _Parts:
@@ -68,8 +71,8 @@ async def _open_plane(env: Env, options: Options, relay: Relay) -> _Parts:
         from skep.netproxy.kernel.adapters.plane import KernelPlane
 
         kernel = KernelPlane(env, host_place(options), NodeId(options.node_id), relay)
-        await kernel.open(options.vip)
-        return _Parts(kernel, None, None, facts.kernel_note(*kernel.vip_mode))
+        await kernel.open(options.vip, counts_traffic=options.vip_traffic)
+        return _Parts(kernel, None, None, facts.kernel_note(*kernel.vip_mode), kernel.tally)
     block, number = options.loopback
     port = DNS_PORT if _may_bind_low_ports() else HIGH_DNS_PORT
     plane = RelayPlane(relay, block, number, port)
@@ -101,7 +104,7 @@ async def serve(options: Options) -> int:
         "follow", mailbox, lambda: FollowActor(env, mailbox, identity, network, progress)
     )
     supervisor = Supervisor(env, "netproxy", (follower,), escalated)
-    metrics.register(metrics.Sources(progress, relay, supervisor))
+    metrics.register(metrics.Sources(progress, relay, supervisor, parts.tally))
     telemetry.serve(options.metrics)
     telemetry.watch_gc()
     watch = telemetry.watch_loop(env)
@@ -179,7 +182,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     try:
         options = parse_options(sys.argv[1:] if arguments is None else arguments)
-        check_listeners(options)
+        if not options.clean:
+            check_listeners(options)
         with asyncio.Runner(loop_factory=_loop_factory(options.loop)) as runner:
             return runner.run(clean(options) if options.clean else serve(options))
     except Rejected as error:

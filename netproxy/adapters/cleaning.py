@@ -6,6 +6,7 @@ folder's lock, and tasks that run would be cut off from their networks.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,8 +43,13 @@ async def clean(options: Options) -> int:
     """Remove it, or with `--dry-run` only say what there is; returns the exit status. Raises
     Rejected, before anything is done, while a netproxy or a task of the node runs."""
     disk = opened_disk(options.state_dir)
+    held = None
     try:
         place = host_place(options) if options.plane == "kernel" else None
+        if place is not None:
+            from skep.netproxy.kernel.adapters.holding import hold
+
+            held = hold(place)
         if not (options.force or options.dry_run):
             _check_idle(disk, NodeId(options.node_id), place)
         there = _left(place)
@@ -56,6 +62,8 @@ async def clean(options: Options) -> int:
         _tell("removed", [what for what in there if what not in still])
         problems += tuple(f"still there: {what}" for what in still)
     finally:
+        if held is not None:
+            os.close(held)
         disk.close()
     for problem in problems:
         print(f"netproxy: {problem}", file=sys.stderr)

@@ -61,6 +61,10 @@ class NatVips:
         table = run_inside(namespace, self._read)
         return None if table is None else table.vips()
 
+    def is_there(self, namespace: str) -> bool:
+        """Whether any release has made its table there. Raises NftFailed, OSError."""
+        return run_inside(namespace, partial(self._nft.has, self._table))
+
     def strays(self, namespace: str) -> int:
         """How many packets the guard there has dropped. Raises NftFailed, OSError."""
         return run_inside(namespace, partial(self._counter, STRAYS))

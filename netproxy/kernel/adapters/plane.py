@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import logging
 import os
 import socket
@@ -26,16 +27,20 @@ from skep.netproxy.adapters.relay import Relay
 from skep.netproxy.core.forms import KernelForms
 from skep.netproxy.core.names import reaches_world
 from skep.netproxy.core.routes import Desired
+from skep.netproxy.core.tally import Tally
 from skep.netproxy.core.world import World
 from skep.netproxy.dataplane import Joined, Observed
 from skep.netproxy.kernel.adapters import links as link_layer
 from skep.netproxy.kernel.adapters import vipmodes
+from skep.netproxy.kernel.adapters.counting import Counting, Owners
+from skep.netproxy.kernel.adapters.holding import hold
 from skep.netproxy.kernel.adapters.inside import run_inside
 from skep.netproxy.kernel.adapters.links import Links, Wanted
 from skep.netproxy.kernel.adapters.natrules import Ingress, IngressWanted
 from skep.netproxy.kernel.adapters.place import HostPlace
 from skep.netproxy.kernel.adapters.tasks import LOOSE_REVERSE_PATH, TaskOptions
 from skep.netproxy.kernel.adapters.vipmodes import Place, VipMode
+from skep.netproxy.kernel.adapters.vipswitch import Switch
 from skep.netproxy.kernel.core.ingress import Egress, IngressPort
 from skep.netproxy.kernel.core.links import TaskLink
 from skep.netproxy.kernel.core.names import HOST_INGRESS
@@ -78,12 +83,22 @@ class KernelPlane:
         self._links: Links | None = None
         self._vips: VipMode | None = None
         self._ingress: Ingress | None = None
+        self._switch: Switch | None = None
+        self._held: int | None = None
+        self._counting: Counting | None = None
+        # Until all is known once, nothing of what is in force may be taken for left over.
+        self._is_applied = False
 
-    async def open(self, vip_mode: str) -> None:
+    async def open(self, vip_mode: str, *, counts_traffic: bool = False) -> None:
         """Find what is there, or begin. Raises Rejected with what is missing, OSError."""
-        self._links = await Links.open(self._place)
-        self._vips = await self._blocking(vipmodes.choose, self._place.node, vip_mode)
+        # First what may be missing, so that nothing is made before it is known to be there.
         self._ingress = Ingress(self._place.node, None, HOST_INGRESS)
+        self._held = hold(self._place)
+        self._links = await Links.open(self._place)
+        choose = functools.partial(vipmodes.choose, counts_traffic=counts_traffic)
+        self._vips = await self._blocking(choose, self._place.node, vip_mode)
+        self._switch = Switch(self._place.node, self._vips.name)
+        self._counting = Counting(self._ingress, self._vips)
         log.info("plane=kernel node=%s vips=%s", self._place.node, self._vips.name)
 
     @property
@@ -105,6 +120,7 @@ class KernelPlane:
             # Before the rules: a port that something else on this node has is not taken from it.
             problems += await self._relay.serve(plan.version, plan.listeners)
             failures, hindrances = await self._blocking(self._put_rules, plan, dict(self._tasks))
+            self._is_applied = True
             if failures:
                 # Nobody knows what new connections may reach.
                 raise Retryable("; ".join(failures))
@@ -125,7 +141,8 @@ class KernelPlane:
             else:
                 await self._blocking(self._mode.attach, task.place, self._plan.vips)
             self._tasks[request.task_id] = task
-        self._env.spawn("attached", self._complete())
+        if self._is_applied:
+            self._env.spawn("attached", self._complete())
         return Joined(namespace=task.place.path, cgroup=self._mode.cgroup)
 
     async def detach(self, task_ids: Iterable[TaskId]) -> None:
@@ -195,23 +212,29 @@ class KernelPlane:
         seen = self._relay.observed()
         return Observed(self._plan.version, seen.listeners, seen.connections)
 
-    def connects(self) -> Mapping[tuple[int, str], tuple[int, int]]:
-        """Connections to virtual addresses so far, and refusals; may be called from any thread."""
-        return self._mode.connects() if self._vips is not None else {}
-
-    @property
-    def plan(self) -> KernelPlan:
-        """What is in force, or is being put in force."""
-        return self._plan
+    def tally(self) -> Tally:
+        """What the kernel has counted; may be called from any thread, and blocks for some ms."""
+        if self._counting is None:
+            return Tally()
+        plan = self._plan
+        return self._counting.read(Owners(plan.vip_names, plan.port_names))
 
     async def close(self, drain_s: float) -> None:
         """See `Dataplane.close`: what the kernel does goes on."""
+        async with self._change:
+            # Who is about to complete a task finds nothing to do it with.
+            self._is_applied = False
         await self._relay.close(drain_s)
+        if self._counting is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._counting.close)
         if self._links is not None:
             await self._links.close()
         if self._vips is not None:
             self._vips.close()
         self._rules.shutdown(wait=False)
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
     # ------------------------------------------------------------------------- parts of it
 
@@ -266,6 +289,8 @@ class KernelPlane:
     async def _complete(self) -> None:
         """Rules for a task that has just been attached; `apply` repeats what fails."""
         async with self._change:
+            if not self._is_applied:
+                return
             failures, _ = await self._blocking(self._put_rules, self._plan, dict(self._tasks))
             for failure in failures:
                 log.warning("attached=incomplete why=%r", failure)
@@ -284,13 +309,20 @@ class KernelPlane:
         except Rejected as error:
             return (*failures, f"published ports: {error}"), ()
         hindrances = self._ingress.in_the_way
-        return failures + tuple(p for p in problems if p not in hindrances), hindrances
+        failures += tuple(p for p in problems if p not in hindrances)
+        if is_all and not failures and self._switch is not None:
+            hindrances += self._switch.apply(plan.vips, _places(tasks))
+        return failures, hindrances
 
     def _ingress_wanted(self, plan: KernelPlan, tasks: Mapping[TaskId, _Task]) -> IngressWanted:
+        gateways = [self._opened.gateway.subnet]
+        if plan.ingress is not None:
+            # A published UDP server that asks others from its own port goes out by this network.
+            gateways.append(plan.ingress.subnet)
         return IngressWanted(
             ports=self._open_ports(plan),
             egress=Egress(
-                gateways=(self._opened.gateway.subnet,),
+                gateways=tuple(gateways),
                 overlays=tuple(sorted({network.subnet for network in plan.networks})),
             ),
             nodes=plan.sources,

@@ -7,13 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from skep.env import Rejected, Retryable
 from skep.netproxy.kernel.adapters import cgroup, natrules, vips
+from skep.netproxy.kernel.adapters.inside import run_each
+from skep.netproxy.kernel.adapters.known import HINDRANCES
 from skep.netproxy.kernel.adapters.natvips import NatVips
+from skep.netproxy.kernel.adapters.vip_traffic import VipTraffic
 from skep.netproxy.kernel.adapters.vips import Vips
 from skep.netproxy.kernel.core.plan import VipKey
+from skep.netproxy.kernel.core.traffic import Traffic
+from skep.netproxy.kernel.core.vips import Counts
 
 # No task is called that, whose limits have folders beside it.
 TASKS_FOLDER = "net.tasks"
@@ -57,8 +63,18 @@ class VipMode(Protocol):
         """Where the kernel isn't as wanted, in words."""
         ...
 
-    def connects(self) -> Mapping[VipKey, tuple[int, int]]:
-        """Connections and refusals so far, where they are counted."""
+    def connects(self) -> Mapping[VipKey, Counts]:
+        """Connections and refusals so far, where they are counted; from any thread. Raises
+        Retryable."""
+        ...
+
+    def traffic(self) -> Mapping[VipKey, Traffic]:
+        """Bytes and round-trip times, where they are counted; from any thread. Raises
+        Retryable."""
+        ...
+
+    def strays(self) -> int:
+        """Packets that guards in tasks' namespaces have dropped; from any thread."""
         ...
 
     def forget(self) -> None:
@@ -80,16 +96,27 @@ class ByBpf:
     name = BPF
     hindrance: str | None = None
 
-    def __init__(self, node: str) -> None:
-        """Raises OSError, Rejected."""
+    def __init__(self, node: str, *, counts_traffic: bool = False) -> None:
+        """Raises OSError, Rejected, Retryable."""
         self._vips = Vips(node)
         self._vips.open()
+        self._traffic: VipTraffic | None = None
         # Tasks join a folder below: with version 2, limits are set in folders beside it.
         own = self._vips.cgroup_path / TASKS_FOLDER
         own.mkdir(exist_ok=True)
         self.cgroup = str(own)
         # What the maps hold by our own doing; None: to be compared with what they really hold.
         self._done: tuple[dict[VipKey, tuple[str, ...]], dict[int, Place]] | None = None
+        traffic = VipTraffic(self._vips.cgroup_path)
+        try:
+            if counts_traffic:
+                traffic.open()
+                self._traffic = traffic
+            else:
+                traffic.stop()
+        except BaseException:
+            self._vips.close()
+            raise
 
     def apply(
         self, backends: Backends, places: Mapping[str, Place], *, is_all: bool
@@ -152,9 +179,17 @@ class ByBpf:
                 found.append(f"task {task_id}: the kernel has other networks for it than it is on")
         return tuple(found)
 
-    def connects(self) -> Mapping[VipKey, tuple[int, int]]:
+    def connects(self) -> Mapping[VipKey, Counts]:
         """See `VipMode.connects`."""
-        return {key: (each.connects, each.refused) for key, each in self._vips.counters().items()}
+        return self._vips.counters()
+
+    def traffic(self) -> Mapping[VipKey, Traffic]:
+        """See `VipMode.traffic`."""
+        return {} if self._traffic is None else self._traffic.read()
+
+    def strays(self) -> int:
+        """See `VipMode.strays`: what isn't translated per packet needs no guard."""
+        return 0
 
     def forget(self) -> None:
         """See `VipMode.forget`."""
@@ -162,6 +197,8 @@ class ByBpf:
 
     def close(self) -> None:
         """See `VipMode.close`."""
+        if self._traffic is not None:
+            self._traffic.close()
         self._vips.close()
 
     def clean(self) -> None:
@@ -187,14 +224,16 @@ class ByNft:
         """See `VipMode.apply`."""
         self._seen = {task_id: place.path for task_id, place in places.items()}
         try:
-            return self._vips.apply({place.path: _of(place, backends) for place in places.values()})
+            return self._vips.apply(
+                {place.path: backends_of(place, backends) for place in places.values()}
+            )
         except Rejected as error:
             return (f"virtual addresses: {error}",)
 
     def attach(self, place: Place, backends: Backends) -> None:
         """See `VipMode.attach`."""
         try:
-            problems = self._vips.apply({place.path: _of(place, backends)})
+            problems = self._vips.apply({place.path: backends_of(place, backends)})
         except Rejected as error:
             raise Retryable(f"virtual addresses: {error}") from error
         if problems:
@@ -212,13 +251,32 @@ class ByNft:
             if there is None:
                 found.append(f"{where}its namespace has no table of virtual addresses")
                 continue
-            wanted = {(0, vip): behind for vip, behind in _of(place, backends).items()}
+            wanted = {(0, vip): behind for vip, behind in backends_of(place, backends).items()}
             found += _compare(wanted, {(0, vip): each for vip, each in there.items()}, where)
         return tuple(found)
 
-    def connects(self) -> Mapping[VipKey, tuple[int, int]]:
+    def connects(self) -> Mapping[VipKey, Counts]:
         """See `VipMode.connects`: not counted."""
         return {}
+
+    def traffic(self) -> Mapping[VipKey, Traffic]:
+        """See `VipMode.traffic`: not counted."""
+        return {}
+
+    def strays(self) -> int:
+        """See `VipMode.strays`. Namespaces that go meanwhile are left out."""
+        return sum(
+            count
+            for _, count in run_each(
+                (path, partial(self._strays_in, path)) for path in tuple(self._seen.values())
+            )
+        )
+
+    def _strays_in(self, path: str) -> int:
+        try:
+            return self._vips.strays(path)
+        except HINDRANCES:
+            return 0
 
     def forget(self) -> None:
         """See `VipMode.forget`."""
@@ -232,13 +290,13 @@ class ByNft:
         self._vips.clean(self._seen.values())
 
 
-def choose(node: str, wanted: str) -> VipMode:
-    """The mode that was asked for; `auto` takes BPF where the kernel has it. Raises Rejected with
-    what is missing."""
+def choose(node: str, wanted: str, *, counts_traffic: bool = False) -> VipMode:
+    """The mode that was asked for; `auto` takes BPF where the kernel has it, and only that counts
+    bytes. Raises Rejected with what is missing."""
     hindrance = vips.supported() if wanted in (AUTO, BPF) else "not asked for"
     if hindrance is None:
         try:
-            return ByBpf(node)
+            return ByBpf(node, counts_traffic=counts_traffic)
         except (OSError, Retryable) as error:
             raise Rejected(f"virtual addresses by BPF: {error}") from error
     if wanted == BPF:
@@ -254,7 +312,8 @@ def clean(node: str) -> None:
         Vips(node, root).clean()
 
 
-def _of(place: Place, backends: Backends) -> dict[str, tuple[str, ...]]:
+def backends_of(place: Place, backends: Backends) -> dict[str, tuple[str, ...]]:
+    """What the virtual addresses on the networks of one namespace lead to."""
     mine = {number for number, _ in place.networks}
     return {vip: behind for (number, vip), behind in backends.items() if number in mine}
 

@@ -37,7 +37,7 @@ ANY_HOST_6 = "::"
 @dataclass(frozen=True)
 class KernelPlan:
     """Everything that must be in force at one version. `peers` are by network id, `vips` lead to
-    addresses of tasks."""
+    addresses of tasks. The names are those of the services, for whoever counts."""
 
     version: int = 0
     networks: tuple[Network, ...] = ()
@@ -49,6 +49,8 @@ class KernelPlan:
     ingress: NetworkEntry | None = None
     ingress_address: str = ""
     problems: tuple[str, ...] = ()
+    vip_names: Mapping[VipKey, str] = field(default_factory=dict)
+    port_names: Mapping[tuple[str, int], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +116,23 @@ class Planner:
             networks=tuple(_network(world.networks[i]) for i in sorted(wanted)),
             peers={network_id: tuple(each) for network_id, each in peers.items()},
             vips={key: backends for known in self._known.values() for key, backends in known.vips},
-            ports=ports,
+            ports=tuple(port for _, port in ports),
             sources=tuple(reached),
             listeners=listeners,
             ingress=ingress,
             ingress_address=address,
             problems=problems,
+            vip_names={
+                key: known.service.name for known in self._known.values() for key, _ in known.vips
+            },
+            port_names={(port.protocol, port.published): name for name, port in ports},
         )
 
-    def _claims(self) -> tuple[tuple[IngressPort, ...], tuple[Listener, ...], tuple[str, ...]]:
-        """All ports and listeners, each once: for moments two services may claim one port, and
-        the one with the smaller id has it."""
+    def _claims(
+        self,
+    ) -> tuple[tuple[tuple[str, IngressPort], ...], tuple[Listener, ...], tuple[str, ...]]:
+        """All ports, with their services' names, and listeners, each once: for moments two services
+        may claim one port, and the one with the smaller id has it."""
         problems: dict[str, None] = {}
         ports: dict[tuple[str, int], tuple[str, IngressPort]] = {}
         listeners: dict[tuple[str, str, int], Listener] = {}
@@ -141,7 +149,7 @@ class Planner:
                     holder = listeners[key].service_name
                     problems[f"{name}: port {listener.port}: {holder} has it"] = None
         return (
-            tuple(port for _, port in ports.values()),
+            tuple(ports.values()),
             tuple(listeners.values()),
             tuple(problems),
         )
