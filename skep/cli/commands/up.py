@@ -67,7 +67,7 @@ def _up(of: Home, stack: ReadStack | None, options: argparse.Namespace) -> None:
 
 def _wanted(options: argparse.Namespace) -> core.Wanted:
     plane = None if options.plane is None else core.Plane(options.plane)
-    return core.Wanted(options.managers, options.workers, plane)
+    return core.Wanted(options.managers, options.workers, plane, options.vip)
 
 
 def _watch(of: Home, plan: core.LocalCluster) -> None:

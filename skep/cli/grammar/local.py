@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+
 from skep.cli.options import Subparsers, command, count, group, named, shows, waits
 
 
@@ -13,6 +15,10 @@ def add(commands: Subparsers) -> None:
     up.add_argument("--workers", type=count, metavar="N", help="default: 3")
     up.add_argument(
         "--plane", choices=("relay", "kernel"), help="what moves packets (default: relay)"
+    )
+    # For tests of the fallback on machines that have BPF.
+    up.add_argument(
+        "--vip", choices=("auto", "bpf", "nft"), default="auto", help=argparse.SUPPRESS
     )
     up.add_argument("--watch", action="store_true", help="stay, with the board of 'skep top'")
     named(up)

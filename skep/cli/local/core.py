@@ -79,6 +79,8 @@ class LocalCluster(msgspec.Struct, frozen=True, kw_only=True):
     ports: Ports = Ports()
     nodes: tuple[LocalNode, ...]
     plane: Plane = Plane.RELAY
+    # By what the kernel's plane has virtual addresses: see netproxy's --vip.
+    vip: str = "auto"
 
     def managers(self) -> tuple[LocalNode, ...]:
         """The managers."""
@@ -127,6 +129,7 @@ class Wanted(NamedTuple):
     managers: int | None = None
     workers: int | None = None
     plane: Plane | None = None
+    vip: str = "auto"
 
 
 def plan_cluster(name: str, wanted: Wanted, block: int, ids: Ids) -> LocalCluster:
@@ -162,6 +165,7 @@ def plan_cluster(name: str, wanted: Wanted, block: int, ids: Ids) -> LocalCluste
         block=block,
         nodes=tuple(nodes),
         plane=wanted.plane or Plane.RELAY,
+        vip=wanted.vip,
     )
 
 
@@ -280,6 +284,8 @@ def config_of(cluster: LocalCluster, process: LocalProcess, folder: str) -> dict
             "data_dir": f"{folder}/agent",
             "tasks_dir": f"{folder}/tasks",
         }
+    if cluster.vip != "auto":
+        config["vip"] = cluster.vip
     return config | {"attach": attach, "state_dir": f"{folder}/netproxy"}
 
 

@@ -53,8 +53,8 @@ def remove(cluster: core.LocalCluster) -> None:
 
 
 def is_taken(block: int) -> bool:
-    """Whether some cluster, of whichever folder, has the bridge of this block."""
-    return Path("/sys/class/net", _bridge_of(block)).exists()
+    """Whether some cluster, of whichever home, has namespaces by this block's name."""
+    return any(NAMED.glob(f"skep-{block}-*")) or Path("/sys/class/net", f"skep{block}").exists()
 
 
 def is_there(cluster: core.LocalCluster, node: core.LocalNode) -> bool:
