@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.local_cluster import LocalCluster, local_cluster
+from tests.support.netcluster import Net, net_cluster, why_not
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +23,22 @@ def cluster(shared_cluster: LocalCluster) -> LocalCluster:
     shared_cluster.skep("up", "examples/timecheck.yaml", within_s=120.0)
     shared_cluster.skep("service", "scale", "web=3", within_s=60.0)
     return shared_cluster
+
+
+@pytest.fixture(scope="session", params=["relay", "kernel"])
+def net_of_plane(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Net]:
+    """One cluster per data plane, for all tests of networks."""
+    plane = str(request.param)
+    if reason := why_not(plane):
+        pytest.skip(reason)
+    with net_cluster(plane, tmp_path_factory.mktemp(plane)) as net:
+        yield net
+
+
+@pytest.fixture
+def net(net_of_plane: Net) -> Iterator[Net]:
+    """The plane's cluster, without the services of other tests."""
+    yield net_of_plane
+    net_of_plane.forget()

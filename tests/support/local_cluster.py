@@ -26,8 +26,9 @@ POLL_S = 0.02
 class LocalCluster:
     """One cluster in a home of its own."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, uid: int | None = None) -> None:
         self.home = home
+        self._uid = uid
         self.environ = {**os.environ, "SKEP_HOME": str(home), "NO_COLOR": "1"}
 
     # ------------------------------------------------------------------------ the command
@@ -43,6 +44,9 @@ class LocalCluster:
             timeout=within_s,
             stdin=subprocess.DEVNULL,
             check=False,
+            user=self._uid,
+            group=self._uid,
+            extra_groups=None if self._uid is None else (),
         )
 
     def skep(self, *words: str, within_s: float = 60.0) -> str:
@@ -103,11 +107,14 @@ class LocalCluster:
 
 
 @contextmanager
-def local_cluster(home: Path, *flags: str, stack: Path = EXAMPLE) -> Iterator[LocalCluster]:
-    """`skep up` before, `skep down` after, whatever happens in between."""
-    cluster = LocalCluster(home)
+def local_cluster(
+    home: Path, *flags: str, stack: Path | None = EXAMPLE, uid: int | None = None
+) -> Iterator[LocalCluster]:
+    """`skep up` before, `skep down` after, whatever happens in between; by another user if `uid`
+    names one, to whom the home must belong."""
+    cluster = LocalCluster(home, uid)
     try:
-        cluster.skep("up", str(stack), *flags, within_s=120.0)
+        cluster.skep("up", *(() if stack is None else (str(stack),)), *flags, within_s=120.0)
         yield cluster
     finally:
         cluster.run("down", within_s=120.0)

@@ -1,0 +1,297 @@
+"""A cluster for tests of networks: services of peers (`netpeer.py`), and orders to them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from skep.cli import diagnosis
+from skep.client import NotFound, sync
+from skep.domain.base import SECOND_NS, pairs
+from skep.domain.spec import (
+    ExposedPort,
+    HealthCheck,
+    NetworkSpec,
+    NetworkUse,
+    Placement,
+    Port,
+    Protocol,
+    RestartPolicy,
+    RunSpec,
+    ServiceSpec,
+    TaskSpec,
+)
+from skep.netproxy.kernel.adapters import natrules, vips
+from tests.support import netns, netpeer
+from tests.support.local_cluster import LocalCluster, eventually, local_cluster
+
+PEER = Path(netpeer.__file__)
+# Where peers listen, in every task.
+TARGET = 7000
+CONVERGED_S = 60.0
+SETTLED_S = 20.0
+PLANES = {
+    "relay": (),
+    "kernel": ("--plane", "kernel", "--vip", "bpf"),
+    "kernel-nft": ("--plane", "kernel", "--vip", "nft"),
+}
+
+
+class Refused(OSError):
+    """What a task could not do, in its own words."""
+
+
+class Net:
+    """Names and ports are given out once, so that tests don't meet."""
+
+    def __init__(self, plane: str, cluster: LocalCluster, ready: Path) -> None:
+        self.plane = plane
+        self.cluster = cluster
+        self.is_kernel = plane != "relay"
+        self.addresses = {str(row["name"]): str(row["address"]) for row in cluster.nodes()}
+        self.workers = tuple(sorted(name for name in self.addresses if name.startswith("w")))
+        managers = [f"{at}:7410" for name, at in self.addresses.items() if name.startswith("m")]
+        self.sdk = sync.connect(managers)
+        # As tasks of nodes with namespaces of their own see this machine.
+        self.own_address = self._own_address()
+        self.kept: dict[str, Any] = {}
+        self._ready = ready
+        self._started: set[str] = set()
+        self._ports = itertools.count(8100)
+        self._numbers = itertools.count(1)
+
+    # ------------------------------------------------------------------------------ making
+
+    def name(self, stem: str) -> str:
+        """A name that nothing has yet."""
+        return f"{stem}{next(self._numbers)}"
+
+    def port(self) -> int:
+        """A port that nothing publishes yet."""
+        return next(self._ports)
+
+    def network(self, stem: str = "net", **fields: Any) -> str:
+        """A new network, by its name."""
+        return str(self.sdk.networks.create(NetworkSpec(name=self.name(stem), **fields)).name)
+
+    def spec(
+        self,
+        stem: str,
+        *,
+        on: Sequence[str | NetworkUse] = (),
+        replicas: int = 1,
+        node: str = "",
+        publish: Sequence[Port] = (),
+        env: dict[str, str] | None = None,
+    ) -> ServiceSpec:
+        """A service of peers. Its port is exposed on its networks."""
+        ready = f"{self._ready}/{{{{.Task.ID}}}}"
+        run = RunSpec(
+            command=("python3", "-S", str(PEER), str(TARGET), ready),
+            env=pairs(env or {}),
+            stop_grace_ns=60 * SECOND_NS,
+            health=HealthCheck(
+                test=("CMD", "test", "-e", ready),
+                start_period_ns=60 * SECOND_NS,
+                start_interval_ns=SECOND_NS // 10,
+                interval_ns=3600 * SECOND_NS,
+            ),
+        )
+        uses = tuple(NetworkUse(network=use) if isinstance(use, str) else use for use in on)
+        constraints = (f"node.hostname == {node}",) if node else ()
+        exposed = tuple(ExposedPort(target=TARGET, protocol=each) for each in Protocol)
+        return ServiceSpec(
+            name=self.name(stem),
+            replicas=replicas,
+            ports=tuple(publish),
+            exposed=exposed if uses else (),
+            task=TaskSpec(
+                run=run,
+                networks=uses,
+                placement=Placement(constraints=constraints),
+                restart=RestartPolicy(delay_ns=0),
+            ),
+        )
+
+    def start(self, *specs: ServiceSpec) -> list[str]:
+        """Create services, and wait until every node knows them; their names."""
+        made = [self.sdk.services.create(spec) for spec in specs]
+        self._started |= {spec.name for spec in specs}
+        self.sdk.wait_converged([each.id for each in made], timeout_s=CONVERGED_S)
+        self.settle()
+        return [spec.name for spec in specs]
+
+    def peers(self, stem: str, **fields: Any) -> str:
+        """`start` of one `spec`."""
+        (name,) = self.start(self.spec(stem, **fields))
+        return name
+
+    def agent(self, *on: str | NetworkUse, node: str = "") -> Agent:
+        """A task on these networks that takes orders."""
+        (agent,) = self.agents(on, nodes=(node,))
+        return agent
+
+    def agents(self, *groups: Sequence[str | NetworkUse], nodes: Sequence[str]) -> list[Agent]:
+        """One per group, or all of one group, each on a node of its own."""
+        wanted = list(zip(groups * len(nodes) if len(groups) == 1 else groups, nodes, strict=True))
+        ports = [self.port() for _ in wanted]
+        specs = [
+            self.spec("agent", on=on, node=node, publish=[ingress(port)])
+            for (on, node), port in zip(wanted, ports, strict=True)
+        ]
+        names = self.start(*specs)
+        at = self.addresses[self.workers[0]]
+        return [Agent(name, at, port) for name, port in zip(names, ports, strict=True)]
+
+    def scale(self, name: str, replicas: int, *, is_settled: bool = True) -> None:
+        """Scale, and wait until every node knows."""
+        service = self.sdk.services.scale(name, replicas)
+        self.sdk.wait_converged({service.id: service.revision}, timeout_s=CONVERGED_S)
+        if is_settled:
+            self.settle()
+
+    def remove(self, *names: str) -> None:
+        """Remove services, and wait until nothing is left of them."""
+        for name in names:
+            self.sdk.services.remove(name)
+        self.sdk.wait_removed(names, timeout_s=CONVERGED_S)
+        self._started.difference_update(names)
+
+    def forget(self) -> None:
+        """Remove the services that were started and aren't kept, without waiting for it."""
+        for name in sorted(self._started - self.kept.keys()):
+            with contextlib.suppress(NotFound):
+                self.sdk.services.remove(name)
+        self._started &= self.kept.keys()
+
+    # ----------------------------------------------------------------------------- looking
+
+    def settle(self, within_s: float = SETTLED_S) -> None:
+        """Wait until every node has put in force what the managers say now."""
+        version = self.sdk.networks.diagnose().version
+
+        def are_there() -> bool:
+            answer = self.sdk.networks.diagnose()
+            return not answer.silent and not diagnosis.is_behind(answer, version)
+
+        eventually(are_there, within_s, "every node has the managers' word")
+
+    def troubles(self) -> list[str]:
+        """What `skep network doctor` complains of."""
+        answer = self.sdk.networks.diagnose()
+        names = {str(node.id): node.name for node in self.sdk.nodes.list()}
+        found = diagnosis.report(answer, names, 0)
+        return diagnosis.details(found)
+
+    def nodes_of(self, name: str) -> set[str]:
+        """The names of the nodes on which a service's tasks are to run."""
+        names = {node.id: node.name for node in self.sdk.nodes.list()}
+        tasks = self.sdk.tasks.list(service=name)
+        return {names[task.node_id] for task in tasks if task.is_wanted and task.node_id}
+
+    def pids(self, name: str) -> dict[str, int]:
+        """The processes of a service's wanted tasks, by task name."""
+        tasks = self.sdk.tasks.list(service=name)
+        return {task.name: int(task.status.pid or 0) for task in tasks if task.is_wanted}
+
+    def on(self, node: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command on a node."""
+        entering = ()
+        if self.is_kernel:
+            entering = ("nsenter", f"--net={self.namespace(node)}", "--")
+        return subprocess.run(
+            (*entering, *words), capture_output=True, text=True, timeout=30.0, check=False
+        )
+
+    def peer_on(self, node: str, call: str) -> Any:
+        """The value of a call of `netpeer`, made by a process on a node."""
+        program = f"import json, netpeer; print(json.dumps(netpeer.{call}))"
+        done = self.on(
+            *(node, "env", f"PYTHONPATH={PEER.parent}", sys.executable, "-S", "-c", program)
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    @property
+    def block(self) -> str:
+        """The second or third number of all its addresses."""
+        return next(iter(self.addresses.values())).split(".")[2 if self.is_kernel else 1]
+
+    def namespace(self, node: str) -> Path:
+        """The file of a node's network namespace (kernel plane)."""
+        return netns.FOLDER / f"skep-{self.block}-{node}"
+
+    def _own_address(self) -> str:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((self.addresses[self.workers[0]], 9))
+            return str(probe.getsockname()[0])
+
+    def close(self) -> None:
+        """Leave the managers."""
+        self.sdk.close()
+
+
+class Agent:
+    """A task that does as it is told, over one connection per order."""
+
+    def __init__(self, name: str, host: str, port: int) -> None:
+        self.name = name
+        self.host = host
+        self.port = port
+
+    def do(self, what: str, within_s: float = 60.0, **arguments: Any) -> Any:
+        """What comes of an order; see `netpeer.Orders`. Raises Refused."""
+        connection, _ = netpeer.dial(self.host, self.port, timeout_s=within_s)
+        with connection:
+            connection.sendall(b"order\n")
+            answer = json.loads(netpeer.said(connection, json.dumps({"do": what, **arguments})))
+        if "error" in answer:
+            raise Refused(answer["error"])
+        return answer["ok"]
+
+    def names(self, name: str) -> list[str]:
+        """The addresses that a name stands for, sorted."""
+        return sorted(self.do("resolve", name=name)["addresses"])
+
+    def is_unknown(self, name: str) -> bool:
+        """Whether there is no such name."""
+        return bool(self.do("resolve", name=name)["rcode"] == 3)
+
+    def greeted(self, host: str, count: int = 1, port: int = TARGET) -> list[str]:
+        """The names of those who answer, one for each new connection."""
+        return [words[0] for words in self.do("greet", host=host, port=port, count=count)]
+
+
+def ingress(published: int, protocol: Protocol = Protocol.TCP, **fields: Any) -> Port:
+    """A published port that leads to a peer."""
+    return Port(target=TARGET, published=published, protocol=protocol, **fields)
+
+
+def why_not(plane: str) -> str:
+    """Why this machine can't have this plane; "" where it can."""
+    if plane == "relay":
+        return ""
+    if reason := netns.why_not():
+        return reason
+    by_what = (natrules if plane == "kernel-nft" else vips).supported()
+    return f"no virtual addresses of this kind here: {by_what}" if by_what else ""
+
+
+@contextlib.contextmanager
+def net_cluster(plane: str, home: Path, *flags: str) -> Iterator[Net]:
+    """Three managers and three workers, unless `flags` of `skep up` say otherwise."""
+    ready = home / "ready"
+    ready.mkdir()
+    with local_cluster(home / "skep", *PLANES[plane], *flags, stack=None) as cluster:
+        net = Net(plane, cluster, ready)
+        try:
+            yield net
+        finally:
+            net.close()
