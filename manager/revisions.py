@@ -195,7 +195,7 @@ def _identity(spec: ServiceSpec) -> tuple[TaskSpec, tuple[Port, ...], bool]:
     """What makes a running task outdated when it changes. Which nodes may run it, when it is
     restarted and what its service is called on its networks is judged anew at each event, and
     needs no new task; what tasks are spread over, which networks they are on and the ports of
-    their nodes do. So does the first port in mode ingress, since it puts them on that network."""
+    their nodes do. So does the first published port, since it puts them on the ingress network."""
     placement = Placement(
         preferences=spec.task.placement.preferences, platforms=spec.task.placement.platforms
     )
@@ -206,9 +206,8 @@ def _identity(spec: ServiceSpec) -> tuple[TaskSpec, tuple[Port, ...], bool]:
         restart=RestartPolicy(),
         networks=tuple(NetworkUse(network=name) for name in networks),
     )
-    modes = {port.mode for port in spec.ports}
     host_ports = tuple(port for port in spec.ports if port.mode is PortMode.HOST)
-    return task, host_ports, PortMode.INGRESS in modes
+    return task, host_ports, bool(spec.ports)
 
 
 def _task_revision(tx: Transaction, service: Service, spec: ServiceSpec, number: int) -> int:

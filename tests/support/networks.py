@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from skep.domain.base import NetworkId
 from skep.domain.objects import Network, Node, Service, Task
-from skep.domain.spec import PortMode
 from skep.domain.states import TaskState, order
 from skep.manager.revisions import spec_of
 from skep.manager.store.core.tables import View
@@ -94,7 +93,7 @@ def _unequipped(view: View) -> Iterator[str]:
         if not is_placeable or task.is_terminal or spec is None:
             continue
         names = {use.network for use in spec.task.networks}
-        if any(port.mode is PortMode.INGRESS for port in spec.ports):
+        if spec.ports:
             names.add("ingress")
         rows = (view.get(Network, attachment.network_id) for attachment in task.attachments)
         has = {row.name if row is not None else "?" for row in rows}
