@@ -203,7 +203,7 @@ class Net:
 
     def on(self, node: str, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a command on a node."""
-        entering = ()
+        entering: tuple[str, ...] = ()
         if self.is_kernel:
             entering = ("nsenter", f"--net={self.namespace(node)}", "--")
         return subprocess.run(
@@ -211,8 +211,8 @@ class Net:
         )
 
     def peer_on(self, node: str, call: str) -> Any:
-        """The value of a call of `netpeer`, made by a process on a node."""
-        program = f"import json, netpeer; print(json.dumps(netpeer.{call}))"
+        """The value of an expression of `netpeer`'s functions, in a process on a node."""
+        program = f"import json; from netpeer import *; print(json.dumps({call}))"
         done = self.on(
             *(node, "env", f"PYTHONPATH={PEER.parent}", sys.executable, "-S", "-c", program)
         )

@@ -181,6 +181,12 @@ def dial(
         raise
 
 
+def rest(connection: socket.socket) -> bytes:
+    """All that comes until the end."""
+    with connection.makefile("rb") as stream:
+        return stream.read()
+
+
 def said(connection: socket.socket, text: str) -> str:
     """Have one line sent back."""
     connection.sendall(text.encode() + b"\n")
