@@ -17,9 +17,7 @@ def add(commands: Subparsers) -> None:
         "--plane", choices=("relay", "kernel"), help="what moves packets (default: relay)"
     )
     # For tests of the fallback on machines that have BPF.
-    up.add_argument(
-        "--vip", choices=("auto", "bpf", "nft"), default="auto", help=argparse.SUPPRESS
-    )
+    up.add_argument("--vip", choices=("auto", "bpf", "nft"), default="auto", help=argparse.SUPPRESS)
     up.add_argument("--watch", action="store_true", help="stay, with the board of 'skep top'")
     named(up)
     down = command(commands, "down", "up.down", "stop a local cluster and remove all it left")

@@ -30,7 +30,7 @@ def make(cluster: core.LocalCluster) -> None:
             Exit.REFUSED,
         )
     bridge = _bridge(cluster)
-    if not Path("/sys/class/net", bridge).exists():
+    if not _is_link(bridge):
         _batch(
             f"link add {bridge} type bridge\n"
             f"addr add 172.30.{cluster.block}.{OWN_NUMBER}/24 dev {bridge}\n"
@@ -46,15 +46,18 @@ def remove(cluster: core.LocalCluster) -> None:
     if cluster.plane is not core.Plane.KERNEL:
         return
     for node in cluster.nodes:
+        # With its namespace it would go by itself, but only some moments later.
+        if _is_link(_port(cluster, node)):
+            _run("link", "delete", _port(cluster, node))
         if (NAMED / cluster.namespace(node)).exists():
             _run("netns", "delete", cluster.namespace(node))
-    if Path("/sys/class/net", _bridge(cluster)).exists():
+    if _is_link(_bridge(cluster)):
         _run("link", "delete", _bridge(cluster))
 
 
 def is_taken(block: int) -> bool:
     """Whether some cluster, of whichever home, has namespaces by this block's name."""
-    return any(NAMED.glob(f"skep-{block}-*")) or Path("/sys/class/net", f"skep{block}").exists()
+    return any(NAMED.glob(f"skep-{block}-*")) or _is_link(f"skep{block}")
 
 
 def is_there(cluster: core.LocalCluster, node: core.LocalNode) -> bool:
@@ -78,8 +81,16 @@ def _bridge_of(block: int) -> str:
     return f"skep{block}"
 
 
+def _port(cluster: core.LocalCluster, node: core.LocalNode) -> str:
+    return f"{_bridge(cluster)}-{node.name}"
+
+
+def _is_link(name: str) -> bool:
+    return Path("/sys/class/net", name).exists()
+
+
 def _make_node(cluster: core.LocalCluster, node: core.LocalNode) -> None:
-    namespace, port = cluster.namespace(node), f"skep{cluster.block}-{node.name}"
+    namespace, port = cluster.namespace(node), _port(cluster, node)
     _run("netns", "add", namespace)
     _batch(
         f"link add {port} type veth peer name eth0 netns {namespace}\n"
