@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from typing import Any
 
 from skep.cli import diagnosis
 from skep.client import NotFound, sync
-from skep.domain.base import SECOND_NS, pairs
+from skep.domain.base import SECOND_NS, pairs, replace
 from skep.domain.spec import (
     ExposedPort,
     HealthCheck,
@@ -37,6 +39,8 @@ PEER = Path(netpeer.__file__)
 TARGET = 7000
 CONVERGED_S = 60.0
 SETTLED_S = 20.0
+# The table of packet filters that part nodes from each other.
+CUT = "skt-cut"
 PLANES = {
     "relay": (),
     "kernel": ("--plane", "kernel", "--vip", "bpf"),
@@ -133,6 +137,15 @@ class Net:
         (name,) = self.start(self.spec(stem, **fields))
         return name
 
+    def peers_without(self, node: str, stem: str, **fields: Any) -> str:
+        """`peers` on other nodes than this one, which isn't waited for either."""
+        spec = self.spec(stem, **fields)
+        placement = Placement(constraints=(f"node.hostname != {node}",))
+        made = self.sdk.services.create(replace(spec, task=replace(spec.task, placement=placement)))
+        self._started.add(spec.name)
+        self.sdk.wait_converged([made.id], timeout_s=CONVERGED_S)
+        return spec.name
+
     def agent(self, *on: str | NetworkUse, node: str = "") -> Agent:
         """A task on these networks that takes orders."""
         (agent,) = self.agents(on, nodes=(node,))
@@ -218,6 +231,54 @@ class Net:
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
+
+    def processes_of(self, node: str) -> list[int]:
+        """The pids of all that runs for a node: its own processes, shims, and tasks."""
+        mark = f"{self.cluster.home}/default/nodes/{node}/"
+        found, parents = set(), {}
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            with contextlib.suppress(OSError):
+                parents[int(entry.name)] = int(
+                    (entry / "stat").read_text().rpartition(")")[2].split()[1]
+                )
+                if mark.encode() in (entry / "cmdline").read_bytes():
+                    found.add(int(entry.name))
+        while more := {pid for pid, parent in parents.items() if parent in found} - found:
+            found |= more
+        return sorted(found)
+
+    def lose(self, node: str) -> None:
+        """The node dies with everything on it, as if its power was cut."""
+        if self.is_kernel:
+            self.plug(node, is_in=False)
+        for pid in self.processes_of(node):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def plug(self, node: str, *, is_in: bool) -> None:
+        """Pull a node's cable, or put it in again (kernel plane)."""
+        port, state = f"skep{self.block}-{node}", "up" if is_in else "down"
+        subprocess.run(("ip", "link", "set", port, state), check=True, timeout=30.0)
+
+    def part(self, node: str, *others: str) -> None:
+        """Let no packet through between a node and others until `heal` (kernel plane)."""
+        addresses = ", ".join(self.addresses[other] for other in others)
+        chains = (("in", "input", "saddr"), ("out", "output", "daddr"))
+        rules = "".join(
+            f"add chain ip {CUT} {name} {{ type filter hook {hook} priority -300; }}\n"
+            f"add rule ip {CUT} {name} ip {which} {{ {addresses} }} drop\n"
+            for name, hook, which in chains
+        )
+        rules = f"add table ip {CUT}\n{rules}"
+        done = self.on(node, "nft", rules)
+        assert done.returncode == 0, done.stderr
+
+    def heal(self, node: str) -> None:
+        """Undo `part`."""
+        done = self.on(node, "nft", f"delete table ip {CUT}")
+        assert done.returncode == 0, done.stderr
 
     @property
     def block(self) -> str:
