@@ -77,6 +77,9 @@ class KernelPlane:
         self._tasks: dict[TaskId, _Task] = {}
         # Tasks that are to be attached: after a start, these are more than those that are yet.
         self._expected: frozenset[TaskId] = frozenset()
+        # Published ports that other programs of this node have, by the last attempt to listen.
+        # After a start, nobody has tried yet: the ports stay as they are.
+        self._taken: frozenset[Key] = frozenset()
         self._forms = KernelForms()
         self._rules = concurrent.futures.ThreadPoolExecutor(1, "kernel-rules")
         self._change = asyncio.Lock()
@@ -119,6 +122,7 @@ class KernelPlane:
             problems = (*plan.problems, *await self._connect(plan))
             # Before the rules: a port that something else on this node has is not taken from it.
             problems += await self._relay.serve(plan.version, plan.listeners)
+            self._taken = frozenset(key for key in _keys(plan) if not self._relay.is_open(key))
             failures, hindrances = await self._blocking(self._put_rules, plan, dict(self._tasks))
             self._is_applied = True
             if failures:
@@ -336,12 +340,11 @@ class KernelPlane:
         )
 
     def _open_ports(self, plan: KernelPlan) -> tuple[IngressPort, ...]:
-        """Those that no other program of this node listens on: the relay could."""
+        """Those that no other program of this node listens on."""
         return tuple(
             port
-            for port in plan.ports
-            if self._relay.is_open(Key(ANY_HOST, port.published, port.protocol))
-            or (port.is_host_mode and not port.backends)
+            for port, key in zip(plan.ports, _keys(plan), strict=True)
+            if key not in self._taken or (port.is_host_mode and not port.backends)
         )
 
     def _rule_differences(self, plan: KernelPlan, tasks: Mapping[TaskId, _Task]) -> tuple[str, ...]:
@@ -368,6 +371,10 @@ class KernelPlane:
 
     async def _blocking(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._rules, work, *arguments)
+
+
+def _keys(plan: KernelPlan) -> tuple[Key, ...]:
+    return tuple(Key(ANY_HOST, port.published, port.protocol) for port in plan.ports)
 
 
 def _places(tasks: Mapping[TaskId, _Task]) -> dict[str, Place]:
