@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
-from skep.domain.base import ClusterId, NodeId
-from skep.domain.objects import NodeDescription
+from skep.domain.base import NodeId
 from skep.domain.session import Assignment
 from skep.env import Env, Retryable
 from skep.manager.dispatcher.core.nodes import ManagerRow
@@ -24,41 +22,23 @@ from skep.manager.raft.actor.snapshots import SnapshotFailed
 from skep.manager.raft.core.model import Settings
 from skep.manager.store.actor import OutcomeUnknown
 from skep.manager.store.core.command import Change
-from skep.netproxy.actor import FollowActor, Identity, Progress, make_mailbox
-from skep.supervisor import Child, Supervisor
-from skep.worker.actor import AgentView
-from skep.worker.agent import Agent, AgentConfig
-from tests.sim.engine import EngineHost, EngineTemper, FakeEngine
+from tests.sim.engine import EngineTemper
 from tests.sim.judge import Judge
+from tests.sim.machine import BLOCK, CLUSTER, Worker, first_of, is_troubled
 from tests.sim.nemesis import Nemesis, boot
 from tests.sim.operator import Operator
-from tests.sim.plane import FakePlane, PlaneTemper
-from tests.sim.world import SimNode, World
+from tests.sim.plane import PlaneTemper
+from tests.sim.world import World
 
-CLUSTER = ClusterId("simulated")
 MANAGERS = 3
 WORKERS = 5
-BLOCK = 32
-GIB = 1024**3
 # What an actor or a process may die of in a world whose disks and leaders fail.
 TOLERATED = (OSError, Retryable, OutcomeUnknown, JournalFailed, SnapshotFailed)
 ROUNDS_BETWEEN_LOOKS = 8
+# Whether networks lead astray is looked at so often, and whenever a task is asked to end.
+LOOK_S = 0.25
 # Snapshots, and managers that need one, within a minute.
 SETTINGS = Settings(snapshot_entries=60, retained_entries=10, chunk_bytes=4096)
-
-
-@dataclass
-class Worker:
-    """A machine that runs tasks: its two processes, and what they leave running."""
-
-    name: str
-    agent: SimNode
-    proxy: SimNode
-    host: EngineHost
-    plane_temper: PlaneTemper = field(default_factory=PlaneTemper)
-    plane: FakePlane | None = None
-    view: AgentView | None = None
-    progress: Progress = field(default_factory=Progress)
 
 
 class SimCluster:
@@ -77,13 +57,18 @@ class SimCluster:
         self._names = [f"m{number}" for number in range(1, MANAGERS + 1)]
         self.processes = [world.node(name, self._manager) for name in self._names]
         for number in range(1, WORKERS + 1):
-            self.workers.append(self._worker(number))
+            worker = Worker(
+                world, f"w{number}", self.control_addresses, self._started, self._signalled
+            )
+            self.workers.append(worker)
         for worker in self.workers:
             self.processes += [worker.agent, worker.proxy]
         for process in self.processes:
             process.tolerated = TOLERATED
         self._rounds = 0
+        self._looked_at = 0.0
         world.always(self._check_leaders)
+        world.always(self._check_networks)
 
     @property
     def control_addresses(self) -> list[str]:
@@ -120,7 +105,7 @@ class SimCluster:
             ManagerConfig(CLUSTER, NodeId(env.node), BLOCK, me, rows),
             Addresses(f"{env.node}:7100", raft.pop(me), raft),
             settings=self._settings,
-            on_fatal=_first_of(died),
+            on_fatal=first_of(died),
         )
         self._watch(env.node, node)
         await node.start()
@@ -149,66 +134,6 @@ class SimCluster:
         setattr(store, "apply", judged)  # noqa: B010
         setattr(node.raft, "propose", noted)  # noqa: B010
 
-    def _worker(self, number: int) -> Worker:
-        name, world = f"w{number}", self.world
-
-        def signalled(assignment: Assignment) -> None:
-            self._signalled(worker, assignment)
-
-        host = EngineHost(
-            world,
-            name,
-            world.dice(f"engine:{name}"),
-            lambda assignment: self._started(worker, assignment),
-            signalled,
-        )
-        agent = world.node(name, lambda env: self._agent(env, worker), machine=name)
-        proxy = world.node(f"{name}-net", lambda env: self._proxy(env, worker), machine=name)
-        worker = Worker(name, agent, proxy, host)
-        agent.on_death = host.agent_died
-        return worker
-
-    async def _agent(self, env: Env, worker: Worker) -> None:
-        died: asyncio.Future[BaseException] = asyncio.Future()
-        number = int(worker.name[1:])
-        config = AgentConfig(
-            name=worker.name,
-            node_id=NodeId(worker.name),
-            cluster_id=CLUSTER,
-            description=NodeDescription(
-                hostname=worker.name,
-                address=f"127.{BLOCK}.0.{number}",
-                mesh_address=f"127.{BLOCK}.0.{number}:7946",
-                cpu_nano=4_000_000_000,
-                memory_bytes=8 * GIB,
-                engines=("process",),
-            ),
-            managers=tuple(self.control_addresses),
-        )
-        agent = Agent(
-            env,
-            config,
-            {"process": FakeEngine(worker.host)},
-            _first_of(died),
-            on_step=lambda core: core.check_invariants(),
-        )
-        worker.view = agent.view
-        agent.start()
-        raise await died
-
-    async def _proxy(self, env: Env, worker: Worker) -> None:
-        died: asyncio.Future[BaseException] = asyncio.Future()
-        plane = worker.plane = FakePlane(worker.plane_temper, env.fork_dice("plane"))
-        progress = worker.progress = Progress()
-        identity = Identity(CLUSTER, NodeId(worker.name), tuple(self.control_addresses))
-        mailbox = make_mailbox()
-        follower = Child(
-            "follow", mailbox, lambda: FollowActor(env, mailbox, identity, plane, progress)
-        )
-        supervisor = Supervisor(env, "netproxy", (follower,), _first_of(died))
-        supervisor.start()
-        raise await died
-
     # ------------------------------------------------------------------------------- checks
 
     def _check_leaders(self) -> None:
@@ -218,6 +143,17 @@ class SimCluster:
         for node in self.up_managers():
             if node.office.is_leader:
                 self.judge.leads(node.office.config.node_id, node.office.term)
+
+    def _check_networks(self) -> None:
+        now = self.world.now()
+        if now - self._looked_at < LOOK_S:
+            return
+        self._looked_at = now
+        managers = self.processes[:MANAGERS]
+        for worker in self.workers:
+            if is_troubled(self.world, worker, managers):
+                worker.quiet_since = now
+        self.judge.reach.look([worker.sight() for worker in self.workers], now)
 
     def _started(self, worker: Worker, assignment: Assignment) -> None:
         """A process begins: is there another one of its slot that was to end before?"""
@@ -243,12 +179,13 @@ class SimCluster:
         self.judge.signalled(NodeId(worker.name), assignment.task.id, is_unwanted=is_unwanted)
         if not is_unwanted:
             return  # It is ill; its own worker ends it, at once.
-        for other in self.workers:
-            plane = other.plane
-            if other.proxy.is_up and plane is not None and plane.may_reach(assignment.task.id):
-                self.signals_in_use.append(
-                    f"{self.world.now():.3f} {assignment.task.id} on {worker.name}: {other.name}"
-                )
+        sights = [other.sight() for other in self.workers if other.proxy.is_up]
+        now, task = self.world.now(), assignment.task
+        self.judge.reach.look(sights, now)
+        for sight in sights:
+            if ways := self.judge.reach.ways_to(task, sight):
+                story = f"{now:.3f} {task.id} on {worker.name}: {sight.name} by {', '.join(ways)}"
+                self.signals_in_use.append(story)
 
 
 async def run_operator(cluster: SimCluster, until: float) -> Operator:
@@ -342,13 +279,3 @@ class _Listener(logging.Handler):
         self._world.trace.note("log", record.getMessage())
         if error is not None and not isinstance(error, TOLERATED):
             self._world.problem(f"{record.getMessage()}: {error!r}")
-
-
-def _first_of(died: asyncio.Future[BaseException]) -> Callable[[BaseException], None]:
-    """What a process dies of is the first error that it is told."""
-
-    def tell(error: BaseException) -> None:
-        if not died.done():
-            died.set_result(error)
-
-    return tell

@@ -14,7 +14,8 @@ from random import Random
 from skep.domain.base import SECOND_NS, TaskId
 from skep.domain.session import Assignment
 from skep.domain.spec import HealthCheck
-from skep.env import Rejected, Retryable
+from skep.env import Env, Rejected, Retryable
+from skep.worker.engine.network import TaskNetwork
 from skep.worker.engine.protocol import (
     Exit,
     Held,
@@ -60,13 +61,15 @@ class _Process:
 
 @dataclass
 class EngineHost:
-    """One machine's processes. `on_start` and `on_signal` let checkers look."""
+    """One machine's processes. `on_start` and `on_signal` let checkers look; `has_namespace` says
+    whether a task's network is there."""
 
     world: World
     machine: str
     dice: Random
     on_start: Callable[[Assignment], None]
     on_signal: Callable[[Assignment], None]
+    has_namespace: Callable[[TaskId], bool]
     temper: EngineTemper = field(default_factory=EngineTemper)
     _tasks: dict[TaskId, _Process] = field(default_factory=dict)
     _busy: dict[TaskId, float] = field(default_factory=dict)
@@ -152,6 +155,8 @@ class EngineHost:
             raise Rejected(f"task {task_id} is not prepared")
         if task.started is not None:
             return
+        if not self.has_namespace(task_id):
+            raise Retryable("its network is gone")
         bad = badness(task.assignment.spec)
         if bad is Bad.START:
             raise Rejected("this release can't be started")
@@ -248,15 +253,20 @@ class EngineHost:
 
 
 class FakeEngine:
-    """One agent's engine; the processes are its host's."""
+    """One agent's engine; the processes are its host's, and connected as the process engine does
+    it."""
 
     name = "process"
 
-    def __init__(self, host: EngineHost) -> None:
+    def __init__(self, host: EngineHost, env: Env, network: TaskNetwork) -> None:
         self._host = host
+        self._env = env
+        self._network = network
+        self._settling: dict[TaskId, asyncio.Task[None]] = {}
 
     async def prepare(self, assignment: Assignment, node: NodeFacts) -> None:
         host = self._host
+        await self._network.attach(assignment)
         await host.call(assignment.task.id, host.delay_s(), lambda: host.prepare(assignment))
 
     async def start(self, task_id: TaskId) -> Started:
@@ -279,11 +289,16 @@ class FakeEngine:
         host = self._host
         await host.call(task_id, 0.0, lambda: host.signal(task_id))
         task = host.find(task_id)
-        if task is not None:
+        if task is None or task.started is None:
+            await self._network.detach(task_id)
+        else:
             await self._ended(task)
 
     async def remove(self, task_id: TaskId) -> None:
         host = self._host
+        task = host.find(task_id)
+        if task is not None and task.state is HeldState.PREPARED:
+            await self._network.detach(task_id)
         await host.call(task_id, host.delay_s(), lambda: host.remove(task_id))
 
     async def probe(self, task_id: TaskId, health: HealthCheck) -> str | None:
@@ -292,16 +307,29 @@ class FakeEngine:
         return "sick" if host.is_sick(task_id) else None
 
     async def held(self) -> list[Held]:
-        return self._host.held()
+        held = self._host.held()
+        ended = [each.task_id for each in held if each.state is HeldState.ENDED]
+        await asyncio.gather(*map(self._settled, ended))
+        self._network.take_over(each.task_id for each in held if each.task_id not in ended)
+        return held
 
     async def logs(self, task_id: TaskId, query: LogQuery) -> LogReader:
         raise Rejected("tasks of this engine write nothing")
 
     async def close(self) -> None:
-        """Nothing to let go of."""
+        await self._network.close()
 
     async def _ended(self, task: _Process) -> None:
         while task.state is HeldState.RUNNING:
             waiter: asyncio.Future[None] = asyncio.Future()
             task.ended.append(waiter)
             await waiter
+        if task.state is HeldState.ENDED:
+            await self._settled(task.assignment.task.id)
+
+    async def _settled(self, task_id: TaskId) -> None:
+        """Its address may be another task's once managers have heard that it ended."""
+        if task_id not in self._settling:
+            work = self._network.detach(task_id)
+            self._settling[task_id] = self._env.spawn(f"settle-{task_id}", work)
+        await asyncio.shield(self._settling[task_id])

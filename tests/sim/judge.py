@@ -16,6 +16,7 @@ from skep.manager.dispatcher.core.liveness import GRACE_S
 from skep.manager.scheduler.actor import task_spec
 from skep.manager.store.core.command import Change
 from skep.manager.store.core.tables import Tables
+from tests.sim.reach import Reach
 from tests.sim.update_judge import UpdateJudge
 from tests.sim.world import World
 from tests.support.networks import faults, is_network_row
@@ -46,6 +47,7 @@ class Judge:
     def __init__(self, world: World, *, is_calm: bool = False) -> None:
         self._world = world
         self.updates = UpdateJudge(self._fail, is_calm)
+        self.reach = Reach(self._fail)
         self._history: dict[int, bytes] = {}
         self._leaders: dict[int, str] = {}
         self._placed: dict[TaskId, NodeId] = {}
@@ -104,6 +106,7 @@ class Judge:
             for fault in faults(tables):
                 self._fail(fault)
         self.updates.applied(changes, tables)
+        self.reach.applied(changes, tables, self._world.now(), index)
 
     def started(self, node_id: NodeId, task_id: TaskId) -> None:
         """A machine starts a process: it must be one that the store placed there."""

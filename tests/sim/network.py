@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
@@ -84,6 +84,11 @@ class SimNetwork:
 
     def is_cut(self, source: str, target: str) -> bool:
         return (source, target) in self._cuts
+
+    def is_troubled(self, machines: Collection[str]) -> bool:
+        """Whether anything is wrong between these machines."""
+        wrong = self._cuts | self.slowness.keys()
+        return any(a in machines and b in machines for a, b in wrong)
 
     def after(self, delay_s: float, callback: Callable[[], None]) -> None:
         # In a context of its own: a packet under way outlives its sender.

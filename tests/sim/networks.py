@@ -11,7 +11,7 @@ from skep.client.errors import Refused
 from skep.domain.base import replace
 from skep.domain.control import CreateNetworkRequest, RemoveRequest, RemoveResponse
 from skep.domain.objects import Network, Node, Task
-from skep.domain.spec import EndpointMode, NetworkSpec, NetworkUse, ServiceSpec
+from skep.domain.spec import EndpointMode, NetworkSpec, NetworkUse, PortMode, ServiceSpec
 from skep.manager.store.core.tables import Tables
 
 NETWORKS_LIMIT = 3
@@ -72,6 +72,9 @@ class Networks:
                 chosen.append(name)
         uses = tuple(NetworkUse(network=name, aliases=("also",)) for name in chosen)
         mode = self._dice.choice((EndpointMode.VIP, EndpointMode.VIP, EndpointMode.DNSRR))
+        if any(port.mode is PortMode.INGRESS for port in spec.ports):
+            # A port on every node leads to a virtual address, so others are refused.
+            mode = EndpointMode.VIP
         return replace(spec, task=replace(spec.task, networks=uses), endpoint_mode=mode)
 
     def changed(self, spec: ServiceSpec) -> ServiceSpec:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from skep.domain.endpoints import is_serving
-from skep.domain.objects import Revision, Service, Task
+from skep.domain.objects import Node, Revision, Service, Task
 from skep.domain.states import DesiredState, TaskState
 from skep.manager.control.core.views import service_view
 from skep.manager.store.actor import Store
@@ -17,6 +17,7 @@ from tests.sim.cluster import (
     make_nemesis,
     run_operator,
 )
+from tests.sim.connected import why_not_connected
 from tests.sim.engine import EngineTemper
 from tests.sim.networks import leftovers, why_not_right
 from tests.sim.operator import Operator, is_as_acknowledged
@@ -204,7 +205,6 @@ def _proxies(cluster: SimCluster, store: Store) -> list[str]:
             serving.append((task, has_host_port(service.spec)))
     why = []
     for worker in cluster.workers:
-        assert worker.plane is not None
         version = worker.progress.applied_version
         # A port of a node leads to what runs there.
         right = {
@@ -212,4 +212,8 @@ def _proxies(cluster: SimCluster, store: Store) -> list[str]:
         }
         if version != store.version or targets(worker.plane.desired) != right:
             why.append(f"netproxy of {worker.name} is at {version}, not {store.version}")
+        node = store.tables.get(Node, worker.name)
+        if node is not None:
+            running = worker.host.running()
+            why += why_not_connected(store.tables, node, worker.kernel, running)
     return why

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from skep.env import DiceIds, Env, Monotonic, Timer, WallNs
 from tests.sim.connection import IncarnationDead
 from tests.sim.disk import SimDisk
-from tests.sim.loop import Owner, SimulatedLoop, run
+from tests.sim.loop import Owner, OwnerState, SimulatedLoop, run
 from tests.sim.network import SimNetwork, SimTransport
 from tests.sim.trace import Trace
 
@@ -118,6 +118,11 @@ class SimNode:
     def is_up(self) -> bool:
         """Whether the process lives (it may be paused)."""
         return self._owner is not None
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the process lives, and is stopped for now."""
+        return self._owner is not None and self._owner.state is OwnerState.HELD
 
     @property
     def env(self) -> Env:

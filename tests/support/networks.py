@@ -94,6 +94,7 @@ def _unequipped(view: View) -> Iterator[str]:
             continue
         names = {use.network for use in spec.task.networks}
         if spec.ports:
+            # Also in host mode: it is the way from a node's own namespace to its tasks'.
             names.add("ingress")
         rows = (view.get(Network, attachment.network_id) for attachment in task.attachments)
         has = {row.name if row is not None else "?" for row in rows}
