@@ -99,7 +99,8 @@ class Operator:
         while self._world.now() < until:
             self.waits_for = "an answer"
             await self._act(self._dice.choice(callers))
-            self.waits_for = ""
+            # Whoever waits until all is done must not take the last pause for the end.
+            self.waits_for = "a moment to pass"
             await env.clock.sleep(self._dice.expovariate(1.0 / pause_s))
         self.waits_for = "an answer"
         for name in sorted(self._drained):
