@@ -39,6 +39,7 @@ class TaskNetwork:
         self._channel: Channel | None = None
         self._live: set[TaskId] = set()
         self._holding: asyncio.Task[None] | None = None
+        self._owes_word = False
         self._change = asyncio.Lock()
 
     @property
@@ -88,6 +89,8 @@ class TaskNetwork:
         """These tasks live on from before. What else is attached is taken away once the netproxy
         answers."""
         self._live.update(live)
+        # Also while it is under way: what was said may have been said too early.
+        self._owes_word = True
         if self._address and (self._holding is None or self._holding.done()):
             self._holding = self._env.spawn("network-hold", self._hold())
 
@@ -99,14 +102,16 @@ class TaskNetwork:
             await self._channel.close()
 
     async def _hold(self) -> None:
-        while True:
+        while self._owes_word:
             # A task that is attached meanwhile would be missing from the list, and be cut off.
             async with self._change:
+                self._owes_word = False
                 try:
                     request = codec.encode(HoldRequest(task_ids=tuple(sorted(self._live))))
                     await self._call("Hold", request, CALL_DEADLINE_S)
-                    return
+                    continue
                 except CallError as error:
+                    self._owes_word = True
                     log.info("held=untold why=%r", error.message)
             await self._env.clock.sleep(HOLD_RETRY_S)
 
