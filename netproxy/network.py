@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Awaitable
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -26,7 +27,7 @@ from skep.domain.attach import (
 from skep.domain.base import ClusterId, NetworkId, NodeId, Struct, TaskId, decode, encode
 from skep.domain.endpoints import NetworkQuestion
 from skep.env import CallError, Code, Env, Retryable, Service
-from skep.netproxy.core.attachments import Attached, Attachments
+from skep.netproxy.core.attachments import Attached, Attachments, in_place_of
 from skep.netproxy.core.names import Names, lookup, reaches_world
 from skep.netproxy.core.routes import Desired
 from skep.netproxy.core.world import World
@@ -37,6 +38,7 @@ from skep.netproxy.dns.core.zones import NetworkZone, Scope
 from skep.netproxy.explain import Asker
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 SERVICE = "skep.v1.Attach"
 STATE_FILE = "attachments"
@@ -100,6 +102,9 @@ class NodeNetwork:
         self._world = World()
         self._desired: Desired | None = None
         self._attachments = self._load()
+        self._is_saved = True
+        # Those that are forgotten, and could not be taken away yet.
+        self._leaving: dict[TaskId, Attached] = {}
         self._joined: dict[TaskId, Joined] = {}
         self._lock = asyncio.Lock()
 
@@ -119,18 +124,17 @@ class NodeNetwork:
             self._desired = desired
             self._look_at(desired.world)
             problems = await self._complete()
-            naming = self._env.spawn("names", self._tell_names())
-            applying = self._env.spawn(
-                "plane", self._plane.apply(replace(desired, world=self._world))
-            )
+            whole = replace(desired, world=self._world)
             # One that can't be had is no reason to wait with the other.
-            await asyncio.wait((naming, applying))
-            named = naming.result()
-            return (
-                *problems,
-                *(f"names: {scope}: {why}" for scope, why in named.items()),
-                *applying.result(),
-            )
+            applying = self._env.spawn("plane", _outcome(self._plane.apply(whole)))
+            named = await _outcome(self._tell_names())
+            applied = await applying
+            if isinstance(named, Retryable):
+                raise named
+            if isinstance(applied, Retryable):
+                raise applied
+            refused = (f"names: {scope}: {why}" for scope, why in named.items())
+            return (*problems, *refused, *applied)
 
     def _look_at(self, world: World) -> None:
         """The managers' word, with what is known of this node's own tasks beside it."""
@@ -166,12 +170,18 @@ class NodeNetwork:
         async with self._lock:
             self._check_known(request)
             vips = tuple((name, self._address_of(request, name)) for name in sorted(request.names))
+            known = (*self._attachments.by_task.values(), *self._leaving.values())
+            if former := in_place_of(request, known):
+                # Managers give an address to one task at a time, so these are over.
+                log.warning("attached=left over tasks=%s", ",".join(former))
+                await self._detach(former)
             attached = self._attachments.by_task.get(request.task_id)
             if attached is None or attached.request != request:
                 networks = (self._world.networks[a.network_id] for a in request.attachments)
                 attached = self._attachments.add(request, networks)
                 self._look_at(self._world)
-                await self._save()
+                self._is_saved = False
+            await self._save()
             joined = await self._plane.attach(request, self._world)
             self._joined[request.task_id] = joined
             problems = await self._tell_names()
@@ -233,9 +243,13 @@ class NodeNetwork:
     # ----------------------------------------------------------------------------- parts of it
 
     async def _detach(self, task_ids: tuple[TaskId, ...]) -> None:
+        for task_id in task_ids:
+            if (attached := self._attachments.by_task.get(task_id)) is not None:
+                self._leaving[task_id] = attached
         if self._attachments.drop(task_ids):
-            # First of all: whoever starts after us must not make them anew.
-            await self._save()
+            self._is_saved = False
+        # First of all: whoever starts after us must not make them anew.
+        await self._save()
         for task_id in task_ids:
             self._joined.pop(task_id, None)
         self._look_at(self._world)
@@ -243,6 +257,8 @@ class NodeNetwork:
         with contextlib.suppress(Retryable):
             await self._tell_names()
         await self._plane.detach(task_ids)
+        for task_id in task_ids:
+            self._leaving.pop(task_id, None)
 
     async def _complete(self) -> tuple[str, ...]:
         """Attach what a process before this one knew of; what can't be is tried again."""
@@ -348,6 +364,9 @@ class NodeNetwork:
         return Attachments(saved.attached)
 
     async def _save(self) -> None:
+        """Keep what is attached, unless that is on disk already. Raises Retryable."""
+        if self._is_saved:
+            return
         saved = SavedAttachments(
             format=STATE_FORMAT,
             cluster_id=self._cluster_id,
@@ -358,3 +377,12 @@ class NodeNetwork:
             await self._env.disk.replace(STATE_FILE, encode(saved))
         except OSError as error:
             raise Retryable(f"attachments can't be kept on disk: {error}") from error
+        self._is_saved = True
+
+
+async def _outcome(work: Awaitable[T]) -> T | Retryable:
+    """What comes of it; that it can't be had is an outcome too."""
+    try:
+        return await work
+    except Retryable as error:
+        return error

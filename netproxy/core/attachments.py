@@ -82,3 +82,14 @@ class Attachments:
             assert 0 <= each.set_number < SET_LIMIT
             assert seen.setdefault(each.set_number, each.network_ids) == each.network_ids
         assert len(set(seen.values())) == len(seen), "one set has two numbers"
+
+
+def in_place_of(request: AttachRequest, known: Iterable[Attached]) -> tuple[TaskId, ...]:
+    """The other tasks that have an address which is now this one's."""
+    mine = {(each.network_id, each.address) for each in request.attachments}
+    return tuple(
+        other.request.task_id
+        for other in known
+        if other.request.task_id != request.task_id
+        and any((each.network_id, each.address) in mine for each in other.request.attachments)
+    )

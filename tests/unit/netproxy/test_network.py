@@ -83,6 +83,8 @@ class Plane:
         return Joined(f"/ns/{request.task_id}", "/group") if self.has_namespaces else Joined()
 
     async def detach(self, task_ids: Iterable[TaskId]) -> None:
+        if self.trouble:
+            raise Retryable(self.trouble)
         self.there -= set(task_ids)
 
     async def attached(self) -> frozenset[TaskId]:
@@ -151,7 +153,8 @@ def request(task: str, *networks: NetworkId, names: tuple[str, ...] = ()) -> Att
         service_id=ServiceId("web"),
         service_name="web",
         attachments=tuple(
-            Attachment(network_id=each, address=f"10.0.{place}.3")
+            # The first task is at 10.0.0.3 on its first network.
+            Attachment(network_id=each, address=f"10.0.{place}.{2 + int(task[1:])}")
             for place, each in enumerate(networks)
         ),
         names=names,
@@ -281,6 +284,57 @@ def test_what_no_task_holds_is_taken_away_also_what_nobody_remembers(tmp_path: P
         assert life.plane.there == {"t2"}
         assert set(life.server.listens) == {"t2"}
         assert set(life.network.attached.by_task) == {"t2"}
+
+    run(tmp_path, steps)
+
+
+def test_what_could_not_be_kept_on_disk_is_kept_by_the_next_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def first(life: Life) -> None:
+        async def full(name: str, data: bytes) -> None:
+            raise OSError("no space left on device")
+
+        await life.know()
+        with monkeypatch.context() as patch:
+            patch.setattr(life.disk, "replace", full)
+            with pytest.raises(Retryable, match="no space left"):
+                await life.network.attach(request("t1", APP))
+        await life.network.attach(request("t1", APP))
+
+    async def second(life: Life) -> None:
+        await life.know()
+        assert life.plane.there == {"t1"}
+        life.plane.trouble = "busy"
+        with pytest.raises(Retryable, match="busy"):
+            await life.network.detach((TaskId("t1"),))
+        life.plane.trouble = None
+        await life.network.detach((TaskId("t1"),))
+
+    async def third(life: Life) -> None:
+        await life.know()
+        assert life.plane.there == set()
+
+    for life in (first, second, third):
+        run(tmp_path, life)
+
+
+def test_who_has_an_address_that_is_now_anothers_is_over(tmp_path: Path) -> None:
+    async def steps(life: Life) -> None:
+        await life.know()
+        for task in ("t1", "t2"):
+            await life.network.attach(request(task, APP))
+        heir = replace(request("t3", APP), attachments=request("t1", APP).attachments)
+        life.plane.trouble = "busy"
+        with pytest.raises(Retryable, match="busy"):
+            await life.network.attach(heir)
+        life.plane.trouble = None
+        await life.network.attach(heir)
+        assert life.plane.there == {"t2", "t3"}
+        # The same address on another network is another one.
+        other = replace(heir.attachments[0], network_id=BACK)
+        await life.network.attach(replace(request("t4", BACK), attachments=(other,)))
+        assert life.plane.there == {"t2", "t3", "t4"}
 
     run(tmp_path, steps)
 
