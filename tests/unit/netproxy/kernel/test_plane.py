@@ -18,6 +18,7 @@ import pytest
 from skep.domain.attach import AttachRequest
 from skep.domain.base import ServiceId, TaskId, replace
 from skep.domain.endpoints import MeshNode, ServiceEndpoints
+from skep.domain.spec import Port, Protocol
 from skep.env import Env, RealDisk, Rejected, real_env
 from skep.netproxy.adapters.relay import Relay
 from skep.netproxy.core.routes import Desired
@@ -29,7 +30,7 @@ from skep.netproxy.kernel.adapters.nft import Nft
 from skep.netproxy.kernel.adapters.place import HostPlace
 from skep.netproxy.kernel.adapters.plane import KernelPlane, clean
 from skep.rpc import GrpcTransport
-from tests.support.netns import Lab, lab, needs_namespaces
+from tests.support.netns import Lab, lab, needs_namespaces, run_in
 from tests.unit.netproxy.kernel.lab import Task
 from tests.unit.netproxy.kernel.test_plan_core import HERE, NETWORKS, WEB, task
 
@@ -141,7 +142,8 @@ def _world(machine: Lab, *services: ServiceEndpoints) -> World:
         ingress_address="10.255.0.2",
         plane="kernel",
     )
-    here = [replace(s, endpoints=(task(11, HERE), task(12, HERE))) for s in services]
+    both = (task(11, HERE), task(12, HERE))
+    here = [replace(s, endpoints=both) if s.endpoints is WEB.endpoints else s for s in services]
     by_id = {each.service_id: each for each in here}
     return World(7, by_id, {HERE: me}, NETWORKS, frozenset(NETWORKS))
 
@@ -302,6 +304,43 @@ def _tables(node: Node, number: int) -> set[str]:
     command = ["nsenter", f"--net={node.path(number)}", "nft", "list", "tables"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return {line for line in done.stdout.splitlines() if "skepvip" in line}
+
+
+def test_a_published_udp_server_may_ask_others_from_its_own_port(node: Node) -> None:
+    """As name servers do: what it sends goes out by the ingress network, by which it answers."""
+
+    async def go() -> None:
+        plane = await node.plane("nft")
+        port = Port(target=53, published=5353, protocol=Protocol.UDP)
+        await node.apply(plane, replace(WEB, ports=(port,), endpoints=(task(11, HERE),)))
+        await node.attach(plane, 11)
+        await node.apply(plane)
+        there = node.machine.run("n2", _datagram_socket, node.machine.address("n2"), 0)
+        server = run_in(node.path(11), _datagram_socket, "0.0.0.0", 53)
+        with there, server:
+            server.sendto(b"who?", there.getsockname())
+            question, peer = there.recvfrom(100)
+            assert (question, peer[0]) == (b"who?", node.machine.address("n1"))
+            there.sendto(b"me", peer)
+            assert server.recv(100) == b"me"
+            # And it is reached as before.
+            asker = node.machine.run("n2", _datagram_socket, node.machine.address("n2"), 0)
+            with asker:
+                asker.sendto(b"again", (node.machine.address("n1"), 5353))
+                asked, client = server.recvfrom(100)
+                assert (asked, client) == (b"again", asker.getsockname())
+                server.sendto(b"yes", client)
+                assert asker.recvfrom(100) == (b"yes", (node.machine.address("n1"), 5353))
+        await plane.close(0)
+
+    node.run(go)
+
+
+def _datagram_socket(host: str, port: int) -> socket.socket:
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.settimeout(5)
+    made.bind((host, port))
+    return made
 
 
 @needs_bpf
