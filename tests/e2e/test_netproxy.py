@@ -220,6 +220,6 @@ def test_two_netproxies_never_share_a_folder(tmp_path: Path) -> None:
             await second.start()
             assert second._process is not None
             assert await second._process.wait() == 2
-            assert any("in use by another process" in line for line in a.log_lines())
+            assert any("a netproxy of this node runs already" in line for line in a.log_lines())
 
     play(scene())
