@@ -22,7 +22,7 @@ from pathlib import Path
 from skep import telemetry
 from skep.domain.address import parse_address, parse_host
 from skep.domain.base import ClusterId, NodeId
-from skep.env import Env, Listener, Rejected, Service, real_env
+from skep.env import Env, Listener, Rejected, Retryable, Service, real_env
 from skep.netproxy.actor import FollowActor, Identity, Progress, make_mailbox
 from skep.netproxy.adapters import facts, metrics
 from skep.netproxy.adapters.answers import Answers
@@ -189,7 +189,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Rejected as error:
         print(f"netproxy: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
+    except (OSError, Retryable) as error:
         print(f"netproxy: {error}", file=sys.stderr)
         return 1
 

@@ -70,12 +70,14 @@ def _programs(place: HostPlace) -> Iterator[str]:
     folder = None if root is None else root / "skep" / place.node
     if folder is None or not folder.exists():
         return
-    count = 0
-    with cgroup.opened(folder) as fd:
-        for program in cgroup.ours(fd, (*ATTACH_TYPES.values(), traffic.ATTACH_TYPE)):
-            os.close(program.fd)
-            count += 1
-    yield f"control group {folder} ({count} BPF programs)"
+    try:
+        with cgroup.opened(folder) as fd:
+            programs = cgroup.ours(fd, (*ATTACH_TYPES.values(), traffic.ATTACH_TYPE))
+    except OSError:  # a kernel without bpf(2) has no programs either
+        programs = []
+    for program in programs:
+        os.close(program.fd)
+    yield f"control group {folder} ({len(programs)} BPF programs)"
 
 
 def _links() -> list[LinkRecord]:
