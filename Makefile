@@ -6,7 +6,7 @@ STAMP := .venv/.made-from-constraints
 # Twice quiet: pip says what went wrong and nothing else.
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 
-.PHONY: help setup up down test check format api lock sim-long fuzz-long load-long clean
+.PHONY: help setup up down test check format api lock sim-long fuzz-long load-long net-long clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -70,6 +70,9 @@ fuzz-long: setup  ## the property tests with new and many more examples
 
 load-long: setup  ## updates and drained nodes under load, at least 10,000 requests each
 	@SKEP_LONG=1 $(BIN)/python -m pytest -s tests/e2e/test_no_lost_request.py $(ARGS)
+
+net-long: setup  ## networks: 200 changes under load, 20 idle minutes, 1 GiB; in the kernel's plane as root
+	@SKEP_NET_LONG=1 $(BIN)/python -m pytest -s tests/e2e/test_networks_ingress.py tests/e2e/test_networks_load.py $(ARGS)
 
 clean:  ## remove .venv and what the tools leave behind
 	@rm -rf .venv build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

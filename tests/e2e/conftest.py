@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.local_cluster import LocalCluster, local_cluster
-from tests.support.netcluster import Net, net_cluster, why_not
+from tests.support.netcluster import Idle, Net, net_cluster, why_not
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +34,8 @@ def net_of_plane(
     if reason := why_not(plane):
         pytest.skip(reason)
     with net_cluster(plane, tmp_path_factory.mktemp(plane)) as net:
+        # What takes a minute does so beside the tests.
+        net.idle = Idle(net)
         yield net
 
 

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.process
 IS_LONG = bool(os.environ.get("SKEP_NET_LONG"))
 CHANGES, CONNECTIONS = (200, 10_000) if IS_LONG else (24, 2_000)
 VERSIONS = 10 if IS_LONG else 3
+IDLE_S = 20 * 60.0 if IS_LONG else 60.0
 PER_S = 400.0
 FEW, MANY = 2, 5
 ENOUGH_S = 300.0
@@ -87,6 +88,13 @@ def test_no_request_fails_during_updates(net: Net) -> None:
     told = f"{net.plane}: {report['total']} connections, {report['failed']} failed"
     print(f"{told}, {VERSIONS} updates")
     assert report["failed"] == 0, (told, report["failures"])
+
+
+def test_silence_ends_no_connection(net: Net) -> None:
+    idle = net.idle
+    assert idle is not None
+    eventually(lambda: idle.age_s > IDLE_S, IDLE_S + 1.0, "time goes by")
+    idle.end()
 
 
 def enough(count: Callable[[], int], least: int = CONNECTIONS) -> None:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ class Net:
         self.sdk = sync.connect(managers)
         # As tasks of nodes with namespaces of their own see this machine.
         self.own_address = self._own_address()
-        self.kept: dict[str, Any] = {}
+        self.idle: Idle | None = None
         self._ready = ready
         self._started: set[str] = set()
         self._ports = itertools.count(8100)
@@ -179,10 +180,14 @@ class Net:
 
     def forget(self) -> None:
         """Remove the services that were started and aren't kept, without waiting for it."""
-        for name in sorted(self._started - self.kept.keys()):
+        for name in sorted(self._started):
             with contextlib.suppress(NotFound):
                 self.sdk.services.remove(name)
-        self._started &= self.kept.keys()
+        self._started.clear()
+
+    def keep(self, *names: str) -> None:
+        """Let `forget` not touch these services."""
+        self._started.difference_update(names)
 
     # ----------------------------------------------------------------------------- looking
 
@@ -297,6 +302,33 @@ class Net:
     def close(self) -> None:
         """Leave the managers."""
         self.sdk.close()
+
+
+class Idle:
+    """Connections that nothing is said on: through a node without the replica, and by its virtual
+    address, both between nodes."""
+
+    def __init__(self, net: Net) -> None:
+        port, front = net.port(), net.network("idle")
+        echo = net.spec("idle", on=[front], node="w1", publish=[ingress(port)])
+        net.start(echo)
+        self._agent = net.agent(front, node="w3")
+        self._agent.do("hold", host=echo.name, port=TARGET, key="idle")
+        self._connection, _ = netpeer.dial(net.addresses["w3"], port)
+        self._connection.sendall(b"echo\n")
+        self._since = time.monotonic()
+        net.keep(echo.name, self._agent.name)
+
+    @property
+    def age_s(self) -> float:
+        """For how long there has been silence."""
+        return time.monotonic() - self._since
+
+    def end(self) -> None:
+        """Both must work as if nothing had been."""
+        with self._connection:
+            assert netpeer.said(self._connection, "late") == "late"
+        assert self._agent.do("say", key="idle", text="late") == "late"
 
 
 class Agent:
