@@ -72,7 +72,8 @@ def _bound(address: Key, *, is_first: bool) -> socket.socket:
     )
     try:
         listener.setblocking(False)
-        with contextlib.suppress(PermissionError):
+        # Not for everybody, and in a user namespace it is no user at all.
+        with contextlib.suppress(OSError):
             os.fchown(listener.fileno(), OWNER_UID, -1)
         if not is_udp:  # where it would let others take the port as well
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
