@@ -26,9 +26,9 @@ POLL_S = 0.02
 class LocalCluster:
     """One cluster in a home of its own."""
 
-    def __init__(self, home: Path, uid: int | None = None) -> None:
+    def __init__(self, home: Path, prefix: tuple[str, ...] = ()) -> None:
         self.home = home
-        self._uid = uid
+        self._prefix = prefix
         self.environ = {**os.environ, "SKEP_HOME": str(home), "NO_COLOR": "1"}
 
     # ------------------------------------------------------------------------ the command
@@ -36,7 +36,7 @@ class LocalCluster:
     def run(self, *words: str, within_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Run `skep words...`, whatever comes of it."""
         return subprocess.run(
-            [sys.executable, "-m", "skep.cli.main", *words],
+            [*self._prefix, sys.executable, "-m", "skep.cli.main", *words],
             env=self.environ,
             cwd=ROOT,
             capture_output=True,
@@ -44,9 +44,6 @@ class LocalCluster:
             timeout=within_s,
             stdin=subprocess.DEVNULL,
             check=False,
-            user=self._uid,
-            group=self._uid,
-            extra_groups=None if self._uid is None else (),
         )
 
     def skep(self, *words: str, within_s: float = 60.0) -> str:
@@ -108,11 +105,11 @@ class LocalCluster:
 
 @contextmanager
 def local_cluster(
-    home: Path, *flags: str, stack: Path | None = EXAMPLE, uid: int | None = None
+    home: Path, *flags: str, stack: Path | None = EXAMPLE, prefix: tuple[str, ...] = ()
 ) -> Iterator[LocalCluster]:
-    """`skep up` before, `skep down` after, whatever happens in between; by another user if `uid`
-    names one, to whom the home must belong."""
-    cluster = LocalCluster(home, uid)
+    """`skep up` before, `skep down` after, whatever happens in between. `prefix` is what command
+    lines begin with, such as one that takes privileges away."""
+    cluster = LocalCluster(home, prefix)
     try:
         cluster.skep("up", *(() if stack is None else (str(stack),)), *flags, within_s=120.0)
         yield cluster

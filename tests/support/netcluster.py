@@ -378,11 +378,13 @@ def why_not(plane: str) -> str:
 
 
 @contextlib.contextmanager
-def net_cluster(plane: str, home: Path, *flags: str) -> Iterator[Net]:
+def net_cluster(plane: str, home: Path, *flags: str, prefix: tuple[str, ...] = ()) -> Iterator[Net]:
     """Three managers and three workers, unless `flags` of `skep up` say otherwise."""
     ready = home / "ready"
     ready.mkdir()
-    with local_cluster(home / "skep", *PLANES[plane], *flags, stack=None) as cluster:
+    # Tasks write there, whoever they are.
+    ready.chmod(0o777)
+    with local_cluster(home / "skep", *PLANES[plane], *flags, stack=None, prefix=prefix) as cluster:
         net = Net(plane, cluster, ready)
         try:
             yield net
