@@ -23,21 +23,28 @@ class Recorded:
 @dataclass(frozen=True)
 class Row:
     """One figure. `is_ok` None: there is no aim. `note` says where a figure is from that was not
-    measured in this run: such a peer has a name of "recorded", and no ratio is claimed of it."""
+    measured in this run: such a peer has a name of "recorded", and no ratio is claimed of it.
+    `skep` None: it could not be measured here, and `note` says why. `median_ratio` is there where
+    both were measured in turns: of the ratios of neighbours, which are steadier than medians."""
 
     metric: str
     unit: str
-    skep: float
+    skep: float | None
     peer_name: str = "-"
     peer: float | None = None
     aim: str = "-"
     is_ok: bool | None = None
     note: str = ""
+    median_ratio: float | None = None
 
     @property
     def ratio(self) -> float | None:
         """How many times the peer's figure of the same run ours is."""
-        return None if not self.peer or self.peer_name == RECORDED else self.skep / self.peer
+        if self.median_ratio is not None:
+            return self.median_ratio
+        if not self.peer or self.skep is None or self.peer_name == RECORDED:
+            return None
+        return self.skep / self.peer
 
 
 def at_most(
@@ -54,6 +61,30 @@ def against(metric: str, unit: str, value: float, peer: tuple[str, float], limit
     """A figure beside a peer's (its name, its value) of the same run, with a bound on the ratio."""
     is_ok = value <= limit * peer[1]
     return Row(metric, unit, value, peer[0], peer[1], aim=f"<= {limit:g}x", is_ok=is_ok)
+
+
+def paired(
+    metric: str,
+    unit: str,
+    values: Sequence[float],
+    peer: tuple[str, Sequence[float]],
+    bounds: tuple[float | None, float | None] = (None, None),
+    note: str = "",
+) -> Row:
+    """Medians beside a peer's (its name, its values), measured in turns. The bounds are the least
+    and the greatest ratio, of which one is told as the aim."""
+    ratios = [ours / theirs for ours, theirs in zip(values, peer[1], strict=True)]
+    ratio, (least, greatest) = statistics.median(ratios), bounds
+    row = Row(
+        metric, unit, statistics.median(values), peer[0], statistics.median(peer[1]),
+        median_ratio=ratio,
+        note=", ".join(part for part in (f"ratios: {spread(ratios)}", note) if part),
+    )  # fmt: skip
+    if least is not None:
+        row = replace(row, aim=f">= {least:g}x", is_ok=ratio >= least)
+    if greatest is not None:
+        row = replace(row, aim=f"<= {greatest:g}x", is_ok=ratio <= greatest)
+    return row
 
 
 def seconds(
@@ -91,6 +122,7 @@ def run(name: str, text: str, measure: Callable[[bool], Iterable[Row]]) -> None:
         if arguments.json:
             shown = {**asdict(row), "ratio": row.ratio}
             shown["ok"] = shown.pop("is_ok")
+            del shown["median_ratio"]
             print(json.dumps(shown), flush=True)
         else:
             print(
