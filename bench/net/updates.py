@@ -1,0 +1,122 @@
+"""How long a change of endpoints takes to be in force everywhere, and the attaching of a task.
+
+Three nodes in namespaces with a netproxy process each, the kernel plane, and one task on each node;
+see `bench.net.manager` for what a change is. Services have three tasks, one on each node; twenty
+publish a port. The first change of a size is not counted, as it pays for what is done once.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from bench.net.figures import percentile_rows, skipped
+from bench.net.load import Programs, programs
+from bench.net.manager import Plan, Result
+from bench.report import Row
+from skep.netproxy.kernel.adapters import natrules, vips
+from skep.netproxy.kernel.adapters.vipmodes import BPF, NFT
+from tests.support.netns import Lab, lab, why_not
+
+NODES = ("n1", "n2", "n3")
+MANAGER, MANAGER_PORT = "n4", 7777
+SERVICES, BIG = 1000, 1000
+P99_MS, BIG_MS, ATTACH_MS = 100.0, 50.0, 10.0
+SIZES = {BPF: (100, SERVICES, 10_000), NFT: (100, SERVICES, 10_000)}
+LIMIT_S = 180.0
+
+
+def measure(is_quick: bool) -> Iterable[Row]:
+    """Both kinds of virtual addresses, at sizes that grow tenfold."""
+    for mode in (BPF, NFT):
+        if why := why_not() or (vips if mode == BPF else natrules).supported():
+            yield skipped(f"updates, {mode}", why)
+            continue
+        for services in (SERVICES,) if is_quick else SIZES[mode]:
+            yield from _measure(mode, services, is_quick)
+
+
+def _measure(mode: str, services: int, is_quick: bool) -> Iterator[Row]:
+    is_main = services == SERVICES
+    name = f"{mode}, {services} services"
+    few = is_quick or services > SERVICES
+    with tempfile.TemporaryDirectory() as folder, lab(4) as made:
+        plan = Plan(
+            address=f"{made.address(MANAGER)}:{MANAGER_PORT}",
+            nodes=tuple((f"{made.name}-{each}", made.address(each)) for each in NODES),
+            sockets=tuple(f"unix:{folder}/{each}.sock" for each in NODES),
+            services=services,
+            changes=20 if few else 200 if is_main else 100,
+            big=BIG if is_main else 0,
+            big_changes=10 if is_quick else 50,
+            attaches=(10 if is_quick else 50) if is_main and mode == BPF else 0,
+        )
+        with programs(Path(folder)) as started:
+            try:
+                result = _run(made, started, plan, mode)
+            except RuntimeError as error:
+                yield skipped(f"updates, {name}", str(error))
+                return
+            finally:
+                started.close()
+                _clean(made, started, plan)
+    yield from _rows(name, result, is_main)
+
+
+def _rows(name: str, result: Result, is_main: bool) -> Iterator[Row]:
+    wrong = "; ".join(result.problems[:3])
+    yield Row(f"whole cluster to three nodes, {name}", "s", result.whole_s, note=wrong)
+    limit = P99_MS if is_main else None
+    label = f"change to in force everywhere, {name}"
+    yield from percentile_rows(f"{label}, VIP", result.internal_s, 0.99, limit)
+    yield from percentile_rows(f"{label}, VIP and port", result.published_s, 0.99, limit)
+    if result.big_s:
+        label = f"change of a service of {BIG} backends, {name}"
+        yield from percentile_rows(label, result.big_s, 0.9, BIG_MS)
+    if result.attach_s:
+        yield from percentile_rows("attach a task to 2 networks", result.attach_s, 0.9, ATTACH_MS)
+
+
+def _run(made: Lab, started: Programs, plan: Plan, mode: str) -> Result:
+    """Raises RuntimeError."""
+    for node in range(len(NODES)):
+        _start(made, started, plan, mode, node)
+    text = msgspec.json.encode(plan).decode()
+    command = (sys.executable, "-m", "bench.net.manager", text)
+    manager = started.start(made.path(MANAGER), "manager", *command)
+    try:
+        status = manager.wait(LIMIT_S)
+    except TimeoutError:
+        status = -1
+    said = started.said("manager")
+    if status != 0:
+        others = " ".join(started.said(node)[-300:] for node in NODES)
+        raise RuntimeError(f"{said[-300:]} {others}".replace("\n", " "))
+    return msgspec.json.decode(said.splitlines()[-1], type=Result)
+
+
+def _start(made: Lab, started: Programs, plan: Plan, mode: str, node: int) -> None:
+    words = (*_words(started, plan, node), "--vip", mode)
+    started.start(made.path(NODES[node]), NODES[node], *words)
+
+
+def _words(started: Programs, plan: Plan, node: int) -> tuple[str, ...]:
+    node_id, address = plan.nodes[node]
+    return (
+        *(sys.executable, "-m", "skep.netproxy.main", "--plane", "kernel"),
+        *("--name", node_id, "--node-id", node_id, "--cluster-id", "bench"),
+        *("--address", address, "--mesh", f"{address}:7946"),
+        *("--insecure-listen", "10.200.0.0/24", "--managers", plan.address),
+        *("--attach", plan.sockets[node]),
+        *("--state-dir", str(started.folder / NODES[node])),
+    )
+
+
+def _clean(made: Lab, started: Programs, plan: Plan) -> None:
+    """Take away what the netproxies have left, as an operator would."""
+    for node, name in enumerate(NODES):
+        made.attempt(made.path(name), *_words(started, plan, node), "--clean")
