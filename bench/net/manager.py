@@ -9,18 +9,20 @@ which they do after it is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import cast
 
 import msgspec
 import uvloop
 
+from bench.net.load import cpu_s
 from skep.api import codec
 from skep.domain.attach import AttachRequest, AttachResponse, DetachRequest
 from skep.domain.base import ClusterId, NetworkId, NodeId, ServiceId, TaskId, replace
@@ -62,12 +64,13 @@ TASKS_FROM, VIPS_FROM, ATTACHED_FROM = 1000, 600_000, 900_000
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be measured. `nodes` are ids and underlay addresses; `sockets` are where their
     netproxies take a worker's calls; `published` services have a port each, the rest are reached
-    by virtual address alone."""
+    by virtual address alone. `marks` tell the netproxies' processes, by their command lines."""
 
     address: str
     nodes: tuple[tuple[str, str], ...]
     sockets: tuple[str, ...]
     services: int
+    marks: tuple[str, ...] = ()
     published: int = 20
     changes: int = 100
     big: int = 0
@@ -75,14 +78,22 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     attaches: int = 0
 
 
+class Series(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds of each, and the seconds of CPU that all of one node's netproxy took for one, in the
+    mean."""
+
+    times_s: tuple[float, ...] = ()
+    cpu_s: float = 0.0
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds: until the whole was in force on all nodes, and of each change and attaching."""
+    """Until the whole was in force on all nodes, and each change and attaching."""
 
     whole_s: float = 0.0
-    internal_s: tuple[float, ...] = ()
-    published_s: tuple[float, ...] = ()
-    big_s: tuple[float, ...] = ()
-    attach_s: tuple[float, ...] = ()
+    internal: Series = Series()
+    published: Series = Series()
+    big: Series = Series()
+    attach: Series = Series()
     problems: tuple[str, ...] = ()
 
 
@@ -139,24 +150,29 @@ class Bench:
             # One task on each node, which is to see the changes.
             for number in range(len(plan.nodes)):
                 await self._attach(number, f"client{number}", (FIRST,))
-            attach_s = [await self._attach_again(n) for n in range(plan.attaches)]
             await self._change(ServiceId("s0"), 4)
-            internal_s = await self._change(ServiceId(f"s{plan.services - 1}"), plan.changes)
-            published_s = await self._change(ServiceId("s0"), plan.changes)
-            big_s: list[float] = []
-            if plan.big:
-                await self._change(BIG, 2)
-                big_s = await self._change(BIG, plan.big_changes)
             return Result(
                 whole_s=whole_s,
-                internal_s=tuple(internal_s),
-                published_s=tuple(published_s),
-                big_s=tuple(big_s),
-                attach_s=tuple(attach_s),
+                attach=await self._series(self._attach_again(plan.attaches), 1),
+                internal=await self._of(ServiceId(f"s{plan.services - 1}"), plan.changes),
+                published=await self._of(ServiceId("s0"), plan.changes),
+                big=await self._of(BIG, plan.big_changes) if plan.big else Series(),
                 problems=await self._problems(),
             )
         finally:
             await listener.close()
+
+    async def _of(self, service_id: ServiceId, count: int) -> Series:
+        # The first ones pay for what is done once.
+        await self._change(service_id, 2)
+        return await self._series(self._change(service_id, count), len(self._plan.nodes))
+
+    async def _series(self, work: Awaitable[list[float]], nodes: int) -> Series:
+        pids = _pids(self._plan.marks)
+        before_s = cpu_s(pids)
+        times_s = await work
+        spent_s = cpu_s(pids) - before_s
+        return Series(times_s=tuple(times_s), cpu_s=spent_s / nodes / max(len(times_s), 1))
 
     async def _change(self, service_id: ServiceId, count: int) -> list[float]:
         """Take one task of the service away and put it back, `count` times in all."""
@@ -183,14 +199,16 @@ class Bench:
         is_whole = len(progress) == len(self._plan.nodes)
         return is_whole and all(each.version >= version for each in progress)
 
-    async def _attach_again(self, number: int) -> float:
+    async def _attach_again(self, count: int) -> list[float]:
         """Seconds to attach one more task to two networks, as the worker asks for it."""
-        task = f"more{number}"
-        began = time.perf_counter()
-        await self._attach(0, task, (FIRST, SECOND))
-        took_s = time.perf_counter() - began
-        await self._call(0, "Detach", DetachRequest(task_id=TaskId(task)))
-        return took_s
+        times = []
+        for number in range(count):
+            task = f"more{number}"
+            began = time.perf_counter()
+            await self._attach(0, task, (FIRST, SECOND))
+            times.append(time.perf_counter() - began)
+            await self._call(0, "Detach", DetachRequest(task_id=TaskId(task)))
+        return times
 
     async def _attach(self, node: int, task: str, networks: Sequence[NetworkId]) -> None:
         subnets = {network: subnet for network, _, subnet in NETWORKS}
@@ -222,6 +240,16 @@ class Bench:
         for answer in answers:
             found += [f"{answer.node_id}: {e}" for e in answer.problems + answer.differences]
         return tuple(found)
+
+
+def _pids(marks: Sequence[str]) -> list[int]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (process / "cmdline").read_bytes().decode(errors="replace")
+            if "netproxy" in words and any(mark in words for mark in marks):
+                found.append(int(process.name))
+    return found
 
 
 def _rows(plan: Plan) -> list[Object]:

@@ -7,6 +7,7 @@ publish a port. The first change of a size is not counted, as it pays for what i
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -16,7 +17,7 @@ import msgspec
 
 from bench.net.figures import percentile_rows, skipped
 from bench.net.load import Programs, programs
-from bench.net.manager import Plan, Result
+from bench.net.manager import Plan, Result, Series
 from bench.report import Row
 from skep.netproxy.kernel.adapters import natrules, vips
 from skep.netproxy.kernel.adapters.vipmodes import BPF, NFT
@@ -50,6 +51,7 @@ def _measure(mode: str, services: int, is_quick: bool) -> Iterator[Row]:
             nodes=tuple((f"{made.name}-{each}", made.address(each)) for each in NODES),
             sockets=tuple(f"unix:{folder}/{each}.sock" for each in NODES),
             services=services,
+            marks=(folder, made.name),
             changes=20 if few else 200 if is_main else 100,
             big=BIG if is_main else 0,
             big_changes=10 if is_quick else 50,
@@ -72,13 +74,17 @@ def _rows(name: str, result: Result, is_main: bool) -> Iterator[Row]:
     yield Row(f"whole cluster to three nodes, {name}", "s", result.whole_s, note=wrong)
     limit = P99_MS if is_main else None
     label = f"change to in force everywhere, {name}"
-    yield from percentile_rows(f"{label}, VIP", result.internal_s, 0.99, limit)
-    yield from percentile_rows(f"{label}, VIP and port", result.published_s, 0.99, limit)
-    if result.big_s:
-        label = f"change of a service of {BIG} backends, {name}"
-        yield from percentile_rows(label, result.big_s, 0.9, BIG_MS)
-    if result.attach_s:
-        yield from percentile_rows("attach a task to 2 networks", result.attach_s, 0.9, ATTACH_MS)
+    yield from _series(f"{label}, VIP", result.internal, 0.99, limit)
+    yield from _series(f"{label}, VIP and port", result.published, 0.99, limit)
+    label = f"change of a service of {BIG} backends, {name}"
+    yield from _series(label, result.big, 0.9, BIG_MS)
+    yield from _series("attach a task to 2 networks", result.attach, 0.9, ATTACH_MS)
+
+
+def _series(label: str, series: Series, share: float, limit_ms: float | None) -> Iterator[Row]:
+    if series.times_s:
+        yield from percentile_rows(label, series.times_s, share, limit_ms)
+        yield Row(f"{label}, CPU of one node", "ms", 1000 * series.cpu_s)
 
 
 def _run(made: Lab, started: Programs, plan: Plan, mode: str) -> Result:
@@ -90,7 +96,7 @@ def _run(made: Lab, started: Programs, plan: Plan, mode: str) -> Result:
     manager = started.start(made.path(MANAGER), "manager", *command)
     try:
         status = manager.wait(LIMIT_S)
-    except TimeoutError:
+    except subprocess.TimeoutExpired:
         status = -1
     said = started.said("manager")
     if status != 0:
