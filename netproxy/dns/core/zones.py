@@ -9,6 +9,7 @@ on how many others there are.
 from __future__ import annotations
 
 import enum
+import functools
 import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from skep.netproxy.dns.core.wire import a_record
 
 # Names that one scope may hold a place in the rotation for; beyond, rotations begin anew.
 ROTATION_LIMIT = 4096
+# More than a cluster has tasks and services; some 100 bytes each.
+ADDRESSES_REMEMBERED = 100_000
 
 
 class Record(Struct, frozen=True, kw_only=True):
@@ -113,11 +116,18 @@ def check_scope(scope: Scope) -> None:
 def _check_records(where: str, records: Iterable[Record]) -> None:
     for record in records:
         for address in record.addresses:
-            try:
-                ipaddress.IPv4Address(address)
-            except ValueError:
-                text = f"{where}: record {record.name!r}: {address!r} is no IPv4 address"
-                raise ValueError(text) from None
+            if not _is_address(address):
+                raise ValueError(f"{where}: record {record.name!r}: {address!r} is no IPv4 address")
+
+
+@functools.lru_cache(ADDRESSES_REMEMBERED)
+def _is_address(text: str) -> bool:
+    """Remembered, since a zone is looked through with every change of one of its names."""
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _entry(record: Record) -> Entry:

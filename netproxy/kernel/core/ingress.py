@@ -16,6 +16,7 @@ the very task that asks.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -40,6 +41,9 @@ from skep.netproxy.kernel.core.script import (
 
 PortKey = tuple[int, int]
 """Protocol number and published port."""
+
+# More than a cluster has tasks and services; some 100 bytes each.
+ADDRESSES_REMEMBERED = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +214,18 @@ def check_ports(ports: Iterable[IngressPort]) -> dict[PortKey, IngressPort]:
 
 def check_address(address: str, where: str) -> None:
     """Raises Rejected for what is no IPv4 address."""
+    if why := _why_no_address(address):
+        raise Rejected(f"{where}: {why}")
+
+
+@functools.lru_cache(ADDRESSES_REMEMBERED)
+def _why_no_address(text: str) -> str:
+    """Remembered, since all addresses are looked at whenever one of them changes."""
     try:
-        ipaddress.IPv4Address(address)
+        ipaddress.IPv4Address(text)
     except ValueError as error:
-        raise Rejected(f"{where}: {error}") from None
+        return str(error)
+    return ""
 
 
 def change(
