@@ -63,28 +63,31 @@ def against(metric: str, unit: str, value: float, peer: tuple[str, float], limit
     return Row(metric, unit, value, peer[0], peer[1], aim=f"<= {limit:g}x", is_ok=is_ok)
 
 
-def paired(
-    metric: str,
-    unit: str,
-    values: Sequence[float],
-    peer: tuple[str, Sequence[float]],
-    bounds: tuple[float | None, float | None] = (None, None),
-    note: str = "",
-) -> Row:
-    """Medians beside a peer's (its name, its values), measured in turns. The bounds are the least
-    and the greatest ratio, of which one is told as the aim."""
-    ratios = [ours / theirs for ours, theirs in zip(values, peer[1], strict=True)]
-    ratio, (least, greatest) = statistics.median(ratios), bounds
-    row = Row(
-        metric, unit, statistics.median(values), peer[0], statistics.median(peer[1]),
-        median_ratio=ratio,
-        note=", ".join(part for part in (f"ratios: {spread(ratios)}", note) if part),
-    )  # fmt: skip
-    if least is not None:
-        row = replace(row, aim=f">= {least:g}x", is_ok=ratio >= least)
-    if greatest is not None:
-        row = replace(row, aim=f"<= {greatest:g}x", is_ok=ratio <= greatest)
-    return row
+def paired(row: Row, values: Sequence[float], peers: Sequence[float]) -> Row:
+    """That row with the medians of both, which were measured in turns."""
+    ratios = [ours / theirs for ours, theirs in zip(values, peers, strict=True)]
+    said = f"ratios: {spread(ratios)}"
+    return replace(
+        row,
+        skep=statistics.median(values),
+        peer=statistics.median(peers),
+        median_ratio=statistics.median(ratios),
+        note=f"{said}; {row.note}" if row.note else said,
+    )
+
+
+def with_least_ratio(row: Row, least: float | None) -> Row:
+    """That row with a lower bound on its ratio, if there is to be one."""
+    if least is None or row.ratio is None:
+        return row
+    return replace(row, aim=f">= {least:g}x", is_ok=row.ratio >= least)
+
+
+def with_greatest_ratio(row: Row, greatest: float | None) -> Row:
+    """That row with an upper bound on its ratio, if there is to be one."""
+    if greatest is None or row.ratio is None:
+        return row
+    return replace(row, aim=f"<= {greatest:g}x", is_ok=row.ratio <= greatest)
 
 
 def seconds(

@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.report import Row, paired
+from bench.report import Row, paired, with_greatest_ratio, with_least_ratio
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,6 @@ def parse_iperf(text: str) -> tuple[float, float, str]:
     return gbit, gigabytes, ""
 
 
-
 Readings = Mapping[Load, Sequence[Reading]]
 
 
@@ -94,16 +93,18 @@ def compare(
 ) -> Iterator[Row]:
     """A path beside another one of the same rounds: rates, then CPU."""
     peer_name, theirs = peer
-    for load in aims:
-        rates = [[each.rate for each in which[load]] for which in (ours, theirs)]
-        wrong = _errors((*ours[load], *theirs[load]))
-        label = f"{name}: {load.name}"
-        yield paired(label, load.unit, rates[0], (peer_name, rates[1]), (aims[load].rate, None))
-        costs = [[each.cpu_s_per_piece for each in which[load]] for which in (ours, theirs)]
-        scaled = [[load.costs_per_s * cost for cost in which] for which in costs]
-        label = f"{name}: {load.cost}"
-        bounds = (None, aims[load].cpu)
-        yield paired(label, load.cost_unit, scaled[0], (peer_name, scaled[1]), bounds, wrong)
+    for load, bounds in aims.items():
+        ours_of, theirs_of = ours[load], theirs[load]
+        note = _errors((*ours_of, *theirs_of))
+        row = Row(f"{name}: {load.name}", load.unit, None, peer_name, note=note)
+        row = paired(row, [each.rate for each in ours_of], [each.rate for each in theirs_of])
+        yield with_least_ratio(row, bounds.rate)
+        costs, others = (
+            [load.costs_per_s * each.cpu_s_per_piece for each in which]
+            for which in (ours_of, theirs_of)
+        )
+        row = Row(f"{name}: {load.cost}", load.cost_unit, None, peer_name)
+        yield with_greatest_ratio(paired(row, costs, others), bounds.cpu)
 
 
 def _errors(readings: Iterable[Reading]) -> str:

@@ -78,7 +78,7 @@ def measure_growth(is_quick: bool) -> Iterable[Row]:
                     direct = load.measure(NEW, path.direct, path.servers)
                     pairs.append((load.measure(NEW, target, path.servers), direct))
                 rates = [each.rate for each, _ in pairs], [each.rate for _, each in pairs]
-                yield paired(label, NEW.unit, rates[0], ("direct", rates[1]))
+                yield paired(Row(label, NEW.unit, None, "direct"), *rates)
 
 
 def _hindrance(mode: str) -> str:
@@ -198,7 +198,7 @@ class _Pair:
             f"10.{100 + self.number}.0.{last}" for last in (1, 2, 21)
         )
         self.nodes = []
-        for name, address in zip(names, (self.way_in, self.way_out), strict=True):
+        for name in names:
             node = Node(made, name, folder / name)
             stack.callback(node.remove)
             self.nodes.append(node)
@@ -253,4 +253,3 @@ def _by_route(
     made.command(pair.namespace, "ip", "route", "add", underlay, "via", pair.way_in)
     servers = start_servers(started, pair.namespace, "0.0.0.0", "route")
     return pair.task, servers
-

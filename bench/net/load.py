@@ -123,9 +123,7 @@ def programs(folder: Path) -> Iterator[Programs]:
 
 def start_servers(made: Programs, namespace: Path, address: str, name: str = "server") -> list[int]:
     """A web server and iperf3's, listening; their process ids."""
-    text = NGINX.format(
-        folder=made.folder, name=name, address=address, port=WEB_PORT, text=TEXT
-    )
+    text = NGINX.format(folder=made.folder, name=name, address=address, port=WEB_PORT, text=TEXT)
     config = made.folder / f"{name}.conf"
     config.write_text(text)
     tune(namespace)

@@ -42,7 +42,7 @@ from skep.domain.objects import (
 )
 from skep.domain.spec import NetworkSpec, NetworkUse, Port, RunSpec, ServiceSpec, TaskSpec
 from skep.domain.states import TaskState
-from skep.env import RealDisk, real_env
+from skep.env import CallError, Code, RealDisk, real_env
 from skep.env import Service as Calls
 from skep.manager.endpoints.actor import METHOD, EndpointServer
 from skep.manager.store.actor import Store
@@ -53,8 +53,11 @@ from skep.rpc import GrpcTransport
 PATIENCE_S = 120.0
 CLUSTER = ClusterId("bench")
 INGRESS, FIRST, SECOND = NetworkId("ingress"), NetworkId("first"), NetworkId("second")
-NETWORKS = ((INGRESS, 4200, "10.64.0.0/12"), (FIRST, 4201, "10.80.0.0/12"))
-NETWORKS += ((SECOND, 4202, "10.96.0.0/12"),)
+NETWORKS = (
+    (INGRESS, 4200, "10.64.0.0/12"),
+    (FIRST, 4201, "10.80.0.0/12"),
+    (SECOND, 4202, "10.96.0.0/12"),
+)
 REPLICAS = 3
 BIG = ServiceId("big")
 # Tasks' addresses count up from the one place, virtual ones from the other.
@@ -222,7 +225,16 @@ class Bench:
                 for each in networks
             ),
         )
-        codec.decode(AttachResponse, await self._call(node, "Attach", request))
+        until = self._env.now() + PATIENCE_S
+        while True:
+            try:
+                codec.decode(AttachResponse, await self._call(node, "Attach", request))
+                return
+            except CallError as error:
+                # As a worker does: what a netproxy has just begun, it may not have finished.
+                if error.code is not Code.UNAVAILABLE or self._env.now() > until:
+                    raise
+                await asyncio.sleep(0.01)
 
     async def _call(self, node: int, name: str, request: AttachRequest | DetachRequest) -> bytes:
         channel = self._env.transport.channel(self._plan.sockets[node])
