@@ -300,6 +300,20 @@ def _rows(plan: Plan) -> list[Object]:
     return rows
 
 
+def addresses(plan: Plan) -> list[str]:
+    """All that the plan's tasks, nodes and services have."""
+    found = []
+    for row in _rows(plan):
+        match row:
+            case Task(attachments=attachments):
+                found += [each.address for each in attachments]
+            case Service(vips=vips):
+                found += [each.address for each in vips]
+            case Node(ingress_address=address):
+                found.append(address)
+    return found
+
+
 def _service(  # noqa: PLR0913 - what is different in each of them
     plan: Plan,
     service_id: ServiceId,

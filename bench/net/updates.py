@@ -79,14 +79,15 @@ def _rows(name: str, result: Result, is_main: bool) -> Iterator[Row]:
     yield Row(f"whole cluster to three nodes, {name}", "s", result.whole_s, note=wrong)
     limit = P99_MS if is_main else None
     label = f"change to in force everywhere, {name}"
-    yield from _series(f"{label}, VIP", result.internal, 0.99, limit)
-    yield from _series(f"{label}, VIP and port", result.published, 0.99, limit)
+    yield from series_rows(f"{label}, VIP", result.internal, 0.99, limit)
+    yield from series_rows(f"{label}, VIP and port", result.published, 0.99, limit)
     label = f"change of a service of {BIG} backends, {name}"
-    yield from _series(label, result.big, 0.9, BIG_MS)
-    yield from _series("attach a task to 2 networks", result.attach, 0.9, ATTACH_MS)
+    yield from series_rows(label, result.big, 0.9, BIG_MS)
+    yield from series_rows("attach a task to 2 networks", result.attach, 0.9, ATTACH_MS)
 
 
-def _series(label: str, series: Series, share: float, limit_ms: float | None) -> Iterator[Row]:
+def series_rows(label: str, series: Series, share: float, limit_ms: float | None) -> Iterator[Row]:
+    """Times with their bound, and the CPU; nothing where there was no such series."""
     if series.times_s:
         yield from percentile_rows(label, series.times_s, share, limit_ms)
         yield Row(f"{label}, CPU of one node", "ms", 1000 * series.cpu_s)
