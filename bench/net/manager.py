@@ -59,6 +59,8 @@ NETWORKS = (
     (SECOND, 4202, "10.96.0.0/12"),
 )
 REPLICAS = 3
+# Of a series, however slow; less is no series.
+FEWEST = 10
 BIG = ServiceId("big")
 # Tasks' addresses count up from the one place, virtual ones from the other.
 TASKS_FROM, VIPS_FROM, ATTACHED_FROM = 1000, 600_000, 900_000
@@ -67,7 +69,8 @@ TASKS_FROM, VIPS_FROM, ATTACHED_FROM = 1000, 600_000, 900_000
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be measured. `nodes` are ids and underlay addresses; `sockets` are where their
     netproxies take a worker's calls; `published` services have a port each, the rest are reached
-    by virtual address alone. `marks` tell the netproxies' processes, by their command lines."""
+    by virtual address alone. `marks` tell the netproxies' processes, by their command lines. A
+    series of changes that takes longer than `series_s` is ended before it has all of them."""
 
     address: str
     nodes: tuple[tuple[str, str], ...]
@@ -79,6 +82,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     big: int = 0
     big_changes: int = 20
     attaches: int = 0
+    series_s: float = 12.0
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,10 +182,12 @@ class Bench:
         return Series(times_s=tuple(times_s), cpu_s=spent_s / nodes / max(len(times_s), 1))
 
     async def _change(self, service_id: ServiceId, count: int) -> list[float]:
-        """Take one task of the service away and put it back, `count` times in all."""
+        """Take one task of the service away and put it back, `count` times in all, or as often
+        as the time allows."""
         task = next(iter(self._store.tables.tasks_of_service(service_id)))
-        times = []
-        for _ in range(count):
+        times: list[float] = []
+        until = time.perf_counter() + self._plan.series_s
+        while len(times) < count and (len(times) < FEWEST or time.perf_counter() < until):
             status = replace(task.status, is_healthy=not task.status.is_healthy)
             task = replace(task, status=status)
             began = time.perf_counter()

@@ -28,6 +28,7 @@ MANAGER, MANAGER_PORT = "n4", 7777
 SERVICES, BIG = 1000, 1000
 P99_MS, BIG_MS, ATTACH_MS = 100.0, 50.0, 10.0
 OTHER_SIZES = (100, 10_000)
+
 LIMIT_S = 180.0
 
 
@@ -60,6 +61,7 @@ def _measure(mode: str, services: int, is_quick: bool) -> Iterator[Row]:
             changes=20 if few else 200 if is_main else 100,
             big=BIG if is_main else 0,
             big_changes=10 if is_quick else 50,
+            series_s=5.0 if few else 12.0,
             attaches=(10 if is_quick else 50) if is_main and mode == BPF else 0,
         )
         with programs(Path(folder)) as started:
