@@ -58,7 +58,6 @@ NETWORKS = (
     (FIRST, 4201, "10.80.0.0/12"),
     (SECOND, 4202, "10.96.0.0/12"),
 )
-REPLICAS = 3
 # Of a series, however slow; less is no series.
 FEWEST = 10
 BIG = ServiceId("big")
@@ -77,6 +76,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     sockets: tuple[str, ...]
     services: int
     marks: tuple[str, ...] = ()
+    replicas: int = 3
     published: int = 20
     changes: int = 100
     big: int = 0
@@ -300,7 +300,9 @@ def _rows(plan: Plan) -> list[Object]:
     numbers = itertools.count(TASKS_FROM)
     for number in range(plan.services):
         is_published = number < plan.published
-        rows += _service(plan, ServiceId(f"s{number}"), number, is_published, REPLICAS, numbers)
+        rows += _service(
+            plan, ServiceId(f"s{number}"), number, is_published, plan.replicas, numbers
+        )
     if plan.big:
         rows += _service(plan, BIG, plan.services, False, plan.big, numbers)
     return rows

@@ -26,7 +26,7 @@ from bench.report import Row
 from skep.netproxy.adapters.options import default_workers
 from tests.support.netns import FOLDER, run_in, why_not
 
-ROUNDS = 5
+ROUNDS = 4
 SKEP, DIRECT, HAPROXY, NGINX, DOCKER = "relay", "direct", "HAProxy", "nginx stream", "docker-proxy"
 # Ahead of all three where bytes are moved; a new connection is work for Python.
 AIMS = {
