@@ -2,7 +2,8 @@
 
 Three nodes in namespaces with a netproxy process each, the kernel plane, and one task on each node;
 see `bench.net.manager` for what a change is. Services have three tasks, one on each node (one where
-there are ten thousand services); twenty publish a port. The first change of a size is not counted, as it pays for what is done once.
+there are ten thousand services); twenty publish a port. The first changes of a series are not
+counted, as they pay for what is done once.
 """
 
 from __future__ import annotations
