@@ -117,7 +117,7 @@ class _VipPath:
             self._modes[mode] = vipmodes.choose(self._node.place.node, mode)
         made = self._modes[mode]
         place = Place(self._client.path, self._client.cookie, ((VNI, SUBNET),))
-        problems = made.apply(dict(_services(services)), {"client": place})
+        problems = made.apply(dict(_services(services)), {"client": place}, is_all=True)
         assert problems == (), problems
         return Target(Path(self._client.path), MEASURED[1], cgroup=made.cgroup)
 
