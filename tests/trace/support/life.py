@@ -11,7 +11,7 @@ from unittest import mock
 
 from skep.domain.base import NodeId, replace
 from skep.domain.objects import Availability, Network, Node, NodeState, Service, Task
-from skep.domain.spec import NetworkSpec, RestartCondition, ServiceSpec
+from skep.domain.spec import EndpointMode, NetworkSpec, PortMode, RestartCondition, ServiceSpec
 from skep.domain.states import TaskState, order
 from skep.env import CallError
 from skep.manager.control.core.views import service_view
@@ -61,6 +61,9 @@ class Life:
     # ----------------------------------------------------------------------------- what people do
 
     def deploy(self, of: ServiceSpec) -> None:
+        if any(port.mode is PortMode.INGRESS for port in of.ports):
+            # Without a virtual address it would be refused.
+            of = replace(of, endpoint_mode=EndpointMode.VIP)
         try:
             (self.stage.create if self._find(of.name) is None else self.stage.update)(of)
         except CallError:
