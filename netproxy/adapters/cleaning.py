@@ -78,7 +78,7 @@ async def _remove(env: Env, options: Options, place: HostPlace | None) -> tuple[
     except Retryable as error:
         problems += (f"names: {error}",)
     if place is not None:
-        from skep.netproxy.kernel.adapters.plane import clean as clean_kernel
+        from skep.netproxy.kernel.adapters.leftovers import clean as clean_kernel
 
         problems += await clean_kernel(place)
     env.disk.remove(STATE_FILE)

@@ -1,20 +1,24 @@
-"""What of one node's netproxy is in the kernel, told to a person who is about to remove it."""
+"""What of one node's netproxy is in the kernel: told to a person who is about to remove it, and
+removed."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from skep.env import Rejected
-from skep.netproxy.kernel.adapters import cgroup, messages, netns
+from skep.env import Rejected, Retryable
+from skep.netproxy.kernel.adapters import cgroup, messages, netns, vipmodes
+from skep.netproxy.kernel.adapters import links as link_layer
+from skep.netproxy.kernel.adapters.natrules import Ingress
 from skep.netproxy.kernel.adapters.netlink import Netlink
 from skep.netproxy.kernel.adapters.nft import Nft
 from skep.netproxy.kernel.adapters.place import HostPlace
 from skep.netproxy.kernel.core import ingress, traffic
 from skep.netproxy.kernel.core.found import LinkRecord
-from skep.netproxy.kernel.core.names import parse_tag
+from skep.netproxy.kernel.core.names import HOST_INGRESS, parse_tag
 from skep.netproxy.kernel.core.programs import ATTACH_TYPES
 
 _KINDS = {"bridge": "bridges", "vxlan": "VXLAN devices", "veth": "virtual cables"}
@@ -27,6 +31,27 @@ def look(place: HostPlace) -> tuple[str, ...]:
     holds nothing.
     """
     return (*_sandbox(place), *_tasks(place), *_host(place), *_rules(place), *_programs(place))
+
+
+async def clean(place: HostPlace) -> tuple[str, ...]:
+    """Take away everything that this node's plane has left in the kernel, also without knowing
+    what that was; returns what could not be done."""
+
+    def clean_rules() -> tuple[str, ...]:
+        problems = Ingress(place.node, None, HOST_INGRESS).clean()
+        vipmodes.clean(place.node)
+        return problems
+
+    problems: tuple[str, ...] = ()
+    for what, work in (
+        ("rules", asyncio.get_running_loop().run_in_executor(None, clean_rules)),
+        ("networks", link_layer.clean(place)),
+    ):
+        try:
+            problems += await work or ()
+        except (OSError, Rejected, Retryable) as error:
+            problems += (f"{what}: {error}",)
+    return problems
 
 
 def namespaces(place: HostPlace) -> dict[str, Path]:

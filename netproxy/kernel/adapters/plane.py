@@ -30,7 +30,6 @@ from skep.netproxy.core.routes import Desired
 from skep.netproxy.core.tally import Tally
 from skep.netproxy.core.world import World
 from skep.netproxy.dataplane import Joined, Observed
-from skep.netproxy.kernel.adapters import links as link_layer
 from skep.netproxy.kernel.adapters import vipmodes
 from skep.netproxy.kernel.adapters.counting import Counting, Owners
 from skep.netproxy.kernel.adapters.holding import hold
@@ -56,11 +55,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """A task that is attached: its links, its namespace, and its end of the ingress network."""
+    """A task that is attached: its links, its namespace, its end of the ingress network, and
+    whether it may reach what is outside of the cluster."""
 
     links: tuple[TaskLink, ...]
     place: Place
     ingress: TaskLink | None
+    has_egress: bool
 
 
 class KernelPlane:
@@ -275,10 +276,11 @@ class KernelPlane:
             links.append(link)
             ingress = link if network.is_ingress else ingress
         own = [world.networks[each.network_id] for each in request.attachments]
+        has_egress = reaches_world(network for network in own if not network.is_ingress)
         options = TaskOptions(
             # The ingress keeps clients' addresses: their way in isn't the kernel's way out.
             reverse_path=0 if ingress is not None else LOOSE_REVERSE_PATH,
-            has_egress=reaches_world(network for network in own if not network.is_ingress),
+            has_egress=has_egress,
         )
         try:
             made = await self._opened.attach(request.task_id, links, options)
@@ -288,7 +290,7 @@ class KernelPlane:
             (world.networks[a.network_id].vni, world.networks[a.network_id].subnet)
             for a in request.attachments
         )
-        return _Task(tuple(links), Place(made.path, made.cookie, networks), ingress)
+        return _Task(tuple(links), Place(made.path, made.cookie, networks), ingress, has_egress)
 
     async def _complete(self) -> None:
         """Rules for a task that has just been attached; `apply` repeats what fails."""
@@ -320,9 +322,13 @@ class KernelPlane:
 
     def _ingress_wanted(self, plan: KernelPlan, tasks: Mapping[TaskId, _Task]) -> IngressWanted:
         gateways = [self._opened.gateway.subnet]
-        if plan.ingress is not None:
-            # A published UDP server that asks others from its own port goes out by this network.
-            gateways.append(plan.ingress.subnet)
+        # A published UDP server that asks others from its own port goes out by the ingress network,
+        # by which those on internal networks may answer and nothing else.
+        gateways += [
+            f"{task.ingress.address}/32"
+            for task in tasks.values()
+            if task.ingress is not None and task.has_egress
+        ]
         return IngressWanted(
             ports=self._open_ports(plan),
             egress=Egress(
@@ -379,24 +385,3 @@ def _keys(plan: KernelPlan) -> tuple[Key, ...]:
 
 def _places(tasks: Mapping[TaskId, _Task]) -> dict[str, Place]:
     return {task_id: task.place for task_id, task in tasks.items()}
-
-
-async def clean(place: HostPlace) -> tuple[str, ...]:
-    """Take away everything that this node's plane has left in the kernel, also without knowing
-    what that was; returns what could not be done."""
-
-    def clean_rules() -> tuple[str, ...]:
-        problems = Ingress(place.node, None, HOST_INGRESS).clean()
-        vipmodes.clean(place.node)
-        return problems
-
-    problems: tuple[str, ...] = ()
-    for what, work in (
-        ("rules", asyncio.get_running_loop().run_in_executor(None, clean_rules)),
-        ("networks", link_layer.clean(place)),
-    ):
-        try:
-            problems += await work or ()
-        except (OSError, Rejected, Retryable) as error:
-            problems += (f"{what}: {error}",)
-    return problems

@@ -26,13 +26,14 @@ from skep.netproxy.core.tally import Tally
 from skep.netproxy.core.world import World
 from skep.netproxy.dataplane import Observed
 from skep.netproxy.kernel.adapters import cgroup, leftovers, natrules, netns, vipmodes, vips
+from skep.netproxy.kernel.adapters.leftovers import clean
 from skep.netproxy.kernel.adapters.nft import Nft
 from skep.netproxy.kernel.adapters.place import HostPlace
-from skep.netproxy.kernel.adapters.plane import KernelPlane, clean
+from skep.netproxy.kernel.adapters.plane import KernelPlane
 from skep.rpc import GrpcTransport
 from tests.support.netns import Lab, lab, needs_namespaces, run_in
 from tests.unit.netproxy.kernel.lab import Task
-from tests.unit.netproxy.kernel.test_plan_core import HERE, NETWORKS, WEB, task
+from tests.unit.netproxy.kernel.test_plan_core import APP, HERE, NETWORKS, WEB, task
 
 pytestmark = [pytest.mark.process, needs_namespaces()]
 needs_bpf = pytest.mark.skipif(vips.supported() is not None, reason=f"{vips.supported()}")
@@ -331,6 +332,31 @@ def test_a_published_udp_server_may_ask_others_from_its_own_port(node: Node) -> 
                 assert (asked, client) == (b"again", asker.getsockname())
                 server.sendto(b"yes", client)
                 assert asker.recvfrom(100) == (b"yes", (node.machine.address("n1"), 5353))
+        await plane.close(0)
+
+    node.run(go)
+
+
+def test_a_published_port_is_no_way_out_of_internal_networks(node: Node) -> None:
+    async def go() -> None:
+        plane = await node.plane("nft")
+        await node.apply(plane)
+        networks = {**NETWORKS, APP: replace(NETWORKS[APP], is_internal=True)}
+        w = node.world
+        node.world = World(8, w.services, w.nodes, networks, frozenset(networks))
+        await node.apply(plane)
+        await node.attach(plane, 11, 12)
+        await node.apply(plane)
+        node.serve(11, 12)
+        assert _published(node) in {b"10.255.1.11", b"10.255.1.12"}
+        with node.machine.run("n2", socket.create_server, (node.machine.address("n2"), 0)) as there:
+
+            def leave(source: str) -> None:
+                socket.create_connection(there.getsockname(), 0.3, (source, 0)).close()
+
+            for source in ("10.255.1.11", ""):
+                with pytest.raises(OSError, match=r"timed out|unreachable"):
+                    run_in(node.path(11), leave, source)
         await plane.close(0)
 
     node.run(go)
