@@ -30,6 +30,7 @@ from skep.worker import journal
 from skep.worker.core import task
 from skep.worker.core.ledger import Change
 from skep.worker.journal import Journal
+from tests.sim import network_ablations
 from tests.sim.long import scenario
 from tests.sim.world import SeedFailed, simulate
 
@@ -211,4 +212,35 @@ ABLATIONS = {
     ),
     # A task's addresses are its own until it has ended, whatever is wanted of it.
     "held addresses": Ablation(_held_addresses, "cluster", range(60), ("is that of task",)),
+    # A task that is only reached by names and virtual addresses is drained as well.
+    "drain hold on networks": Ablation(
+        network_ablations.drain_of_networks, "calm", range(3, 13), ("signalled while in use",)
+    ),
+    # What a netproxy acknowledges is in force, names included.
+    "in force before acknowledged": Ablation(
+        network_ablations.in_force_first, "calm", range(1, 11), ("acknowledged", "while in use")
+    ),
+    # Where that can't be had, nothing is acknowledged.
+    "no acknowledgement of what failed": Ablation(
+        network_ablations.only_what_is_in_force, "cluster", range(40), ("acknowledged",)
+    ),
+    # A netproxy that was away for long is told everything.
+    "the whole on a gap": Ablation(
+        network_ablations.whole_on_a_gap, "cluster", range(8, 28), ("not converged", "and leads by")
+    ),
+    # Who is over is taken off its networks,
+    "detach": Ablation(network_ablations.detach, "calm", range(10), ("should not be",)),
+    # also when nobody could do so at the time.
+    "hold": Ablation(network_ablations.hold, "cluster", range(20), ("should not be",)),
+    "undone preparations": Ablation(
+        network_ablations.undone_preparations, "calm", range(10), ("should not be",)
+    ),
+    # A netproxy that begins anew knows who is attached, and answers their names.
+    "persisted attachments": Ablation(
+        network_ablations.persisted_attachments, "cluster", range(8, 28), ("not answered for",)
+    ),
+    # An address leads to the task that it was given to last.
+    "one owner": Ablation(
+        network_ablations.one_owner, "cluster", range(60, 100), ("still has there",)
+    ),
 }

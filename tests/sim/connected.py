@@ -92,9 +92,7 @@ def why_not_connected(view: View, node: Node, kernel: Kernel, running: set[TaskI
         network_id: {n: frozenset(r.addresses) for n, r in merge(zone.records).items()}
         for network_id, zone in kernel.zones.items()
     }
-    # A node on which no task has ever asked for a name needs none.
-    if running:
-        why += _differences(f"{node.name}: names", names, expected_names(view))
+    why += _differences(f"{node.name}: names", names, expected_names(view))
     plan = kernel.plan
     backends: Backends = {key: frozenset(each) for key, each in plan.vips.items()}
     backends |= {(p.protocol, p.published): frozenset(p.backends) for p in plan.ports}

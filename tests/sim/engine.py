@@ -265,9 +265,14 @@ class FakeEngine:
         self._settling: dict[TaskId, asyncio.Task[None]] = {}
 
     async def prepare(self, assignment: Assignment, node: NodeFacts) -> None:
-        host = self._host
-        await self._network.attach(assignment)
-        await host.call(assignment.task.id, host.delay_s(), lambda: host.prepare(assignment))
+        host, task_id = self._host, assignment.task.id
+        try:
+            await self._network.attach(assignment)
+            await host.call(task_id, host.delay_s(), lambda: host.prepare(assignment))
+        except BaseException:
+            if host.find(task_id) is None:
+                self._env.spawn(f"undo-{task_id}", self._network.detach(task_id))
+            raise
 
     async def start(self, task_id: TaskId) -> Started:
         host = self._host
@@ -289,9 +294,9 @@ class FakeEngine:
         host = self._host
         await host.call(task_id, 0.0, lambda: host.signal(task_id))
         task = host.find(task_id)
-        if task is None or task.started is None:
+        if task is not None and task.started is None:
             await self._network.detach(task_id)
-        else:
+        elif task is not None:
             await self._ended(task)
 
     async def remove(self, task_id: TaskId) -> None:

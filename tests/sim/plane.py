@@ -74,17 +74,19 @@ class FakePlane:
         self._temper = temper
         self._dice = dice
         self._planner = Planner(node_id)
-        self._tasks: dict[TaskId, AttachRequest] = {}
 
     async def apply(self, desired: Desired) -> tuple[str, ...]:
         kernel = self._kernel
         # Until this returns, connections may still go where they went before.
         self.before, self.desired = self.desired, desired
-        plan = self._planner.plan(desired.world, self._networks_here())
+        plan = self._planner.plan(desired.world)
         kernel.before, kernel.plan = kernel.plan, plan
         await self._take_time()
+        is_wrong = self._dice.random() < self._temper.error
+        if is_wrong and self._dice.random() < 0.5:
+            raise Retryable("the rules can't be written")
         self.before, kernel.before = desired, plan
-        return ("a port is taken",) if self._dice.random() < self._temper.error else ()
+        return ("a port is taken",) if is_wrong else ()
 
     async def attach(self, request: AttachRequest, world: World) -> Joined:
         await self._take_time()
@@ -93,17 +95,16 @@ class FakePlane:
         kernel = self._kernel
         if request.task_id not in kernel.attached:
             kernel.on_attach(request)
-        self._tasks[request.task_id] = kernel.attached[request.task_id] = request
-        here = self._networks_here()
-        if not here <= {network.network_id for network in kernel.plan.networks}:
-            kernel.plan = kernel.before = self._planner.plan(world, here)
+        kernel.attached[request.task_id] = request
+        wanted = {each.network_id for each in request.attachments}
+        if not wanted <= {network.network_id for network in kernel.plan.networks}:
+            kernel.plan = self._planner.plan(world)
         return Joined(f"/run/{request.task_id}", "/tasks")
 
     async def detach(self, task_ids: Iterable[TaskId]) -> None:
         for task_id in task_ids:
             if self._dice.random() < self._temper.error:
                 raise Retryable(f"the namespace of {task_id} is busy")
-            self._tasks.pop(task_id, None)
             self._kernel.attached.pop(task_id, None)
 
     async def attached(self) -> frozenset[TaskId]:
@@ -125,9 +126,6 @@ class FakePlane:
     async def close(self, drain_s: float) -> None:
         """Nothing is open."""
 
-    def _networks_here(self) -> set[NetworkId]:
-        return {each.network_id for task in self._tasks.values() for each in task.attachments}
-
     async def _take_time(self) -> None:
         await asyncio.sleep(self._dice.expovariate(1.0 / self._temper.mean_apply_s))
 
@@ -147,16 +145,17 @@ class FakeNames:
 
     async def apply(
         self, zones: dict[NetworkId, NetworkZone], listens: tuple[Listen, ...]
-    ) -> tuple[str, ...]:
+    ) -> dict[str, str]:
         self._wanted = (zones, listens)
         await asyncio.sleep(self._dice.expovariate(1.0 / MEAN_TELL_S))
         if self._dice.random() < self._temper.error:
-            self._kernel.names_lost()
+            if self._dice.random() < 0.5:
+                self._kernel.names_lost()
             if self._keeper is None or self._keeper.done():
                 self._keeper = self._env.spawn("names", self._keep())
-            return ("names: the process is gone",)
+            raise Retryable("names: the process is gone, or says nothing")
         self._tell()
-        return ()
+        return {}
 
     async def _keep(self) -> None:
         await self._env.clock.sleep(NAMES_RESTART_S)
