@@ -37,6 +37,7 @@ def net_of_plane(
         # What takes a minute does so beside the tests.
         net.idle = Idle(net)
         yield net
+        net.idle.close()
 
 
 @pytest.fixture

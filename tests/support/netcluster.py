@@ -101,7 +101,7 @@ class Net:
         run = RunSpec(
             command=("python3", "-S", str(PEER), str(TARGET), ready),
             env=pairs(env or {}),
-            stop_grace_ns=60 * SECOND_NS,
+            stop_grace_ns=20 * SECOND_NS,
             health=HealthCheck(
                 test=("CMD", "test", "-e", ready),
                 start_period_ns=60 * SECOND_NS,
@@ -326,9 +326,12 @@ class Idle:
 
     def end(self) -> None:
         """Both must work as if nothing had been."""
-        with self._connection:
-            assert netpeer.said(self._connection, "late") == "late"
+        assert netpeer.said(self._connection, "late") == "late"
         assert self._agent.do("say", key="idle", text="late") == "late"
+
+    def close(self) -> None:
+        """Whether or not they have ended."""
+        self._connection.close()
 
 
 class Agent:
