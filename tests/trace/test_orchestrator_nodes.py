@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from skep.domain.base import SECOND_NS
 from skep.domain.objects import Availability
-from skep.domain.spec import Placement, RestartPolicy, UpdatePolicy
+from skep.domain.spec import Placement, RestartPolicy, UpdateOrder, UpdatePolicy
 from skep.domain.states import TaskState
 from tests.trace.support.stage import Stage, spec
 from tests.trace.support.telling import stage, tells
@@ -336,5 +336,70 @@ def test_a_new_task_waits_for_the_one_before_the_lost_one(stage: Stage) -> None:
         0.0 web.1c ready
         0.0 web.1c to run
         0.0 web.1c running
+        """,
+    )
+
+
+def test_a_successor_drained_as_it_takes_over_has_its_own_only_once_the_oldest_has_stopped(
+    stage: Stage,
+) -> None:
+    """Else three of one slot would run."""
+    policy = UpdatePolicy(order=UpdateOrder.START_FIRST)
+    stage.register("n3")
+    stage.create(spec(image="v1", update=policy))
+    stage.run()
+    stage.set_availability("n1", Availability.PAUSE)
+    stage.update(spec(image="v2", update=policy))
+    stage.settle()
+    stage.story()
+    stage.set_availability("n2", Availability.DRAIN)
+    stage.report(stage.task("web.1"), TaskState.RUNNING)
+    stage.settle()
+    tells(
+        stage,
+        """
+        0.0 n2 is set to drain
+        0.0 web.1b running
+        0.0 web.1a to stop
+        0.0 web.1c created, to be ready
+        0.0 web.1c assigned to n3
+        """,
+    )
+    stage.run()
+    tells(
+        stage,
+        """
+        0.0 web.1a shutdown
+        0.0 web.1c ready
+        0.0 web.1c to run
+        0.0 web.1c running
+        0.0 web.1b to stop
+        0.0 web.1b shutdown
+        """,
+    )
+
+
+def test_a_task_given_up_with_its_failed_successor_stops_before_the_next_one_starts(
+    stage: Stage,
+) -> None:
+    """Its time on the drained node is over in the very pass that sees its successor's end."""
+    stage.register("n3")
+    policy = UpdatePolicy(healthy_deadline_ns=60 * SECOND_NS)
+    stage.create(spec(restart=RestartPolicy(delay_ns=0), update=policy))
+    stage.run()
+    stage.set_availability("n1", Availability.DRAIN)
+    stage.settle()
+    stage.story()
+    stage.clock.advance(60.1)
+    stage.fail("web.1")
+    stage.settle()
+    tells(
+        stage,
+        """
+        60.1 web.1b failed (exit 1)
+        60.1 web.1a to stop
+        60.1 web.1b to stop
+        60.1 web.1c created, to be ready
+        60.1 web.1c assigned to n2
         """,
     )

@@ -136,8 +136,9 @@ def _tend(scene: Scene, slot: Slot, plan: Plan, moving: int) -> int:
 
 def _hand_over(scene: Scene, slot: Slot, plan: Plan) -> bool:
     """Stop the older tasks of a slot once the lead serves, or when they can't go on anyway.
-    Returns whether it is the lead that was given up: the next pass has another one."""
-    lead = slot.lead
+    Returns whether one is to stop: what comes after that is for the next pass, which sees it
+    stopping, and lets nothing start before it has."""
+    lead, is_changed = slot.lead, False
     for old in slot.kept:
         if is_running(lead) and scene.loss(lead) is None:
             why = "its successor is healthy"
@@ -161,7 +162,8 @@ def _hand_over(scene: Scene, slot: Slot, plan: Plan) -> bool:
         else:
             continue
         plan.decide().want(old, DesiredState.SHUTDOWN, why)
-    return False
+        is_changed = True
+    return is_changed
 
 
 def _is_changing(scene: Scene) -> bool:

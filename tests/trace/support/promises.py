@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from skep.domain.base import ServiceId, TaskId
-from skep.domain.objects import Node, Service, Task
+from skep.domain.objects import Node, NodeState, Service, Task
 from skep.domain.spec import PortMode
-from skep.domain.states import LEGAL_MOVES, TERMINAL, TaskState, Writer, order
+from skep.domain.states import LEGAL_MOVES, TERMINAL, DesiredState, TaskState, Writer, order
+from skep.manager.orchestrator.core.slots import STOP_MARGIN_NS
 from skep.manager.scheduler.actor import task_spec
+from skep.manager.store.core.command import Change
 from tests.support.networks import faults
 from tests.trace.support.instant import InstantStore
 
@@ -48,6 +52,25 @@ def check(store: InstantStore) -> None:
     _check_ports(store)
     _check_reservations(store)
     assert not (found := faults(tables)), found
+
+
+def check_starts(store: InstantStore, changes: Sequence[Change]) -> None:
+    """What a commit lets run finds nothing of its slot that still has to stop where somebody can
+    tell, unless it has waited long enough. What goes on until it is healthy is another thing."""
+    tables = store.database.tables
+    for change in changes:
+        new, old = change.row, change.old
+        was_to_run = isinstance(old, Task) and old.desired_state is DesiredState.RUNNING
+        if not isinstance(new, Task) or was_to_run or new.desired_state is not DesiredState.RUNNING:
+            continue
+        if store.database.wall_ns - new.created_ns >= STOP_MARGIN_NS:
+            continue
+        for other in tables.tasks_of_service(new.service_id):
+            node = tables.get(Node, other.node_id or "")
+            may_run = not other.is_terminal and node is not None and node.state != NodeState.DOWN
+            is_to_stop = other.desired_state is DesiredState.SHUTDOWN
+            is_left = other.slot == new.slot and is_to_stop and may_run
+            assert not is_left, f"{new.name} is to run while {other} has not stopped"
 
 
 def _check_ports(store: InstantStore) -> None:

@@ -48,7 +48,7 @@ from skep.manager.store.actor import Store
 from skep.manager.store.core.command import Change
 from skep.manager.store.core.transaction import Transaction
 from tests.trace.support.instant import InstantClock, InstantStore
-from tests.trace.support.promises import check, check_move
+from tests.trace.support.promises import check, check_move, check_starts
 
 T = TypeVar("T")
 
@@ -395,6 +395,7 @@ class Stage:
                         text = text.replace(f"{name[:-1]} ({task_id[:12]})", name)
                     self._say(f"{row.name} {row.update.state.value}: {text}")
         check(self.store)
+        check_starts(self.store, changes)
 
     def _tell(self, action: WatchAction, task: Task, old: Task | None) -> None:
         if action is WatchAction.CREATE:
