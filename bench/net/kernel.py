@@ -17,7 +17,7 @@ from pathlib import Path
 from bench.net import load
 from bench.net.figures import BULK, KEPT, NEW, Aims, BadOutput, Reading, compare, skipped
 from bench.net.load import BULK_PORT, WEB_PORT, Target, programs, start_servers
-from bench.report import Row, paired
+from bench.report import Row
 from skep.env import Rejected
 from skep.netproxy.kernel.adapters import natrules, vipmodes, vips
 from skep.netproxy.kernel.adapters.natrules import Ingress, IngressWanted
@@ -71,14 +71,15 @@ def measure_growth(is_quick: bool) -> Iterable[Row]:
             continue
         with _vip_path() as path:
             for services in GROWTH[mode][: 2 if is_quick else None]:
-                label = f"{mode} VIP, {services} services: {NEW.name}"
+                label = f"growth, {mode} VIP, {services} services"
                 target = path.by_vip(mode, services)
-                pairs: list[tuple[Reading, Reading]] = []
+                direct: list[Reading] = []
+                ours: list[Reading] = []
                 for _ in range(1 if is_quick else 3):
-                    direct = load.measure(NEW, path.direct, path.servers)
-                    pairs.append((load.measure(NEW, target, path.servers), direct))
-                rates = [each.rate for each, _ in pairs], [each.rate for _, each in pairs]
-                yield paired(Row(label, NEW.unit, None, "direct"), *rates)
+                    direct.append(load.measure(NEW, path.direct, path.servers))
+                    ours.append(load.measure(NEW, target, path.servers))
+                peer = ("direct", {NEW: direct})
+                yield from compare(label, {NEW: ours}, peer, {NEW: Aims()})
 
 
 def _hindrance(mode: str) -> str:
