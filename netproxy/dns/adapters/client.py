@@ -100,8 +100,9 @@ class DnsClient:
             raise Rejected("two networks, or two scopes, have one id")
         try:
             for zone in zones:
-                if self._zones is None or self._zones.get(zone.network_id) is not zone:
-                    check(zone)
+                checked = (self._zones or {}).get(zone.network_id)
+                if checked is not zone:
+                    check(zone, checked)
             for listen in scopes:
                 check_scope(listen.scope)
         except ValueError as error:

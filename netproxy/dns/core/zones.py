@@ -98,14 +98,17 @@ class Entry:
         return self.records_twice[begin : begin + length]
 
 
-def check(zone: NetworkZone) -> None:
-    """Raises ValueError, with a text for a person, for what can't be put in force."""
+def check(zone: NetworkZone, checked: NetworkZone | None = None) -> None:
+    """Raises ValueError, with a text for a person, for what can't be put in force. Records of
+    `checked`, the very same ones, are not looked at again."""
     for subnet in zone.subnets:
         try:
             ipaddress.IPv4Network(subnet, strict=False)
         except ValueError:
             raise ValueError(f"network {zone.name!r}: {subnet!r} is no IPv4 subnet") from None
-    _check_records(f"network {zone.name!r}", zone.records)
+    known = {id(record) for record in checked.records} if checked is not None else set()
+    fresh = [record for record in zone.records if id(record) not in known]
+    _check_records(f"network {zone.name!r}", fresh)
 
 
 def check_scope(scope: Scope) -> None:
@@ -203,11 +206,16 @@ class Zone:
         assert self._names_by_address == expected
 
 
+def key_of(name: str) -> str:
+    """What a name is looked up by, however it is written."""
+    return name.lower().removesuffix(".")
+
+
 def merge(records: Iterable[Record]) -> dict[str, Record]:
     """The records by name in lower case, those of one name taken together, each address once."""
     merged: dict[str, Record] = {}
     for record in records:
-        name = record.name.lower().removesuffix(".")
+        name = key_of(record.name)
         before = merged.get(name)
         if before is not None:
             addresses = tuple(dict.fromkeys(before.addresses + record.addresses))

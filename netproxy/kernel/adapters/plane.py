@@ -92,6 +92,8 @@ class KernelPlane:
         self._counting: Counting | None = None
         # Until all is known once, nothing of what is in force may be taken for left over.
         self._is_applied = False
+        # This node's own end of the ingress network, once it is there.
+        self._own_end: tuple[str, str, int] | None = None
 
     async def open(self, vip_mode: str, *, counts_traffic: bool = False) -> None:
         """Find what is there, or begin. Raises Rejected with what is missing, OSError."""
@@ -199,6 +201,7 @@ class KernelPlane:
                 found = (f"the kernel can't be read: {error}",)
             if found and self._ingress is not None:
                 # What is remembered of it is wrong: the next `apply` reads it anew.
+                self._own_end = None
                 self._ingress.forget()
                 self._mode.forget()
             return found
@@ -258,9 +261,11 @@ class KernelPlane:
         try:
             problems = await self._opened.apply(plan.networks, plan.peers)
             if plan.ingress is not None and plan.ingress_address:
-                await self._opened.ensure_ingress(
-                    plan.ingress.network_id, plan.ingress_address, prefix_of(plan.ingress)
-                )
+                end = (plan.ingress.network_id, plan.ingress_address, prefix_of(plan.ingress))
+                if end != self._own_end:
+                    self._own_end = None
+                    await self._opened.ensure_ingress(*end)
+                    self._own_end = end
         except (OSError, Retryable, Rejected) as error:
             return (f"networks: {error}",)
         return problems
@@ -334,6 +339,7 @@ class KernelPlane:
             egress=Egress(
                 gateways=tuple(gateways),
                 overlays=tuple(sorted({network.subnet for network in plan.networks})),
+                untracked=(self._place.vxlan_port,),
             ),
             nodes=plan.sources,
             tasks={

@@ -65,10 +65,13 @@ class IngressPort:
 @dataclass(frozen=True, slots=True)
 class Egress:
     """The node's gateway subnets, whose traffic leaves with the node's address, and the subnets of
-    the cluster's networks, to which it keeps its own. All as a.b.c.d/n."""
+    the cluster's networks, to which it keeps its own. All as a.b.c.d/n. What goes to the UDP ports
+    `untracked` carries the networks from node to node: keeping track of it would cost a tenth of
+    every packet, and is of no use."""
 
     gateways: tuple[str, ...] = ()
     overlays: tuple[str, ...] = ()
+    untracked: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class IngressTable:
     refused: frozenset[PortKey] = frozenset()
     gateways: frozenset[str] = frozenset()
     overlays: frozenset[str] = frozenset()
+    untracked: frozenset[int] = frozenset()
 
     def published(self) -> frozenset[PortKey]:
         """All open ports, with tasks or without."""
@@ -138,7 +142,18 @@ def body_of(interface: str) -> str:
     type ipv4_addr
     flags interval
   }}
+  set untracked {{
+    type inet_service
+  }}
 {MAP}{script.GUARD_CHAINS}\
+  chain carried_in {{
+    type filter hook prerouting priority -300
+    udp dport @untracked notrack
+  }}
+  chain carried_out {{
+    type filter hook output priority -300
+    udp dport @untracked notrack
+  }}
   chain prerouting {{
     type nat hook prerouting priority -100
     fib daddr type local {key} vmap @ports
@@ -173,7 +188,7 @@ def body_of(interface: str) -> str:
 
 
 # Rules in the base chains of `body_of`; a table with fewer has been meddled with.
-BASE_RULE_COUNT = 8
+BASE_RULE_COUNT = 10
 
 
 def chain_of(key: PortKey) -> str:
@@ -250,11 +265,16 @@ def change(
         refused,
         _subnets(egress.gateways),
         _subnets(egress.overlays),
+        frozenset(egress.untracked),
     )
     new = sorted(after.published() - before.published())
     gone = sorted(before.published() - after.published())
     for name in ("gateways", "overlays"):
         lines += _set_lines(table, name, getattr(before, name), getattr(after, name))
+    ports_before, ports_after = (
+        frozenset(map(str, table_then.untracked)) for table_then in (before, after)
+    )
+    lines += _set_lines(table, "untracked", ports_before, ports_after)
     lines += _counter_lines(table, new)
     if is_turning:
         lines += turned.lines(table, chain_of, _rules_of)

@@ -54,6 +54,7 @@ def read_table(interface: str, listing: Listing) -> IngressTable | None:
             frozenset(key for key, chain in guards.items() if chain == "refuse"),
             frozenset(map(subnet_of, elements["gateways"])),
             frozenset(map(subnet_of, elements["overlays"])),
+            frozenset(int(str(port)) for port in elements["untracked"]),
         )
         table.check_invariants()
         if set(guards) != table.published() or _counters_missing(table, listing):

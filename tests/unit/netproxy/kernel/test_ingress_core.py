@@ -120,6 +120,15 @@ delete element ip skep_n1 gateways { 172.31.0.0/24 }
     )
 
 
+def test_what_carries_the_networks_is_not_tracked() -> None:
+    made = change(EMPTY, egress=Egress(untracked=(4789,)))
+    assert made.script == "add element ip skep_n1 untracked { 4789 }\n"
+    moved = change(made.after, egress=Egress(untracked=(4790,)))
+    assert moved.script == (
+        "delete element ip skep_n1 untracked { 4789 }\nadd element ip skep_n1 untracked { 4790 }\n"
+    )
+
+
 def test_nothing_is_done_for_what_is_so_already() -> None:
     now = change(EMPTY, WEB, DNS).after
     other_order = IngressPort("tcp", 8000, 80, WEB.backends[::-1])

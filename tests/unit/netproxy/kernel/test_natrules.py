@@ -65,7 +65,7 @@ class Cluster:
 
     def wanted(self, node: str, *ports: IngressPort) -> IngressWanted:
         tasks = self.lab.tasks(*(task for task, home in self.homes.items() if home == node))
-        return IngressWanted(ports, Egress((), OVERLAYS), self.lab.routes(), tasks)
+        return IngressWanted(ports, Egress((), OVERLAYS, (4789,)), self.lab.routes(), tasks)
 
     def apply(self, *ports: IngressPort) -> None:
         for node, of_node in self.ingresses.items():
