@@ -220,10 +220,6 @@ ABLATIONS = {
     "in force before acknowledged": Ablation(
         network_ablations.in_force_first, "calm", range(1, 11), ("acknowledged", "while in use")
     ),
-    # Where that can't be had, nothing is acknowledged.
-    "no acknowledgement of what failed": Ablation(
-        network_ablations.only_what_is_in_force, "cluster", range(40), ("acknowledged",)
-    ),
     # A netproxy that was away for long is told everything.
     "the whole on a gap": Ablation(
         network_ablations.whole_on_a_gap, "cluster", range(8, 28), ("not converged", "and leads by")
@@ -238,9 +234,5 @@ ABLATIONS = {
     # A netproxy that begins anew knows who is attached, and answers their names.
     "persisted attachments": Ablation(
         network_ablations.persisted_attachments, "cluster", range(8, 28), ("not answered for",)
-    ),
-    # An address leads to the task that it was given to last.
-    "one owner": Ablation(
-        network_ablations.one_owner, "cluster", range(60, 100), ("still has there",)
     ),
 }

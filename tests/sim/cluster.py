@@ -35,7 +35,8 @@ WORKERS = 5
 # What an actor or a process may die of in a world whose disks and leaders fail.
 TOLERATED = (OSError, Retryable, OutcomeUnknown, JournalFailed, SnapshotFailed)
 ROUNDS_BETWEEN_LOOKS = 8
-# Whether networks lead astray is looked at so often, and whenever a task is asked to end.
+# Whether networks lead astray is looked at so often, and whenever a version was acknowledged or a
+# task is asked to end.
 LOOK_S = 0.25
 # Snapshots, and managers that need one, within a minute.
 SETTINGS = Settings(snapshot_entries=60, retained_entries=10, chunk_bytes=4096)
@@ -67,6 +68,7 @@ class SimCluster:
             process.tolerated = TOLERATED
         self._rounds = 0
         self._looked_at = 0.0
+        self._acknowledged: list[int] = []
         world.always(self._check_leaders)
         world.always(self._check_networks)
 
@@ -146,9 +148,12 @@ class SimCluster:
 
     def _check_networks(self) -> None:
         now = self.world.now()
-        if now - self._looked_at < LOOK_S:
+        acknowledged = self._acknowledged
+        if self._rounds % ROUNDS_BETWEEN_LOOKS == 0:
+            acknowledged = [worker.progress.applied_version for worker in self.workers]
+        if now - self._looked_at < LOOK_S and acknowledged == self._acknowledged:
             return
-        self._looked_at = now
+        self._looked_at, self._acknowledged = now, acknowledged
         managers = self.processes[:MANAGERS]
         for worker in self.workers:
             if is_troubled(self.world, worker, managers):

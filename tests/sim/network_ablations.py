@@ -41,17 +41,6 @@ def in_force_first(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FollowActor, "_apply", early)
 
 
-def only_what_is_in_force(patch: pytest.MonkeyPatch) -> None:
-    """A version is acknowledged although it could not be put in force."""
-    apply = FollowActor._apply
-
-    async def anyhow(self: FollowActor, desired: Desired) -> PlaneApplied:
-        done = await apply(self, desired)
-        return PlaneApplied(done.now, done.version, done.errors)
-
-    patch.setattr(FollowActor, "_apply", anyhow)
-
-
 def whole_on_a_gap(patch: pytest.MonkeyPatch) -> None:
     """A manager that doesn't know what changed since a version sends what it knows of."""
     update_since: Callable[[EndpointFeed, int], list[EndpointUpdate]] = EndpointFeed.update_since
@@ -94,8 +83,3 @@ def undone_preparations(patch: pytest.MonkeyPatch) -> None:
             begin_stop(self, at)
 
     patch.setattr(TaskMachine, "_begin_stop", at_once)
-
-
-def one_owner(patch: pytest.MonkeyPatch) -> None:
-    """Who is over keeps its address, also when it is another task's."""
-    patch.setattr("skep.netproxy.network.in_place_of", lambda *_: ())
