@@ -39,6 +39,7 @@ class TaskNetwork:
         self._channel: Channel | None = None
         self._live: set[TaskId] = set()
         self._holding: asyncio.Task[None] | None = None
+        self._knows_all = False
         self._owes_word = False
         self._change = asyncio.Lock()
 
@@ -71,9 +72,10 @@ class TaskNetwork:
         return codec.decode(AttachResponse, data)
 
     async def detach(self, task_id: TaskId) -> None:
-        """Undo `attach`; fine for a task that never was. Where the netproxy doesn't answer in time,
+        """Undo `attach`; fine for a task that never was, for which, once all are known, nobody is
+        asked. Where the netproxy doesn't answer in time,
         it is told all tasks that there are as soon as it does."""
-        if task_id not in self._live:
+        if self._knows_all and task_id not in self._live:
             return
         self._live.discard(task_id)
         if not self._address:
@@ -83,15 +85,23 @@ class TaskNetwork:
             await self._call("Detach", request, DETACH_DEADLINE_S)
         except CallError as error:
             log.warning("task=%s detached=no why=%r", task_id, error.message)
-            self.take_over(())
+            self._say_again()
 
     def take_over(self, live: Iterable[TaskId]) -> None:
         """These tasks live on from before. What else is attached is taken away once the netproxy
         answers."""
         self._live.update(live)
+        self._knows_all = True
+        self._say_again()
+
+    def _say_again(self) -> None:
+        """Say which tasks there are, which takes all others away. Before all are known, that would
+        be those that live on from before."""
         # Also while it is under way: what was said may have been said too early.
         self._owes_word = True
-        if self._address and (self._holding is None or self._holding.done()):
+        if not (self._address and self._knows_all):
+            return
+        if self._holding is None or self._holding.done():
             self._holding = self._env.spawn("network-hold", self._hold())
 
     async def close(self) -> None:

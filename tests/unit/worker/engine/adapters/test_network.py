@@ -219,11 +219,29 @@ def test_a_task_that_is_stopped_before_it_starts_is_detached(tmp_path: Path) -> 
 
 def test_a_detach_that_was_not_heard_is_made_up_for(tmp_path: Path) -> None:
     async def live(engine: ProcessEngine, netproxy: Netproxy) -> None:
+        await engine.held()
         await engine.prepare(on_network("t1", "sleep", "60"), NODE)
         netproxy.refusal = CallError(Code.UNAVAILABLE, "busy")
         await engine.stop(TaskId("t1"))
         netproxy.refusal = None
         async with netproxy.news:
             await netproxy.news.wait_for(lambda: () in netproxy.said)
+
+    in_life(tmp_path, live)
+
+
+def test_nothing_is_taken_away_before_it_is_known_which_tasks_live(tmp_path: Path) -> None:
+    """An agent that has just started knows of one that has ended before it knows of the rest."""
+
+    async def live(engine: ProcessEngine, netproxy: Netproxy) -> None:
+        await engine.prepare(on_network("t1", "sleep", "60"), NODE)
+        netproxy.refusal = CallError(Code.UNAVAILABLE, "busy")
+        await engine.stop(TaskId("t1"))
+        netproxy.refusal = None
+        await engine.prepare(on_network("t2", "sleep", "60"), NODE)
+        assert not [said for said in netproxy.said if isinstance(said, tuple)]
+        await engine.held()
+        async with netproxy.news:
+            await netproxy.news.wait_for(lambda: ("t1", "t2") in netproxy.said)
 
     in_life(tmp_path, live)
