@@ -331,11 +331,10 @@ class UpdateJudge:
         serving = sum(1 for tasks in slots.values() if any(is_serving(task) for task in tasks))
         status, least = service.update, service.spec.replicas
         rules = (least, status and (status.state, status.policy, status.started_ns))
-        if rules != floor.rules:
-            floor.rules = rules
-            floor.is_armed = serving >= max(least, len(slots))
-        elif serving >= least:
-            floor.is_armed = True
+        # Of more slots than there are to be, those may go that serve: the spread says which.
+        are_all_there = serving >= max(least, len(slots))
+        floor.is_armed = are_all_there or (floor.is_armed and rules == floor.rules)
+        floor.rules = rules
         if status is not None and status.state in BEGINNINGS and stops_first(service, status):
             least -= (status.policy.parallelism or least) + len(status.failed_slots)
         if floor.is_armed and serving < least:
