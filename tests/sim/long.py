@@ -23,6 +23,7 @@ SCENARIOS = {
     "raft-blackouts": "tests.sim.test_raft:blackouts",
     "cluster": "tests.sim.storm:storm",
     "calm": "tests.sim.storm:calm",
+    "drains": "tests.sim.storm:drains",
 }
 # Enough to see what is wrong; the rest is usually the same thing again.
 FAILURES_SHOWN = 10

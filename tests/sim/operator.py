@@ -73,14 +73,14 @@ PAUSED = (UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED)
 class Operator:
     """Creates, scales, updates, rolls back and removes services and networks, and drains nodes.
 
-    `wanted` are the specs that were acknowledged last. An update that fails may have brought an
-    earlier one back: see `is_as_acknowledged`. `waits_for` is what keeps the operator busy.
+    `wanted` are the specs that were acknowledged last; an earlier one may be back, see
+    `is_as_acknowledged`. `waits_for` is what keeps them busy. Who `is_restless` drains a lot.
     """
 
     def __init__(self, world: World, addresses: list[str], workers: list[str]) -> None:
         self.wanted: dict[str, ServiceSpec] = {}
         self.acknowledged = 0
-        self.waits_for = ""
+        self.waits_for, self.is_restless = "", False
         self._world = world
         self._dice: Random = world.dice("operator")
         self._workers = workers
@@ -134,6 +134,9 @@ class Operator:
     async def _act(self, caller: Caller) -> None:
         if self.networks.is_due():
             await self.networks.act(caller)
+            return
+        if self.is_restless and self.wanted and self._dice.random() < 0.4:
+            await self._drain(caller)
             return
         draw = self._dice.random()
         if not self.wanted or (draw < 0.2 and len(self.wanted) < SERVICES_LIMIT):

@@ -53,10 +53,20 @@ async def storm(world: World) -> None:
 
 async def calm(world: World) -> None:
     """No faults at all: then no task is asked to end while a netproxy may still send to it."""
+    await _calm_days(world, is_restless=False)
+
+
+async def drains(world: World) -> None:
+    """The same, while nodes are drained and taken back all the time."""
+    await _calm_days(world, is_restless=True)
+
+
+async def _calm_days(world: World, *, is_restless: bool) -> None:
     with errors_are_problems(world):
         cluster = SimCluster(world, is_calm=True)
         cluster.boot()
         operator = await run_operator(cluster, world.now() + CALM_S)
+        operator.is_restless = is_restless
         await asyncio.sleep(CALM_S)
         await converge(cluster, operator)
         await empty(cluster, operator)
