@@ -180,6 +180,22 @@ def test_the_proxy_protocol_names_the_client(net: Net, version: ProxyProtocol) -
         assert seen == {f"{echo}.1", f"{echo}.2"}
 
 
+def test_a_load_balancer_s_word_on_the_client_is_passed_on(net: Net) -> None:
+    port = net.port()
+    publish = [ingress(port, proxy_protocol=ProxyProtocol.V2, accepts_proxy_protocol=True)]
+    net.peers("echo", publish=publish, env={"PROXY_PROTOCOL": "1"})
+    for node in net.workers:
+        place = (net.addresses[node], port)
+        with socket.create_connection(place, timeout=10.0) as connection:
+            connection.sendall(b"PROXY TCP4 203.0.113.7 198.51.100.1 4711 80\r\n")
+            assert netpeer.hello(connection)[2:] == ["203.0.113.7", "4711"]
+        # Who says nothing of a client can't be one.
+        with socket.create_connection(place, timeout=10.0) as connection:
+            connection.sendall(b"echo\n")
+            with pytest.raises(ConnectionResetError):
+                netpeer.hello(connection)
+
+
 # ------------------------------------------------------------------------- kinds of ports
 
 
