@@ -180,6 +180,31 @@ def test_the_proxy_protocol_names_the_client(net: Net, version: ProxyProtocol) -
         assert seen == {f"{echo}.1", f"{echo}.2"}
 
 
+def test_one_port_of_a_client_may_be_used_by_two_nodes(net: Net) -> None:
+    port = net.port()
+    net.peers("echo", node="w1", publish=[ingress(port)])
+    opened: list[socket.socket] = []
+    own_port = 0
+    try:
+        for node in net.workers:
+            connection = socket.socket()
+            opened.append(connection)
+            connection.settimeout(10.0)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            connection.bind(("", own_port))
+            own_port = connection.getsockname()[1]
+            connection.connect((net.addresses[node], port))
+            told = netpeer.hello(connection)
+            if net.is_kernel:
+                assert told[2] == net.own_address
+            connection.sendall(b"echo\n")
+        for number, connection in enumerate(opened):
+            assert netpeer.said(connection, f"n{number}") == f"n{number}"
+    finally:
+        for connection in opened:
+            connection.close()
+
+
 def test_a_load_balancer_s_word_on_the_client_is_passed_on(net: Net) -> None:
     port = net.port()
     publish = [ingress(port, proxy_protocol=ProxyProtocol.V2, accepts_proxy_protocol=True)]

@@ -12,6 +12,10 @@ to the task's default route, and the client would not know it. So what goes out 
 from the ingress address, or from a published UDP port and no address yet, is sent by the ingress
 network, whether the task has a default route of its own or not. A kernel that is strict about where
 packets come from (rp_filter) asks where an answer would go, and is satisfied with that, too.
+
+Clients choose their ports anew for each node that they ask, so that two connections by two nodes
+may look the same to a task. They are told apart by the zone they come in: on the way in, one that
+would look like another gets another port, and all others keep theirs.
 """
 
 from __future__ import annotations
@@ -36,7 +40,7 @@ RULE_PRIORITIES = range(BASE, UDP_PRIORITY + 1)
 MAIN_TABLE, OWN_TABLE = 254, BASE
 # Of the numbers that nobody has registered as an origin of routes: told from others' by it.
 ROUTE_PROTOCOL = 157
-BASE_RULE_COUNT = 3
+BASE_RULE_COUNT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +72,20 @@ def body_of(interface: str) -> str:
     """The table without nodes. `interface` is the task's on the ingress network, where all tasks
     with published ports are: what comes there from another task, and not from a node, is dropped,
     so that a published port is the only way in.
+
+    The zone is the end of the source MAC, and holds for the way in only: the kernel sees that two
+    ways out are the same, and `parting`, though it is empty, has it change the second one.
     """
     return f"""\
   map nodes {{
     type ether_addr : mark
+  }}
+  chain sorting {{
+    type filter hook prerouting priority -300
+    iifname "{interface}" ct original zone set @ll,80,16
+  }}
+  chain parting {{
+    type nat hook input priority 100
   }}
   chain arriving {{
     type filter hook prerouting priority -150
