@@ -74,7 +74,6 @@ class Server:
         self.orders = Orders()
 
     def serve(self, connection: socket.socket, peer: tuple[str, int]) -> None:
-        self.open.add(connection)
         try:
             connection.settimeout(None)
             stream = connection.makefile("rb")
@@ -147,9 +146,15 @@ def main(arguments: list[str]) -> None:
     for path in arguments[1:]:
         open(path, "w").close()
     listener.settimeout(ACCEPT_S / 2)
-    while not stopping or time.monotonic() < stopping[0] + ACCEPT_S:
-        with contextlib.suppress(TimeoutError):
+    # What the kernel has accepted for us is served, too, however long it takes to get round to it.
+    while True:
+        try:
             connection, peer = listener.accept()
+        except TimeoutError:
+            if stopping and time.monotonic() > stopping[0] + ACCEPT_S:
+                break
+        else:
+            server.open.add(connection)
             threading.Thread(target=server.serve, args=(connection, peer), daemon=True).start()
     listener.close()
     while server.open:
