@@ -43,6 +43,9 @@ class Asker:
         network_id, record = found
         service, is_vip = meant
         targets = [(e, self._plane.forms.task(e, network_id)) for e in service.endpoints]
+        if not is_vip:
+            # One task's own name leads to that task.
+            targets = [(e, address) for e, address in targets if address in record.addresses]
         port = next((each.target for each in inside(service)), None)
         probes = [
             self._env.spawn("probe", self._probe(task_id, endpoint, address, port))

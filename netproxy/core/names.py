@@ -149,16 +149,20 @@ def meaning(
     wanted = name.lower()
     plain = wanted.removeprefix("tasks.")
     for network_id in networks:
+        by_alias: ServiceEndpoints | None = None
         for service in sorted(world.services.values(), key=lambda s: s.service_id):
             for place in service.networks:
                 if place.network_id != network_id:
                     continue
-                called = {service.name.lower(), *(alias.lower() for alias in place.aliases)}
-                if plain in called:
-                    is_vip = plain == wanted and service.endpoint_mode is EndpointMode.VIP
+                is_vip = plain == wanted and service.endpoint_mode is EndpointMode.VIP
+                if plain == service.name.lower():
                     return service, is_vip
                 if wanted in {e.name.lower() for e in service.endpoints}:
                     return service, False
+                if by_alias is None and plain in {alias.lower() for alias in place.aliases}:
+                    by_alias = service
+        if by_alias is not None:
+            return by_alias, plain == wanted and by_alias.endpoint_mode is EndpointMode.VIP
     return None
 
 

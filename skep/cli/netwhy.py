@@ -20,6 +20,8 @@ from skep.domain.spec import NetworkUse, ServiceSpec
 CLOSENESS = 0.7
 NAMES_SHOWN = 10
 UNKNOWN = "unknown"
+# What netproxies say of endpoints that they could not try for want of a port.
+UNTRIED = "not tried"
 VIP = "vip"
 _TASK_NAME = re.compile(r"(?P<service>.+)\.[0-9]+")
 
@@ -128,6 +130,8 @@ def lines(story: Story) -> list[str]:
 
 
 def _outcome(each: Tried) -> str:
+    if each.error.startswith(UNTRIED):
+        return each.error
     if each.latency_s is None:
         return f"failed: {each.error or 'no answer'}"
     return f"{each.latency_s * 1000:.1f} ms"
@@ -140,6 +144,11 @@ def _known(scene: Scene) -> Iterable[str]:
     probes = scene.answer.probes
     if not probes:
         yield f"no task of it is ready to serve: skep service why {scene.answer.service}"
+    elif all(probe.error.startswith(UNTRIED) for probe in probes):
+        yield (
+            "to have them tried, name a port that its tasks listen on: skep service update "
+            f"{scene.answer.service} --expose-add PORT"
+        )
     elif all(probe.latency_ns is None for probe in probes):
         yield (
             f"none of {counted(len(probes), 'endpoint')} answers: see whether its tasks listen on "

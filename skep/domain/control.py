@@ -219,7 +219,7 @@ class DiagnoseNetworkRequest(Struct, frozen=True, kw_only=True):
 class DiagnoseNetworkResponse(Struct, frozen=True, kw_only=True):
     """What the nodes said, by node name; `silent` are nodes whose netproxy was not heard, by name
     and why. `version` is the asked manager's, `differences` are where nodes and managers don't
-    agree."""
+    agree; what a node says of itself is in its diagnosis."""
 
     version: int
     diagnoses: tuple[Diagnosis, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 
 from skep.domain.base import NetworkId, StackId, lookup, replace
@@ -17,6 +18,9 @@ from skep.manager.allocator.core.taken import holds_addresses
 from skep.manager.control.core.find import find
 from skep.manager.store.core.tables import View
 from skep.manager.store.core.transaction import Transaction
+
+# What else a node may call its address is in no network's subnet.
+IPV4 = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}")
 
 NewId = Callable[[], str]
 
@@ -151,9 +155,24 @@ def _add(
         )
     if spec.is_encrypted:
         _check_encryption(tx, f"{field}.is_encrypted")
+    if spec.subnet:
+        _check_nodes_outside(tx, spec.subnet, f"{field}.subnet")
     network = Network(id=NetworkId(new_id()), name=spec.name, spec=spec, stack_id=stack_id)
     tx.create(network)
     return network
+
+
+def _check_nodes_outside(view: View, subnet: str, field: str) -> None:
+    """Refuse a subnet that nodes are in: their tasks on it would reach them no more."""
+    for node in view.all(Node):
+        address = node.description.address
+        if IPV4.fullmatch(address) and do_overlap(f"{address}/32", subnet):
+            raise CallError(
+                Code.FAILED_PRECONDITION,
+                f"{field}: {subnet} holds the address of node {node.name}, {address}; "
+                "choose a subnet that is nobody's yet",
+                {"field": field},
+            )
 
 
 def _check_encryption(view: View, field: str) -> None:

@@ -73,8 +73,6 @@ def _differences(name: str, diagnosis: Diagnosis, feed_version: int) -> list[str
             f"{name}: version {diagnosis.applied_version} is in force, "
             f"{diagnosis.held_version} is held"
         )
-    found += [f"{name}: {problem}" for problem in diagnosis.problems]
-    found += [f"{name}: {difference}" for difference in diagnosis.differences]
     return found
 
 

@@ -5,6 +5,9 @@ Both join the node's own namespace to its sandbox by a veth.
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Sequence
+
 from skep.env import Rejected
 from skep.netproxy.kernel.adapters import messages, netns
 from skep.netproxy.kernel.adapters.sandbox import Plug, Sandbox
@@ -55,6 +58,19 @@ class Egress:
         netns.sysctl("ipv4/ip_forward", 1)
         self._is_made = True
         return bridge
+
+    def missing(self, others: Sequence[str]) -> tuple[str, ...]:
+        """Which of the node's own ends aren't there: of the way out, if it was made, and of what
+        else should be."""
+        there = {name for _, name in socket.if_nameindex()}
+        wanted = (*others, self.gateway.interface) if self._is_made else others
+        return tuple(name for name in wanted if name not in there)
+
+    def mend(self) -> None:
+        """Look again at what there is of it, if there ever was any."""
+        if self._is_made:
+            self._is_made = False
+            self.ensure()
 
     def address_of(self, task_id: str) -> str:
         """The address that the task has or now gets. Raises Retryable where none is left."""

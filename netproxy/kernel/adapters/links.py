@@ -96,6 +96,16 @@ class Links:
         it had before. Raises Retryable, Rejected and OSError."""
         await self._do(lambda: ensure_ingress(self._parts[0], network_id, address, prefix_length))
 
+    async def missing_ends(self, *names: str) -> tuple[str, ...]:
+        """Which of these interfaces, and of the tasks' way out if there is one, aren't in the
+        node's own namespace. The way out is made anew by `ensure_egress`."""
+        return await self._do(lambda: self._parts[1].missing(names))
+
+    async def ensure_egress(self) -> None:
+        """Make what is missing of the tasks' way out, where there was one. Raises OSError and
+        Rejected."""
+        await self._do(lambda: self._parts[1].mend())
+
     async def attach(
         self, task_id: str, links: Sequence[TaskLink], options: TaskOptions = DEFAULT_OPTIONS
     ) -> TaskNamespace:

@@ -255,3 +255,28 @@ class Ingress:
     def _clear_task(self) -> None:
         self._nft.delete(sources.table_of(self._node))
         sourceroutes.clear_routing()
+
+
+def differences(wanted: IngressWanted, seen: IngressObserved) -> list[str]:
+    """Where the kernel isn't as wanted, in words."""
+    if seen.ports is None:
+        return ["published ports: their table is missing, or not as it was made"]
+    found = []
+    there = {(p.protocol, p.published): set(p.backends) for p in seen.ports}
+    for port in wanted.ports:
+        if port.is_host_mode and not port.backends:
+            continue
+        backends = there.pop((port.protocol, port.published), None)
+        if backends != set(port.backends):
+            leads = "is not open" if backends is None else f"leads to {_listed(backends)}"
+            where = f"published port {port.published}/{port.protocol}"
+            found.append(f"{where} {leads} instead of leading to {_listed(port.backends)}")
+    found += [f"published port {n}/{name} should not be open" for name, n in there]
+    for path, nodes in seen.tasks.items():
+        if nodes is None or set(nodes) != set(wanted.nodes):
+            found.append(f"{path} doesn't know the way back to all nodes")
+    return found
+
+
+def _listed(addresses: Iterable[str]) -> str:
+    return ", ".join(sorted(addresses)) or "nothing"

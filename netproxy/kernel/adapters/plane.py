@@ -35,7 +35,7 @@ from skep.netproxy.kernel.adapters.counting import Counting, Owners
 from skep.netproxy.kernel.adapters.holding import hold
 from skep.netproxy.kernel.adapters.inside import run_inside
 from skep.netproxy.kernel.adapters.links import Links, Wanted
-from skep.netproxy.kernel.adapters.natrules import Ingress, IngressWanted
+from skep.netproxy.kernel.adapters.natrules import Ingress, IngressWanted, differences
 from skep.netproxy.kernel.adapters.place import HostPlace
 from skep.netproxy.kernel.adapters.tasks import LOOSE_REVERSE_PATH, TaskOptions
 from skep.netproxy.kernel.adapters.vipmodes import Place, VipMode
@@ -43,7 +43,7 @@ from skep.netproxy.kernel.adapters.vipswitch import Switch
 from skep.netproxy.kernel.core.ingress import Egress, IngressPort
 from skep.netproxy.kernel.core.links import TaskLink
 from skep.netproxy.kernel.core.names import HOST_INGRESS
-from skep.netproxy.kernel.core.plan import ANY_HOST, KernelPlan, Planner, prefix_of
+from skep.netproxy.kernel.core.plan import ANY_HOST, KernelPlan, Planner, check_apart, prefix_of
 from skep.netproxy.kernel.core.sources import TaskLink as IngressLink
 from skep.netproxy.relay.core.protocol import Key
 
@@ -94,6 +94,7 @@ class KernelPlane:
         self._is_applied = False
         # This node's own end of the ingress network, once it is there.
         self._own_end: tuple[str, str, int] | None = None
+        self._lacks_ends = False
 
     async def open(self, vip_mode: str, *, counts_traffic: bool = False) -> None:
         """Find what is there, or begin. Raises Rejected with what is missing, OSError."""
@@ -195,7 +196,11 @@ class KernelPlane:
                 plan.networks, plan.peers, {task_id: each.links for task_id, each in tasks.items()}
             )
             try:
-                found = await self._opened.differences(wanted)
+                own = (HOST_INGRESS,) if plan.ingress_address else ()
+                missing = await self._opened.missing_ends(*own)
+                found = tuple(f"interface {name} of this node is gone" for name in missing)
+                self._lacks_ends = bool(missing)
+                found += await self._opened.differences(wanted)
                 found += await self._blocking(self._rule_differences, plan, tasks)
             except (OSError, Retryable) as error:
                 found = (f"the kernel can't be read: {error}",)
@@ -261,6 +266,9 @@ class KernelPlane:
         try:
             problems = await self._opened.apply(plan.networks, plan.peers)
             if plan.ingress is not None and plan.ingress_address:
+                if self._lacks_ends:
+                    await self._opened.ensure_egress()
+                    self._lacks_ends = False
                 end = (plan.ingress.network_id, plan.ingress_address, prefix_of(plan.ingress))
                 if end != self._own_end:
                     self._own_end = None
@@ -281,6 +289,7 @@ class KernelPlane:
             links.append(link)
             ingress = link if network.is_ingress else ingress
         own = [world.networks[each.network_id] for each in request.attachments]
+        check_apart(own, self._opened.gateway.subnet, self._place.address)
         has_egress = reaches_world(network for network in own if not network.is_ingress)
         options = TaskOptions(
             # The ingress keeps clients' addresses: their way in isn't the kernel's way out.
@@ -365,21 +374,7 @@ class KernelPlane:
         assert self._ingress is not None
         wanted = self._ingress_wanted(plan, tasks)
         seen = self._ingress.observe(wanted.tasks)
-        if seen.ports is None:
-            return (*found, "published ports: their table is missing, or not as it was made")
-        there = {(p.protocol, p.published): set(p.backends) for p in seen.ports}
-        for port in wanted.ports:
-            if port.is_host_mode and not port.backends:
-                continue
-            backends = there.pop((port.protocol, port.published), None)
-            if backends != set(port.backends):
-                where = f"published port {port.published}/{port.protocol}"
-                found.append(f"{where} leads to {backends} instead of {set(port.backends)}")
-        found += [f"published port {n}/{name} should not be open" for name, n in there]
-        for path, nodes in seen.tasks.items():
-            if nodes is None or set(nodes) != set(plan.sources):
-                found.append(f"{path} doesn't know the way back to all nodes")
-        return tuple(found)
+        return (*found, *differences(wanted, seen))
 
     async def _blocking(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._rules, work, *arguments)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from skep.domain.base import NetworkId, NodeId, ServiceId
 from skep.domain.endpoints import Endpoint, MeshNode, NetworkEntry, ServiceEndpoints
 from skep.domain.spec import Port, PortMode, ProxyProtocol
+from skep.env import Retryable
 from skep.netproxy.core.routes import PROXY_VERSIONS
 from skep.netproxy.core.world import World
 from skep.netproxy.kernel.core.ingress import IngressPort
@@ -276,3 +277,21 @@ def _sources(ingress: NetworkEntry | None, nodes: Iterable[MeshNode]) -> Iterato
 def prefix_of(entry: NetworkEntry) -> int:
     """The prefix length of a network's subnet."""
     return ipaddress.ip_network(entry.subnet).prefixlen
+
+
+def check_apart(networks: Iterable[NetworkEntry], egress: str, own: str) -> None:
+    """What a task reaches on its networks must not be what it reaches by its node's way out (the
+    subnet `egress`), nor the node itself, at `own`. Raises Retryable: the cluster may change."""
+    for network in networks:
+        subnet = ipaddress.ip_network(network.subnet)
+        if ipaddress.ip_address(own) in subnet:
+            raise Retryable(
+                f"network {network.name} ({subnet}) holds this node's own address {own}; "
+                "make it anew with another --subnet"
+            )
+        if subnet.overlaps(ipaddress.ip_network(egress)):
+            raise Retryable(
+                f"network {network.name} ({subnet}) overlaps with {egress}, by which tasks of this "
+                "node reach the world; make it anew with another --subnet, or start netproxy with "
+                "another --egress-subnet"
+            )

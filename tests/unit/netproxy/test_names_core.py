@@ -132,6 +132,8 @@ def test_a_person_is_told_what_a_name_means_and_where_else_it_is_known() -> None
     assert meaning(now, front, "tasks.web") == (WEB, False)
     assert meaning(now, front, "web.1") == (WEB, False)
     assert meaning(now, (NetworkId("back"),), "web") is None
+    impostor = service("a", 9, front=("web",))
+    assert meaning(world(impostor, WEB), front, "web") == (WEB, True)
     assert "service web on network front" in whereabouts(now, "web")
     assert "on no network" in whereabouts(world(service("lone", 4)), "lone")
     assert "no service" in whereabouts(now, "nobody")

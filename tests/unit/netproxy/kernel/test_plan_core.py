@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from skep.domain.base import NetworkId, NodeId, ServiceId, TaskId, replace
 from skep.domain.endpoints import (
     Endpoint,
@@ -12,10 +14,11 @@ from skep.domain.endpoints import (
 )
 from skep.domain.objects import Attachment, Vip
 from skep.domain.spec import Port, PortMode, Protocol, ProxyProtocol
+from skep.env import Retryable
 from skep.netproxy.core.world import World
 from skep.netproxy.kernel.core.ingress import IngressPort
 from skep.netproxy.kernel.core.links import Network, Peer
-from skep.netproxy.kernel.core.plan import KernelPlan, Planner
+from skep.netproxy.kernel.core.plan import KernelPlan, Planner, check_apart
 from skep.netproxy.kernel.core.sources import SourceRoute
 
 HERE, THERE = NodeId("here"), NodeId("there")
@@ -182,3 +185,11 @@ def test_a_node_that_cannot_be_answered_by_is_left_out() -> None:
     made = Planner(HERE).plan(world)
     assert made.sources == (SourceRoute(2, "10.255.0.2"),)
     assert made.problems == ("some nodes' ingress addresses are too high to answer by them",)
+
+
+def test_a_network_that_is_not_apart_from_the_node_s_own_is_told() -> None:
+    check_apart(NETWORKS.values(), "172.29.0.0/16", "192.0.2.2")
+    with pytest.raises(Retryable, match=r"network app .* holds .* own address 10\.0\.1\.9"):
+        check_apart(NETWORKS.values(), "172.29.0.0/16", "10.0.1.9")
+    with pytest.raises(Retryable, match=r"network app .* overlaps with 10\.0\.0\.0/8"):
+        check_apart(NETWORKS.values(), "10.0.0.0/8", "192.0.2.2")
