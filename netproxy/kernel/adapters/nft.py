@@ -1,7 +1,9 @@
 """Transactions of nftables, by libnftables: no process is started, no output of one parsed.
 
 All functions block (a transaction waits some 16 ms for the kernel, whatever its size) and work on
-the namespace that the calling thread is in; see `inside`.
+the namespace that the calling thread is in; see `inside`. They take turns: the library may have a
+context per thread, but what it looks names up with (strtok, getprotobyname) is the whole process's,
+and two threads at once end in wrong rules or a crash.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +27,7 @@ LIBRARY = "libnftables.so.1"
 # Flags of nft_ctx_output_set_flags.
 _JSON, _NUMERIC_PROTOCOLS = 1 << 4, 1 << 7
 _PLACE = re.compile(r"\S+:(\d+):\d+")
+_TURN = threading.Lock()
 # Characters of an error, and of the line that it is in: a line may list thousands of elements.
 ERROR_LIMIT = 500
 
@@ -67,6 +71,10 @@ class Nft:
 
         Raises NftFailed.
         """
+        with _TURN:
+            return self._run_alone(script)
+
+    def _run_alone(self, script: str) -> str:
         # A context has a socket, which belongs to this thread's namespace: none is kept.
         context = self._new(0)
         if not context:
