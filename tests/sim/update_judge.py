@@ -228,11 +228,7 @@ class UpdateJudge:
             has_served = any(
                 task.healthy_ns is not None for task in tasks if task.revision == new.task_revision
             )
-            # A rollback leaves slots alone that never left the release that is right again.
-            is_rollback = status.state is UpdateState.ROLLBACK_STARTED
-            right = [task for task in tasks if task.revision == new.task_revision]
-            is_untouched = any(task.created_ns < status.started_ns for task in right)
-            if was_placed and not has_served and not (is_rollback and is_untouched):
+            if was_placed and not has_served and not _was_right(new, status, tasks):
                 lost.append(slot)
         if len(lost) / max(new.spec.replicas, 1) > status.policy.max_failure_ratio:
             self.fail(f"{story}: though the release has never served in slots {sorted(lost)}")
@@ -363,7 +359,7 @@ def stops_first(service: Service, status: UpdateStatus) -> bool:
 
 def _is_changing(service: Service, status: UpdateStatus, tasks: list[Task]) -> bool:
     """Whether a slot is on its way to the right revision, and does not serve meanwhile."""
-    if any(is_serving(task) for task in tasks):
+    if any(is_serving(task) for task in tasks) or _was_right(service, status, tasks):
         return False
     return any(
         task.is_wanted
@@ -371,3 +367,11 @@ def _is_changing(service: Service, status: UpdateStatus, tasks: list[Task]) -> b
         and task.created_ns >= status.started_ns
         for task in tasks
     ) and any(task.node_id is not None for task in tasks)
+
+
+def _was_right(service: Service, status: UpdateStatus, tasks: list[Task]) -> bool:
+    """Whether a slot had got to the right revision before all this began: a rollback leaves slots
+    alone that never left the release that is right again, also those that crash."""
+    before = [task for task in tasks if task.created_ns < status.started_ns]
+    last = max(before, key=lambda task: task.created_ns, default=None)
+    return last is not None and last.revision == service.task_revision
