@@ -10,7 +10,7 @@ from tests.support.local_cluster import LocalCluster, local_cluster
 from tests.support.netcluster import Idle, Net, net_cluster, why_not
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     """Three managers, three workers, and the example stack."""
     with local_cluster(tmp_path_factory.mktemp("skep")) as cluster:
@@ -25,7 +25,7 @@ def cluster(shared_cluster: LocalCluster) -> LocalCluster:
     return shared_cluster
 
 
-@pytest.fixture(scope="session", params=["relay", "kernel"])
+@pytest.fixture(scope="package", params=["relay", "kernel"])
 def net_of_plane(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Net]:

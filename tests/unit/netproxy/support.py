@@ -107,6 +107,10 @@ class MemoryStream:
     async def receive(self) -> bytes | None:
         return await self._inbox.get()
 
+    async def until_read(self) -> None:
+        """Wait until the other end has taken all that was sent."""
+        await eventually(self._outbox.empty)
+
     async def close(self) -> None:
         if not self._is_closed:
             self._is_closed = True
@@ -226,24 +230,37 @@ class MemoryDisk:
         return tuple(sorted(self.files))
 
 
-class FastClock(LoopClock):
-    """A clock that runs `speed` times as fast as the loop's."""
+class SkippingClock(LoopClock):
+    """The loop's clock, which may be set forward."""
 
-    def __init__(self, speed: float) -> None:
-        self._speed = speed
+    def __init__(self) -> None:
+        self._skipped_s = 0.0
+        self._skip = asyncio.Event()
 
     def now(self) -> Monotonic:
-        return Monotonic(super().now() * self._speed)
+        return Monotonic(super().now() + self._skipped_s)
 
     async def sleep(self, delay_s: float) -> None:
-        await super().sleep(delay_s / self._speed)
+        until = self.now() + delay_s
+        while (left_s := until - self.now()) > 0.0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self._skip.wait()
+
+    def skip(self, seconds: float) -> None:
+        """Whoever sleeps until then wakes up."""
+        self._skipped_s += seconds
+        self._skip.set()
+        self._skip = asyncio.Event()
 
 
-def make_env(transport: MemoryTransport, disk: MemoryDisk, speed: float = 1.0) -> Env:
+def make_env(
+    transport: MemoryTransport, disk: MemoryDisk, clock: LoopClock | None = None
+) -> Env:
     dice = random.Random(1)
     return Env(
         node="n",
-        clock=FastClock(speed),
+        clock=clock or LoopClock(),
         dice=dice,
         ids=DiceIds(dice),
         tasks=LoopSpawn(),
@@ -264,7 +281,6 @@ class Netproxy:
         managers: dict[str, FakeManager] | None = None,
         disk: MemoryDisk | None = None,
         host: str | None = None,
-        speed: float = 1.0,
         workers: int = 1,
     ) -> None:
         self.node_id = NodeId(node_id)
@@ -272,7 +288,8 @@ class Netproxy:
         self.managers = managers or {}
         self.disk = disk or MemoryDisk()
         self.progress = Progress()
-        env = self.env = make_env(MemoryTransport(self.managers), self.disk, speed)
+        self.clock = SkippingClock()
+        env = self.env = make_env(MemoryTransport(self.managers), self.disk, self.clock)
         place = Place(
             cluster_id=CLUSTER,
             node_id=self.node_id,

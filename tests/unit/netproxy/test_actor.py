@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from skep.domain.endpoints import EndpointUpdate, NetproxyApplied
+from skep.netproxy.core.follow import SILENCE_LIMIT_S
 from tests.unit.netproxy.support import (
     LOOPS,
     Conversation,
@@ -113,10 +114,11 @@ def test_another_manager_is_followed_when_one_goes(loop: str) -> None:
 def test_a_silent_manager_is_left(loop: str) -> None:
     async def play() -> None:
         manager = FakeManager()
-        async with Netproxy("a", {"m:1": manager}, speed=50.0):
+        async with Netproxy("a", {"m:1": manager}) as a:
             first = await manager.follower("a")
             await first.send(complete(5, service()))
             await first.acknowledged(5)
+            a.clock.skip(SILENCE_LIMIT_S)
             second = await manager.follower("a", 1)
             assert second.hello == 5
             assert first.is_over
@@ -127,13 +129,14 @@ def test_a_silent_manager_is_left(loop: str) -> None:
 def test_a_manager_that_gives_signs_of_life_is_kept(loop: str) -> None:
     async def play() -> None:
         manager = FakeManager()
-        async with Netproxy("a", {"m:1": manager}, speed=50.0) as a:
+        async with Netproxy("a", {"m:1": manager}) as a:
             first = await manager.follower("a")
             await first.send(complete(5, service()))
-            now = a.env.now()
-            while a.env.now() < now + 30.0:
+            await first.acknowledged(5)
+            for _ in range(10):
                 await first.send(EndpointUpdate(from_version=5, version=5))
-                await a.env.clock.sleep(2.0)
+                await first.stream.until_read()
+                a.clock.skip(0.9 * SILENCE_LIMIT_S)
             assert len(manager.conversations) == 1
             assert len(first.applied) == 1
 
