@@ -70,6 +70,7 @@ class UpdateJudge:
     _given_up: set[str] = field(default_factory=set)
     _has_person: bool = False
     _floors: dict[ServiceId, _Floor] = field(default_factory=dict)
+    _right_slots: dict[ServiceId, frozenset[int]] = field(default_factory=dict)
     _moments: dict[tuple[str, bool], int] = field(default_factory=dict)
     _now: int = 0
 
@@ -155,8 +156,22 @@ class UpdateJudge:
         elif after.state not in BEGINNINGS and (before is None or after.state is not before.state):
             self.fail(f"{story}: that is no beginning")
         is_new = before is None or after.started_ns != before.started_ns
+        if is_new:
+            self._right_slots[new.id] = self._right_before(new, after)
         if is_new and after.state is UpdateState.ROLLBACK_STARTED:
             self._check_rollback(new, after, story)
+
+    def _right_before(self, new: Service, status: UpdateStatus) -> frozenset[int]:
+        """The slots that a rollback has nothing to do with, now that it begins: they never left
+        the release that is right again, also those that crash there."""
+        if status.state is not UpdateState.ROLLBACK_STARTED:
+            return frozenset()
+        found = set()
+        for slot, tasks in self._slots(new).items():
+            wanted = {task.revision for task in tasks if task.is_wanted}
+            if wanted == {new.task_revision}:
+                found.add(slot)
+        return frozenset(found)
 
     def _is_step(
         self, old: Service, new: Service, before: UpdateStatus, after: UpdateStatus
@@ -228,7 +243,7 @@ class UpdateJudge:
             has_served = any(
                 task.healthy_ns is not None for task in tasks if task.revision == new.task_revision
             )
-            if was_placed and not has_served and not _was_right(new, status, tasks):
+            if was_placed and not has_served and slot not in self._right_slots[new.id]:
                 lost.append(slot)
         if len(lost) / max(new.spec.replicas, 1) > status.policy.max_failure_ratio:
             self.fail(f"{story}: though the release has never served in slots {sorted(lost)}")
@@ -311,7 +326,9 @@ class UpdateJudge:
             changing = [
                 slot
                 for slot, tasks in self._slots(service).items()
-                if slot not in failed and slot != old.slot and _is_changing(service, status, tasks)
+                if slot not in failed | self._right_slots[service.id]
+                and slot != old.slot
+                and _is_changing(service, status, tasks)
             ]
             room = status.policy.parallelism
             if room and len(changing) >= room:
@@ -359,7 +376,7 @@ def stops_first(service: Service, status: UpdateStatus) -> bool:
 
 def _is_changing(service: Service, status: UpdateStatus, tasks: list[Task]) -> bool:
     """Whether a slot is on its way to the right revision, and does not serve meanwhile."""
-    if any(is_serving(task) for task in tasks) or _was_right(service, status, tasks):
+    if any(is_serving(task) for task in tasks):
         return False
     return any(
         task.is_wanted
@@ -367,11 +384,3 @@ def _is_changing(service: Service, status: UpdateStatus, tasks: list[Task]) -> b
         and task.created_ns >= status.started_ns
         for task in tasks
     ) and any(task.node_id is not None for task in tasks)
-
-
-def _was_right(service: Service, status: UpdateStatus, tasks: list[Task]) -> bool:
-    """Whether a slot had got to the right revision before all this began: a rollback leaves slots
-    alone that never left the release that is right again, also those that crash."""
-    before = [task for task in tasks if task.created_ns < status.started_ns]
-    last = max(before, key=lambda task: task.created_ns, default=None)
-    return last is not None and last.revision == service.task_revision

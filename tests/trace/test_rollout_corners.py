@@ -406,6 +406,24 @@ def test_a_rollback_waits_for_no_slot_that_it_has_nothing_to_do_with(stage: Stag
     assert not any(task.revision == 2 and task.is_wanted for task in stage.tasks())
 
 
+def test_a_rollback_to_what_was_tried_before_keeps_to_the_parallelism(stage: Stage) -> None:
+    all_at_once = UpdatePolicy(order=UpdateOrder.START_FIRST, parallelism=0)
+    stage.create(spec(replicas=3, image="v1"))
+    stage.run()
+    stage.update(spec(replicas=3, image="v2", update=all_at_once))
+    stage.settle()
+    stage.roll_back("web")
+    stage.run()
+    assert state_of(stage) is UpdateState.ROLLBACK_COMPLETED
+    stage.advance(10)
+    stage.roll_back("web")
+    stage.settle()
+    assert running(stage) == [1, 1]
+    stage.run()
+    rest(stage, 5.0, 6)
+    assert running(stage) == [2, 2, 2]
+
+
 def test_what_was_scaled_during_an_update_stays_so_when_it_is_rolled_back(stage: Stage) -> None:
     policy = UpdatePolicy(failure_action=ROLLBACK, delay_ns=10 * SECOND_NS)
     second = spec(replicas=2, image="v2", update=policy)

@@ -150,8 +150,18 @@ def _is_of_the_past(slot: Slot, status: UpdateStatus) -> bool:
 def _is_untouched(slot: Slot, status: UpdateStatus) -> bool:
     """Whether a rollback has nothing to do with the slot: it never left the release that is
     right again, and how well it is has another reason."""
-    is_rollback = status.state is UpdateState.ROLLBACK_STARTED
-    return is_rollback and slot.chain[0].created_ns < status.started_ns
+    if status.state is not UpdateState.ROLLBACK_STARTED:
+        return False
+    if slot.lead.created_ns < status.started_ns:
+        return True
+    # The lead may go on a story that was under way when the rollback began. An attempt of the same
+    # release that was over by then, or something else that still served, is another story.
+    alive = [task for task in slot.tasks if _was_alive(task, status.started_ns)]
+    return bool(alive) and all(task.revision == slot.lead.revision for task in alive)
+
+
+def _was_alive(task: Task, at_ns: int) -> bool:
+    return task.created_ns < at_ns and (task.ended_ns is None or task.ended_ns >= at_ns)
 
 
 def _judge_good(scene: Scene, slot: Slot, since_ns: int, delay_ns: int, monitor_ns: int) -> Sight:
