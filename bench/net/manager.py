@@ -15,7 +15,8 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
 
@@ -144,15 +145,8 @@ class Bench:
     async def run(self) -> Result:
         """All that the plan asks for."""
         plan = self._plan
-        for row in _rows(plan):
-            self._store.tables.put(row)
-        self._server.start()
         began = time.perf_counter()
-        listener = await self._env.transport.listen(
-            plan.address, Calls(streams={METHOD: self._server.serve})
-        )
-        try:
-            await self._all_applied()
+        async with self.served():
             whole_s = time.perf_counter() - began
             # One task on each node, which is to see the changes.
             for number in range(len(plan.nodes)):
@@ -166,6 +160,19 @@ class Bench:
                 big=await self._of(BIG, plan.big_changes) if plan.big else Series(),
                 problems=await self._problems(),
             )
+
+    @asynccontextmanager
+    async def served(self) -> AsyncIterator[None]:
+        """With all that the plan has in force on every node."""
+        for row in _rows(self._plan):
+            self._store.tables.put(row)
+        self._server.start()
+        listener = await self._env.transport.listen(
+            self._plan.address, Calls(streams={METHOD: self._server.serve})
+        )
+        try:
+            await self._all_applied()
+            yield
         finally:
             await listener.close()
 
@@ -219,23 +226,28 @@ class Bench:
             await self._call(0, "Detach", DetachRequest(task_id=TaskId(task)))
         return times
 
-    async def _attach(self, node: int, task: str, networks: Sequence[NetworkId]) -> None:
+    async def _attach(self, node: int, task: str, networks: Sequence[NetworkId]) -> AttachResponse:
         subnets = {network: subnet for network, _, subnet in NETWORKS}
         number = next(self._numbers)
+        attachments = tuple(
+            Attachment(network_id=each, address=_address(subnets[each], number))
+            for each in networks
+        )
+        return await self._attach_as(node, TaskId(task), attachments)
+
+    async def _attach_as(
+        self, node: int, task_id: TaskId, attachments: tuple[Attachment, ...]
+    ) -> AttachResponse:
         request = AttachRequest(
-            task_id=TaskId(task),
+            task_id=task_id,
             service_id=ServiceId("bench"),
             service_name="bench",
-            attachments=tuple(
-                Attachment(network_id=each, address=_address(subnets[each], number))
-                for each in networks
-            ),
+            attachments=attachments,
         )
         until = self._env.now() + PATIENCE_S
         while True:
             try:
-                codec.decode(AttachResponse, await self._call(node, "Attach", request))
-                return
+                return codec.decode(AttachResponse, await self._call(node, "Attach", request))
             except CallError as error:
                 # As a worker does: what a netproxy has just begun, it may not have finished.
                 if error.code is not Code.UNAVAILABLE or self._env.now() > until:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -73,7 +73,7 @@ def _measure(mode: str, services: int, is_quick: bool) -> Iterator[Row]:
                 return
             finally:
                 started.close()
-                _clean(made, started, plan)
+                clean(made, started, plan)
     yield from _rows(name, result, is_main)
 
 
@@ -98,13 +98,21 @@ def series_rows(label: str, series: Series, share: float, limit_ms: float | None
 
 def _run(made: Lab, started: Programs, plan: Plan, mode: str) -> Result:
     """Raises RuntimeError."""
+    text = msgspec.json.encode(plan).decode()
+    said = said_by_manager(made, started, plan, mode, ("bench.net.manager", text), LIMIT_S)
+    return msgspec.json.decode(said, type=Result)
+
+
+def said_by_manager(  # noqa: PLR0913 - a rig, and what is to run on it
+    made: Lab, started: Programs, plan: Plan, mode: str, module: Sequence[str], limit_s: float
+) -> str:
+    """The last line that this module prints, which runs as the manager of the plan's nodes with
+    their netproxies. Raises RuntimeError."""
     for node in range(len(NODES)):
         _start(made, started, plan, mode, node)
-    text = msgspec.json.encode(plan).decode()
-    command = (sys.executable, "-m", "bench.net.manager", text)
-    manager = started.start(made.path(MANAGER), "manager", *command)
+    manager = started.start(made.path(MANAGER), "manager", sys.executable, "-m", *module)
     try:
-        status = manager.wait(LIMIT_S)
+        status = manager.wait(limit_s)
     except subprocess.TimeoutExpired:
         status = -1
     said = started.said("manager")
@@ -113,7 +121,7 @@ def _run(made: Lab, started: Programs, plan: Plan, mode: str) -> Result:
             line for text in (said, *map(started.said, NODES)) for line in text.splitlines()[-1:]
         )
         raise RuntimeError(f"the manager ended with {status}: {' | '.join(last)}")
-    return msgspec.json.decode(said.splitlines()[-1], type=Result)
+    return said.splitlines()[-1]
 
 
 def _start(made: Lab, started: Programs, plan: Plan, mode: str, node: int) -> None:
@@ -133,7 +141,7 @@ def _words(started: Programs, plan: Plan, node: int) -> tuple[str, ...]:
     )
 
 
-def _clean(made: Lab, started: Programs, plan: Plan) -> None:
+def clean(made: Lab, started: Programs, plan: Plan) -> None:
     """Take away what the netproxies have left, as an operator would."""
     for node, name in enumerate(NODES):
         made.attempt(made.path(name), *_words(started, plan, node), "--clean")

@@ -154,10 +154,11 @@ def _is_untouched(slot: Slot, status: UpdateStatus) -> bool:
         return False
     if slot.lead.created_ns < status.started_ns:
         return True
-    # The lead may go on a story that was under way when the rollback began. An attempt of the same
-    # release that was over by then, or something else that still served, is another story.
-    alive = [task for task in slot.tasks if _was_alive(task, status.started_ns)]
-    return bool(alive) and all(task.revision == slot.lead.revision for task in alive)
+    # The lead may go on a story that was under way when the rollback began. One that was over by
+    # then is another story, and so it is where something else was still there.
+    alive = {task.id: task for task in slot.tasks if _was_alive(task, status.started_ns)}
+    is_same_story = any(task.id in alive for task in slot.chain)
+    return is_same_story and all(task.revision == slot.lead.revision for task in alive.values())
 
 
 def _was_alive(task: Task, at_ns: int) -> bool:
