@@ -168,8 +168,9 @@ class UpdateJudge:
             return frozenset()
         found = set()
         for slot, tasks in self._slots(new).items():
-            wanted = {task.revision for task in tasks if task.is_wanted}
-            if wanted == {new.task_revision}:
+            wanted = [task for task in tasks if task.is_wanted]
+            last = max(wanted, key=lambda task: task.created_ns, default=None)
+            if last is not None and last.revision == new.task_revision:
                 found.add(slot)
         return frozenset(found)
 
