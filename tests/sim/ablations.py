@@ -150,10 +150,6 @@ def _soft_moves(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(replicated, "_move", at_once)
 
 
-def _staying(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(replicated, "_stay", lambda *_: False)
-
-
 def _restored_revisions(patch: pytest.MonkeyPatch) -> None:
     def always_new(tx: Transaction, service: Service, spec: ServiceSpec, number: int) -> int:
         is_same = revisions._identity(spec) == revisions._identity(service.spec)
@@ -204,8 +200,6 @@ ABLATIONS = {
     "healthy deadline": Ablation(_healthy_deadline, "calm", range(6, 26), ("not converged",)),
     # A task that has to leave its node goes on until its successor is healthy.
     "moves start first": Ablation(_soft_moves, "calm", range(1, 11), ("stops serving",)),
-    # A task that may stay after all stays, and nothing waits for what it holds.
-    "staying": Ablation(_staying, "calm", range(27, 67), ("not converged",)),
     # What still runs from before an update is right again after a rollback.
     "restored revisions": Ablation(
         _restored_revisions, "calm", range(3, 23), ("run, and are not right",)
