@@ -254,9 +254,7 @@ class SkippingClock(LoopClock):
         self._skip = asyncio.Event()
 
 
-def make_env(
-    transport: MemoryTransport, disk: MemoryDisk, clock: LoopClock | None = None
-) -> Env:
+def make_env(transport: MemoryTransport, disk: MemoryDisk, clock: LoopClock | None = None) -> Env:
     dice = random.Random(1)
     return Env(
         node="n",
