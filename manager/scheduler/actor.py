@@ -7,7 +7,7 @@ import logging
 from collections.abc import Hashable
 
 from skep.domain.base import ServiceId
-from skep.domain.objects import Node, Service, Task
+from skep.domain.objects import Network, Node, Service, Task
 from skep.domain.spec import PortMode, Protocol, ServiceSpec, TaskSpec
 from skep.manager.passes import PASS_CHANGES, Pass
 from skep.manager.revisions import spec_of
@@ -115,7 +115,9 @@ class Demands:
                 numbers = filled.get((port.target, port.protocol, port.name), set())
                 host_ports += [(number, port.protocol) for number in sorted(numbers)]
                 lacks_port |= not numbers
-        return Demand(task, spec.task, tuple(host_ports), lacks_port)
+        networks = [self._view.named(Network, use.network) for use in spec.task.networks]
+        is_encrypted = any(network and network.spec.is_encrypted for network in networks)
+        return Demand(task, spec.task, tuple(host_ports), lacks_port, is_encrypted)
 
 
 def service_spec(view: View, task: Task) -> ServiceSpec | None:

@@ -52,7 +52,7 @@ class ServiceEndpoints(_message.Message):
     def __init__(self, service_id: _Optional[str] = ..., name: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[_objects_pb2.Port, _Mapping]]] = ..., endpoints: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ..., endpoint_mode: _Optional[_Union[_objects_pb2.EndpointMode, str]] = ..., exposed: _Optional[_Iterable[_Union[_objects_pb2.ExposedPort, _Mapping]]] = ..., networks: _Optional[_Iterable[_Union[NetworkPlace, _Mapping]]] = ..., vips: _Optional[_Iterable[_Union[_objects_pb2.Vip, _Mapping]]] = ..., others: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ...) -> None: ...
 
 class NetworkEntry(_message.Message):
-    __slots__ = ("network_id", "name", "vni", "subnet", "gateway", "is_internal", "is_ingress")
+    __slots__ = ("network_id", "name", "vni", "subnet", "gateway", "is_internal", "is_ingress", "is_encrypted")
     NETWORK_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     VNI_FIELD_NUMBER: _ClassVar[int]
@@ -60,6 +60,7 @@ class NetworkEntry(_message.Message):
     GATEWAY_FIELD_NUMBER: _ClassVar[int]
     IS_INTERNAL_FIELD_NUMBER: _ClassVar[int]
     IS_INGRESS_FIELD_NUMBER: _ClassVar[int]
+    IS_ENCRYPTED_FIELD_NUMBER: _ClassVar[int]
     network_id: str
     name: str
     vni: int
@@ -67,23 +68,26 @@ class NetworkEntry(_message.Message):
     gateway: str
     is_internal: bool
     is_ingress: bool
-    def __init__(self, network_id: _Optional[str] = ..., name: _Optional[str] = ..., vni: _Optional[int] = ..., subnet: _Optional[str] = ..., gateway: _Optional[str] = ..., is_internal: _Optional[bool] = ..., is_ingress: _Optional[bool] = ...) -> None: ...
+    is_encrypted: bool
+    def __init__(self, network_id: _Optional[str] = ..., name: _Optional[str] = ..., vni: _Optional[int] = ..., subnet: _Optional[str] = ..., gateway: _Optional[str] = ..., is_internal: _Optional[bool] = ..., is_ingress: _Optional[bool] = ..., is_encrypted: _Optional[bool] = ...) -> None: ...
 
 class MeshNode(_message.Message):
-    __slots__ = ("node_id", "mesh_address", "name", "address", "ingress_address", "plane")
+    __slots__ = ("node_id", "mesh_address", "name", "address", "ingress_address", "plane", "wireguard_key")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     MESH_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     INGRESS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PLANE_FIELD_NUMBER: _ClassVar[int]
+    WIREGUARD_KEY_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     mesh_address: str
     name: str
     address: str
     ingress_address: str
     plane: str
-    def __init__(self, node_id: _Optional[str] = ..., mesh_address: _Optional[str] = ..., name: _Optional[str] = ..., address: _Optional[str] = ..., ingress_address: _Optional[str] = ..., plane: _Optional[str] = ...) -> None: ...
+    wireguard_key: str
+    def __init__(self, node_id: _Optional[str] = ..., mesh_address: _Optional[str] = ..., name: _Optional[str] = ..., address: _Optional[str] = ..., ingress_address: _Optional[str] = ..., plane: _Optional[str] = ..., wireguard_key: _Optional[str] = ...) -> None: ...
 
 class NetworkQuestion(_message.Message):
     __slots__ = ("id", "name", "task_id")

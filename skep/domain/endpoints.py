@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from skep.domain.base import ClusterId, NetworkId, NodeId, ServiceId, Struct, TaskId
+from skep.domain.base import ClusterId, NetworkId, NodeId, ServiceId, Struct, TaskId, lookup
+from skep.domain.notes import WIREGUARD_KEY_NOTE
 from skep.domain.objects import Attachment, Network, Node, Service, Task, Vip
 from skep.domain.spec import EndpointMode, ExposedPort, Port
 from skep.domain.states import DesiredState, TaskState
@@ -62,11 +63,12 @@ class NetworkEntry(Struct, frozen=True, kw_only=True):
     gateway: str = ""
     is_internal: bool = False
     is_ingress: bool = False
+    is_encrypted: bool = False
 
 
 class MeshNode(Struct, frozen=True, kw_only=True):
     """Where the netproxy of a node takes connections from other nodes; its address in the
-    underlay, and its own on the ingress network."""
+    underlay, and its own on the ingress network; its public WireGuard key, if it can encrypt."""
 
     node_id: NodeId
     mesh_address: str
@@ -74,6 +76,7 @@ class MeshNode(Struct, frozen=True, kw_only=True):
     address: str = ""
     ingress_address: str = ""
     plane: str = "relay"
+    wireguard_key: str = ""
 
 
 class NetworkQuestion(Struct, frozen=True, kw_only=True):
@@ -230,6 +233,7 @@ def project_network(network: Network) -> NetworkEntry | None:
         gateway=network.gateway,
         is_internal=network.spec.is_internal,
         is_ingress=network.is_ingress,
+        is_encrypted=network.spec.is_encrypted,
     )
 
 
@@ -245,4 +249,5 @@ def project_node(node: Node) -> MeshNode | None:
         address=description.address,
         ingress_address=node.ingress_address,
         plane=description.plane,
+        wireguard_key=lookup(description.notes, WIREGUARD_KEY_NOTE) or "",
     )

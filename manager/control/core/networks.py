@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from skep.domain.base import NetworkId, StackId, lookup, replace
 from skep.domain.control import CreateNetworkRequest, NetworkView, RemoveRequest, RemoveResponse
+from skep.domain.notes import ENCRYPTION_NOTE, can_encrypt
 from skep.domain.objects import Network, Node, Service, Stack, Task
 from skep.domain.spec import NetworkSpec, ServiceSpec, StackSpec
 from skep.domain.validate import check_network
@@ -24,9 +25,6 @@ IPV4 = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}")
 
 NewId = Callable[[], str]
 
-# What a node notes of how it can encrypt what goes from node to node, or "none: <why>".
-ENCRYPTION_NOTE = "network.encryption"
-NO_ENCRYPTION = "none"
 # Users of a network, and reasons of nodes, that are told at once.
 TOLD_LIMIT = 5
 
@@ -184,9 +182,9 @@ def _check_encryption(view: View, field: str) -> None:
         is_known |= bool(node.runs_tasks)
         if note is None:
             continue
-        kind, _, reason = note.partition(":")
-        if kind.strip() != NO_ENCRYPTION:
+        if can_encrypt(node.description.notes):
             return
+        reason = note.partition(":")[2]
         reasons[f"{node.name}: {reason.strip() or 'it does not say why'}"] = None
     why = "no node is known yet, so that nobody says that it can encrypt"
     if reasons:

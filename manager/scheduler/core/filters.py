@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from skep.domain.base import NodeId, ServiceId
 from skep.domain.constraints import are_met, is_supported
+from skep.domain.notes import can_encrypt
 from skep.domain.objects import Availability, Node, NodeState, Task
 from skep.domain.spec import Protocol, TaskSpec
 
@@ -19,12 +20,14 @@ HostPort = tuple[int, Protocol]
 
 @dataclass(frozen=True)
 class Demand:
-    """A task, and what it asks of a node. `lacks_port`: one of its host ports has no number yet."""
+    """A task, and what it asks of a node. `lacks_port`: one of its host ports has no number yet.
+    `is_encrypted`: one of its networks is."""
 
     task: Task
     spec: TaskSpec
     host_ports: tuple[HostPort, ...] = ()
     lacks_port: bool = False
+    is_encrypted: bool = False
 
 
 @dataclass
@@ -107,6 +110,10 @@ def _has_engine(load: NodeLoad, demand: Demand) -> bool:
     return demand.spec.engine in load.node.description.engines
 
 
+def _can_encrypt(load: NodeLoad, demand: Demand) -> bool:
+    return not demand.is_encrypted or can_encrypt(load.node.description.notes)
+
+
 def _meets_constraints(load: NodeLoad, demand: Demand) -> bool:
     return are_met(demand.spec.placement.constraints, load.node)
 
@@ -133,6 +140,12 @@ FILTERS: tuple[Filter, ...] = (
     ),
     Filter("resources", _has_room, lambda count: f"insufficient resources on {_nodes(count)}"),
     Filter("engine", _has_engine, lambda count: f"engine missing on {_nodes(count)}"),
+    # Swarm has none like it: there, every node can.
+    Filter(
+        "encryption",
+        _can_encrypt,
+        lambda count: f"a network is encrypted, which {_nodes(count)} can't",
+    ),
     Filter(
         "constraints",
         _meets_constraints,

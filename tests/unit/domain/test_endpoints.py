@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from skep.domain.base import NodeId, ServiceId, TaskId, replace
+from skep.domain.base import NodeId, ServiceId, TaskId, pairs, replace
 from skep.domain.endpoints import (
     Endpoint,
     MeshNode,
@@ -92,5 +92,10 @@ def test_a_task_that_is_sick_or_nowhere_does_not_serve() -> None:
 
 def test_a_node_is_where_its_netproxy_takes_connections() -> None:
     assert project_node(NODE) == MeshNode(node_id=NODE.id, mesh_address="127.0.0.1:9", name="n1")
+    notes = pairs({"network.encryption": "wireguard", "network.wireguard-key": "abc="})
+    noting = replace(NODE, description=replace(NODE.description, notes=notes))
+    projected = project_node(noting)
+    assert projected is not None
+    assert projected.wireguard_key == "abc="
     description = replace(NODE.description, mesh_address="")
     assert project_node(replace(NODE, description=description)) is None

@@ -6,10 +6,19 @@ from typing import Any
 
 import pytest
 
-from skep.domain.base import NodeId, ServiceId, replace
+from skep.domain.base import NetworkId, NodeId, ServiceId, replace
 from skep.domain.control import WatchAction
-from skep.domain.objects import Object, Revision, Task, revision_id
-from skep.domain.spec import Port, PortMode, Protocol, Resources, RunSpec, TaskSpec
+from skep.domain.objects import Network, Object, Revision, Task, revision_id
+from skep.domain.spec import (
+    NetworkSpec,
+    NetworkUse,
+    Port,
+    PortMode,
+    Protocol,
+    Resources,
+    RunSpec,
+    TaskSpec,
+)
 from skep.domain.states import DesiredState, TaskState
 from skep.manager.passes import hint_box
 from skep.manager.scheduler.actor import Demands, Scheduler, place_pending
@@ -34,6 +43,19 @@ def asked(of: Task, *rows: Object) -> tuple[tuple[HostPort, ...], bool] | None:
         return None
     assert demand.task is of
     return demand.host_ports, demand.lacks_port
+
+
+def test_a_task_on_an_encrypted_network_asks_for_a_node_that_can() -> None:
+    spec = TaskSpec(run=RunSpec(command=("web",)), networks=(NetworkUse(network="back"),))
+    web = service(spec=replace(service_spec(), task=spec))
+    for is_encrypted in (True, False):
+        of = NetworkSpec(name="back", is_encrypted=is_encrypted)
+        tables = Tables()
+        for row in (web, Network(id=NetworkId("n"), name="back", spec=of)):
+            tables.put(row)
+        demand = Demands(tables).of(task())
+        assert demand is not None
+        assert demand.is_encrypted is is_encrypted
 
 
 def past(number: int, *ports: Port) -> Revision:

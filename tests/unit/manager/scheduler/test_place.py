@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from skep.domain.base import NodeId, replace
+from skep.domain.base import NodeId, pairs, replace
 from skep.domain.objects import Availability, Node, NodeDescription, NodeState, Task
 from skep.domain.spec import Placement, Platform, Protocol, Resources, TaskSpec
 from skep.domain.states import DesiredState, IllegalMove, TaskState
@@ -112,6 +112,32 @@ def test_a_node_counts_against_the_first_filter_only_and_the_commonest_comes_fir
         "a": "no suitable node (2 nodes not available for new tasks; "
         "insufficient resources on 1 node)"
     }
+
+
+@pytest.mark.parametrize(
+    ("note", "fits"),
+    [
+        ("wireguard by the kernel", True),
+        ("none: no WireGuard", False),
+        ("none", False),
+        (None, False),
+    ],
+)
+def test_an_encrypted_network_asks_for_a_node_that_says_it_can(
+    note: str | None, fits: bool
+) -> None:
+    of = node()
+    notes = pairs({} if note is None else {"network.encryption": note})
+    of = replace(of, description=replace(of.description, notes=notes))
+    [load] = loads_by_node({NodeId("n1"): of}).values()
+    [pending] = waiting("a")
+    assert first_refusal(load, Demand(pending, PLAIN)) is None
+    refusal = first_refusal(load, Demand(pending, PLAIN, is_encrypted=True))
+    assert (refusal is None) is fits
+    if refusal is not None:
+        assert explain({refusal.name: 2}) == (
+            "no suitable node (a network is encrypted, which 2 nodes can't)"
+        )
 
 
 def test_without_any_node_there_is_nothing_to_explain() -> None:
