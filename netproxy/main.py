@@ -21,7 +21,7 @@ from pathlib import Path
 
 from skep import telemetry
 from skep.domain.address import parse_address, parse_host
-from skep.domain.base import ClusterId, NodeId
+from skep.domain.base import ClusterId, NodeId, Pairs
 from skep.env import Env, Listener, Rejected, Retryable, Service, real_env
 from skep.netproxy.actor import FollowActor, Identity, Progress, make_mailbox
 from skep.netproxy.adapters import facts, metrics
@@ -60,7 +60,7 @@ class _Parts:
     plane: Dataplane
     shared_dns: SharedDns | None
     vip_form: VipForm | None
-    note: str
+    notes: Pairs
     tally: Callable[[], Tally] = Tally
 
 
@@ -69,14 +69,18 @@ async def _open_plane(env: Env, options: Options, relay: Relay) -> _Parts:
     if options.plane == "kernel":
         # Only here: what it needs takes 0.1 s and 13 MB to load.
         from skep.netproxy.kernel.adapters.plane import KernelPlane
+        from skep.netproxy.kernel.adapters.wireguard import prepared
 
-        kernel = KernelPlane(env, host_place(options), NodeId(options.node_id), relay)
+        encryption = await prepared(env)
+        log.info("encryption=%r", encryption.note)
+        kernel = KernelPlane(env, host_place(options), NodeId(options.node_id), relay, encryption)
         await kernel.open(options.vip, counts_traffic=options.vip_traffic)
-        return _Parts(kernel, None, None, facts.kernel_note(*kernel.vip_mode), kernel.tally)
+        notes = facts.kernel_notes(*kernel.vip_mode, encryption.notes())
+        return _Parts(kernel, None, None, notes, kernel.tally)
     block, number = options.loopback
     port = DNS_PORT if _may_bind_low_ports() else HIGH_DNS_PORT
     plane = RelayPlane(relay, block, number, port)
-    return _Parts(plane, plane, plane.forms.vip, facts.relay_note())
+    return _Parts(plane, plane, plane.forms.vip, facts.relay_notes())
 
 
 async def serve(options: Options) -> int:
@@ -110,8 +114,7 @@ async def serve(options: Options) -> int:
     watch = telemetry.watch_loop(env)
     supervisor.start()
     audit = env.spawn("audit", network.audit())
-    notes = await facts.gathered(parts.note)
-    calls = await _listen(env, options.attach, facts.answering(network.service(), notes))
+    calls = await _listen(env, options.attach, facts.answering(network.service(), parts.notes))
     log.info(
         "netproxy=%s state=started address=%s mesh=%s plane=%s",
         *(env.node, options.address, options.mesh, options.plane),

@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 
 from skep.api import codec
 from skep.domain.attach import FactsRequest, FactsResponse
 from skep.domain.base import Pairs
+from skep.domain.notes import ENCRYPTION_NOTE, NO_ENCRYPTION
 from skep.env import Service
-from skep.netproxy.adapters import encryption
 from skep.netproxy.network import SERVICE
 
-PLANE_NOTE, ENCRYPTION_NOTE = "network.plane", "network.encryption"
+PLANE_NOTE = "network.plane"
 
 
-async def gathered(plane: str) -> Pairs:
-    """The notes; `plane` is what is to be said of the data plane."""
-    tried = await asyncio.get_running_loop().run_in_executor(None, encryption.note)
-    return ((ENCRYPTION_NOTE, tried), (PLANE_NOTE, plane))
-
-
-def relay_note() -> str:
+def relay_notes() -> Pairs:
     """What is to be said of the relay plane."""
     way = "start with --plane kernel"
     if os.geteuid() != 0:
         way = "run netproxy as root, with --plane kernel"
-    return f"in user space, which keeps no networks apart; for networks that are apart, {way}"
+    lacks = "in user space, which keeps no networks apart; for networks that are apart"
+    return (
+        (ENCRYPTION_NOTE, f"{NO_ENCRYPTION}: it is in user space; {way}"),
+        (PLANE_NOTE, f"{lacks}, {way}"),
+    )
 
 
-def kernel_note(vips: str, hindrance: str | None) -> str:
-    """What is to be said of the kernel plane, whose virtual addresses are by that means."""
+def kernel_notes(vips: str, hindrance: str | None, encryption: Pairs) -> Pairs:
+    """What is to be said of the kernel plane, whose virtual addresses are by that means, and of
+    how it encrypts."""
     why = f" ({hindrance})" if hindrance else ""
-    return f"virtual addresses by {vips}{why}"
+    return (*encryption, (PLANE_NOTE, f"virtual addresses by {vips}{why}"))
 
 
 def answering(calls: Service, notes: Pairs) -> Service:

@@ -45,6 +45,7 @@ class Options(msgspec.Struct, kw_only=True, rename="kebab", forbid_unknown_field
     plane: str = "relay"
     vip: str = "auto"
     vxlan_port: int = 4789
+    wireguard_port: int = 51820
     egress_subnet: str = "172.29.0.0/16"
     insecure_listen: tuple[str, ...] = ()
     loop: str = "uvloop"
@@ -116,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--plane", choices=PLANES, help="what moves packets: user space, or the kernel (root)")
     add("--vip", choices=("auto", "bpf", "nft"), help="kernel plane: virtual addresses by what")
     add("--vxlan-port", type=int, help="kernel plane: UDP port between nodes (default 4789)")
+    add("--wireguard-port", type=int, help="kernel plane: UDP port for what is encrypted (51820)")
     add("--egress-subnet", help="kernel plane: tasks' addresses on their way out of the cluster")
     add("--insecure-listen", action="append", metavar="CIDR")
     add("--loop", choices=("uvloop", "asyncio"))
@@ -149,6 +151,7 @@ def host_place(options: Options) -> HostPlace:
         node=options.node_id,
         address=parse_host(options.address),
         vxlan_port=options.vxlan_port,
+        wireguard_port=options.wireguard_port,
         egress_subnet=options.egress_subnet,
     )
 

@@ -14,9 +14,11 @@ from skep.netproxy.kernel.adapters import messages, netns
 from skep.netproxy.kernel.adapters.netlink import Netlink
 from skep.netproxy.kernel.adapters.place import HostPlace
 from skep.netproxy.kernel.adapters.sandbox import drop_all
-from skep.netproxy.kernel.core.names import parse_tag
+from skep.netproxy.kernel.adapters.wireguard import SOCKETS
+from skep.netproxy.kernel.core.names import WIREGUARD, interface_name, parse_tag
 
 PROC = Path("/proc")
+OURS = ("bridge", "vxlan", "veth", "wireguard", "tun")
 
 
 def clean_node(place: HostPlace) -> None:
@@ -31,6 +33,8 @@ def clean_node(place: HostPlace) -> None:
             netns.inside(path, lambda: _drop_tagged(place.node))
         netns.remove(path)
     netns.remove(place.sandbox)
+    # Of a wireguard-go that was killed; any other has removed it.
+    (SOCKETS / f"{interface_name(WIREGUARD, place.node)}.sock").unlink(missing_ok=True)
     for path in _held_by_processes():
         # What has lost its file lives on with its processes. They may end, and their namespaces
         # with them, while we look.
@@ -45,7 +49,7 @@ def _drop_everything() -> None:
     netlink = Netlink()
     try:
         ours = (link for link in messages.links(netlink) if link.kind)
-        drop_all(netlink, [link.index for link in ours if link.kind in ("bridge", "vxlan", "veth")])
+        drop_all(netlink, [link.index for link in ours if link.kind in OURS])
     finally:
         netlink.close()
 
@@ -54,7 +58,8 @@ def _drop_tagged(node: str) -> None:
     netlink = Netlink()
     try:
         for link in messages.links(netlink):
-            if parse_tag(link.alias, node) is not None:
+            is_unfinished = link.name == interface_name(WIREGUARD, node)
+            if is_unfinished or parse_tag(link.alias, node) is not None:
                 # One by one: groups in a namespace that isn't ours are not ours to use.
                 netlink.ask([messages.drop_link(link.index)], but_for=(errno.ENODEV,))
     finally:

@@ -83,7 +83,7 @@ class Egress:
 def ensure_ingress(sandbox: Sandbox, network_id: str, address: str, prefix_length: int) -> None:
     """Give the node's own namespace an address on a network. Raises as `Sandbox.plug`."""
     node = sandbox.place.node
-    bridge = sandbox.bridge_of(network_id)
+    bridge, mtu = sandbox.bridge_of(network_id)
     name = interface_name(INGRESS, network_id)
     for port in [port for port in sandbox.ports.values() if not port.task_id]:
         del sandbox.ports[port.interface]
@@ -92,7 +92,7 @@ def ensure_ingress(sandbox: Sandbox, network_id: str, address: str, prefix_lengt
         name=name,
         alias=tag(node, ingress="1", net=network_id, ip=address),
         bridge=bridge,
-        mtu=sandbox.underlay.overlay_mtu,
+        mtu=mtu,
         peer=HOST_INGRESS,
         address=address,
     )

@@ -21,7 +21,13 @@ from skep.netproxy.kernel.core.found import LinkRecord
 from skep.netproxy.kernel.core.names import HOST_INGRESS, parse_tag
 from skep.netproxy.kernel.core.programs import ATTACH_TYPES
 
-_KINDS = {"bridge": "bridges", "vxlan": "VXLAN devices", "veth": "virtual cables"}
+_KINDS = {
+    "bridge": "bridges",
+    "vxlan": "VXLAN devices",
+    "veth": "virtual cables",
+    "wireguard": "WireGuard devices",
+    "tun": "WireGuard devices of wireguard-go",
+}
 
 
 def look(place: HostPlace) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from skep.netproxy.kernel.adapters import netns
@@ -19,23 +19,28 @@ from skep.netproxy.kernel.adapters.egress import Egress, ensure_ingress
 from skep.netproxy.kernel.adapters.place import HostPlace
 from skep.netproxy.kernel.adapters.sandbox import Sandbox
 from skep.netproxy.kernel.adapters.tasks import TaskNamespace, TaskOptions, Tasks
+from skep.netproxy.kernel.adapters.wireguard import Encryption, WireGuard
 from skep.netproxy.kernel.core.found import Found
 from skep.netproxy.kernel.core.gateway import Gateway
 from skep.netproxy.kernel.core.links import Network, Peer, Port, TaskLink, diff, words
-from skep.netproxy.kernel.core.wanted import wanted_overlays
+from skep.netproxy.kernel.core.tunnel import Tunnel
+from skep.netproxy.kernel.core.wanted import Underlay, wanted_overlays
 
 T = TypeVar("T")
 
 DEFAULT_OPTIONS = TaskOptions()
+UNTRIED = Encryption()
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """All that a node should have: `peers` by network and `tasks` by id."""
+    """All that a node should have: `peers` by network and `tasks` by id; a `tunnel` where one of
+    the networks is encrypted."""
 
     networks: Sequence[Network] = ()
     peers: Mapping[str, Sequence[Peer]] = field(default_factory=dict)
     tasks: Mapping[str, Sequence[TaskLink]] = field(default_factory=dict)
+    tunnel: Tunnel | None = None
 
 
 @dataclass(frozen=True)
@@ -53,18 +58,20 @@ class Links:
     Closing it, or the process's death, changes nothing that is in force.
     """
 
-    def __init__(self, place: HostPlace) -> None:
+    def __init__(self, place: HostPlace, encryption: Encryption) -> None:
         self._place = place
+        self._encryption = encryption
         # One thread: it alone uses the netlink sockets, and what it does is in order.
         self._executor = concurrent.futures.ThreadPoolExecutor(1, "kernel-links")
         self._opened: tuple[Sandbox, Egress, Tasks] | None = None
+        self._wireguard: WireGuard | None = None
         self._networks: dict[str, Network] = {}
         self._leaving: set[str] = set()
 
     @classmethod
-    async def open(cls, place: HostPlace) -> Links:
+    async def open(cls, place: HostPlace, encryption: Encryption = UNTRIED) -> Links:
         """Make or find the node's sandbox. Raises Rejected and OSError."""
-        links = cls(place)
+        links = cls(place, encryption)
         try:
             await links._do(links._open)
         except BaseException:
@@ -85,11 +92,15 @@ class Links:
         return self._parts[1].gateway
 
     async def apply(
-        self, networks: Sequence[Network], peers: Mapping[str, Sequence[Peer]]
+        self,
+        networks: Sequence[Network],
+        peers: Mapping[str, Sequence[Peer]],
+        tunnel: Tunnel | None = None,
     ) -> tuple[str, ...]:
         """Have exactly these networks, with these peers on other nodes; returns, for a person,
-        what could not be done. Applying the same again tries that again."""
-        return await self._do(self._apply, networks, peers)
+        what could not be done. Encrypted ones need a tunnel. Applying the same again tries that
+        again."""
+        return await self._do(self._apply, networks, peers, tunnel)
 
     async def ensure_ingress(self, network_id: str, address: str, prefix_length: int) -> None:
         """Give the node itself that address on a network, on its interface `skep-ing`, whatever
@@ -163,19 +174,47 @@ class Links:
             sandbox.close()
             raise
         self._opened = sandbox, egress, Tasks(sandbox, egress)
+        if self._encryption.driver is not None:
+            key = self._encryption.private_key
+            self._wireguard = WireGuard(sandbox, self._encryption.driver, key)
 
     def _apply(
-        self, networks: Sequence[Network], peers: Mapping[str, Sequence[Peer]]
+        self,
+        networks: Sequence[Network],
+        peers: Mapping[str, Sequence[Peer]],
+        tunnel: Tunnel | None,
     ) -> tuple[str, ...]:
         sandbox = self._parts[0]
         try:
             found = sandbox.known().overlays
         except OSError as error:
             return (f"the sandbox of node {self._place.node} can't be read: {error}",)
-        wanted, problems = wanted_overlays(networks, peers, sandbox.underlay, found)
+        underlay = self._underlay(tunnel)
+        if underlay.tunnel:
+            assert self._wireguard is not None
+            assert tunnel is not None
+            try:
+                self._wireguard.ensure(tunnel)
+            except (OSError, ValueError) as error:
+                underlay = replace(underlay, tunnel="", hindrance=str(error))
+        wanted, problems = wanted_overlays(networks, peers, underlay, found)
         self._networks = {network.network_id: network for network in networks}
         problems.extend(sandbox.execute(diff(wanted, found)))
+        if self._wireguard is not None and not any(each.is_encrypted for each in networks):
+            try:
+                self._wireguard.remove()
+            except OSError as error:
+                problems.append(f"WireGuard: {error}")
         return tuple(problems)
+
+    def _underlay(self, tunnel: Tunnel | None) -> Underlay:
+        """What carries networks here, as far as the tunnel can be had."""
+        underlay = self._parts[0].underlay
+        if self._wireguard is None:
+            return replace(underlay, hindrance=self._encryption.hindrance)
+        if tunnel is None:
+            return replace(underlay, hindrance="it has no address on the ingress network yet")
+        return replace(underlay, tunnel=tunnel.address)
 
     def _detach(self, leaving: set[str]) -> None:
         """All who wait for it by now. Those of a failure stay, and are tried again by the rest."""
@@ -190,8 +229,10 @@ class Links:
     def _differences(self, wanted: Wanted) -> tuple[str, ...]:
         observed = self._observe()
         found = observed.found
-        underlay = self._parts[0].underlay
+        underlay = self._underlay(wanted.tunnel)
         overlays, texts = wanted_overlays(wanted.networks, wanted.peers, underlay, found.overlays)
+        if self._wireguard is not None and wanted.tunnel is not None:
+            texts.extend(self._wireguard.differences(wanted.tunnel))
         texts.extend(map(words, diff(overlays, found.overlays)))
         texts.extend(_task_differences(wanted.tasks, found.ports, observed.tasks))
         return tuple(texts)

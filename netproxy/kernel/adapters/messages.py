@@ -69,7 +69,7 @@ def make_bridge(name: str, mtu: int, alias: str, mac: str = "") -> list[Message]
 
 def make_vxlan(name: str, vxlan: Vxlan, namespace_fd: int) -> list[Message]:
     """A VXLAN device whose packets are those of the namespace that is asked, and which is itself
-    in another one."""
+    in the one given."""
     data: Attributes = [
         ("IFLA_VXLAN_ID", vxlan.vni),
         ("IFLA_VXLAN_LOCAL", vxlan.local),
@@ -85,6 +85,21 @@ def make_vxlan(name: str, vxlan: Vxlan, namespace_fd: int) -> list[Message]:
         _nested("vxlan", data),
     ]
     return [_link(NEW_LINK, CREATE | EXCL, {}, attrs)]
+
+
+def make_wireguard(name: str, namespace_fd: int | None = None) -> Message:
+    """A WireGuard device whose packets are those of the namespace that is asked, and which is
+    itself in the one given."""
+    kind = {"attrs": [("IFLA_INFO_KIND", "wireguard")]}
+    attrs: Attributes = [("IFLA_IFNAME", name), ("IFLA_LINKINFO", kind)]
+    if namespace_fd is not None:
+        attrs.append(("IFLA_NET_NS_FD", namespace_fd))
+    return _link(NEW_LINK, CREATE | EXCL, {}, attrs)
+
+
+def move_link(index: int, namespace_fd: int) -> Message:
+    """Put an interface into another namespace, where it is down."""
+    return _link(NEW_LINK, 0, {"index": index}, [("IFLA_NET_NS_FD", namespace_fd)])
 
 
 def make_veth(
@@ -296,6 +311,7 @@ def _link_record(answer: bytes) -> LinkRecord:
         vni,
         local,
         port,
+        decoded.get_attr("IFLA_LINK_NETNSID") is None,
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from skep.netproxy.kernel.core.gateway import DEFAULT_SUBNET
 from skep.netproxy.kernel.core.names import check_id
+from skep.netproxy.kernel.core.tunnel import WIREGUARD_PORT
 from skep.netproxy.kernel.core.wanted import VXLAN_PORT
 
 
@@ -17,15 +18,20 @@ class HostPlace:
 
     `namespace` is the file of the node's own network namespace, where it isn't the process's: it
     holds the underlay address. Nodes whose namespaces are different may share a machine; all nodes
-    of a cluster use the same UDP port. Tasks' addresses on their way out are from `egress_subnet`.
+    of a cluster use the same UDP ports. Tasks' addresses on their way out are from `egress_subnet`.
     """
 
     node: str
     address: str
     vxlan_port: int = VXLAN_PORT
+    wireguard_port: int = WIREGUARD_PORT
     egress_subnet: str = DEFAULT_SUBNET
     folder: Path = Path("/run/skep")
     namespace: Path | None = None
+
+    def carriers(self, *, is_encrypting: bool) -> tuple[int, ...]:
+        """The UDP ports by which networks are carried from node to node."""
+        return (self.vxlan_port, self.wireguard_port) if is_encrypting else (self.vxlan_port,)
 
     @property
     def home(self) -> Path:

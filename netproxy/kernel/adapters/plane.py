@@ -34,17 +34,19 @@ from skep.netproxy.kernel.adapters import vipmodes
 from skep.netproxy.kernel.adapters.counting import Counting, Owners
 from skep.netproxy.kernel.adapters.holding import hold
 from skep.netproxy.kernel.adapters.inside import run_inside
-from skep.netproxy.kernel.adapters.links import Links, Wanted
+from skep.netproxy.kernel.adapters.links import UNTRIED, Links, Wanted
 from skep.netproxy.kernel.adapters.natrules import Ingress, IngressWanted, differences
 from skep.netproxy.kernel.adapters.place import HostPlace
 from skep.netproxy.kernel.adapters.tasks import LOOSE_REVERSE_PATH, TaskOptions
 from skep.netproxy.kernel.adapters.vipmodes import Place, VipMode
 from skep.netproxy.kernel.adapters.vipswitch import Switch
+from skep.netproxy.kernel.adapters.wireguard import Encryption
 from skep.netproxy.kernel.core.ingress import Egress, IngressPort
 from skep.netproxy.kernel.core.links import TaskLink
 from skep.netproxy.kernel.core.names import HOST_INGRESS
 from skep.netproxy.kernel.core.plan import ANY_HOST, KernelPlan, Planner, check_apart, prefix_of
 from skep.netproxy.kernel.core.sources import TaskLink as IngressLink
+from skep.netproxy.kernel.core.tunnel import check_clear
 from skep.netproxy.relay.core.protocol import Key
 
 log = logging.getLogger(__name__)
@@ -69,11 +71,19 @@ class KernelPlane:
 
     name = "kernel"
 
-    def __init__(self, env: Env, place: HostPlace, node_id: NodeId, relay: Relay) -> None:
+    def __init__(
+        self,
+        env: Env,
+        place: HostPlace,
+        node_id: NodeId,
+        relay: Relay,
+        encryption: Encryption = UNTRIED,
+    ) -> None:
         self._env = env
         self._place = place
         self._relay = relay
-        self._planner = Planner(node_id, has_ipv6=os.path.exists(IPV6))
+        self._encryption = encryption
+        self._planner = Planner(node_id, has_ipv6=os.path.exists(IPV6), key=encryption.public_key)
         self._plan = KernelPlan()
         self._tasks: dict[TaskId, _Task] = {}
         # Tasks that are to be attached: after a start, these are more than those that are yet.
@@ -101,7 +111,7 @@ class KernelPlane:
         # First what may be missing, so that nothing is made before it is known to be there.
         self._ingress = Ingress(self._place.node, None, HOST_INGRESS)
         self._held = hold(self._place)
-        self._links = await Links.open(self._place)
+        self._links = await Links.open(self._place, self._encryption)
         choose = functools.partial(vipmodes.choose, counts_traffic=counts_traffic)
         self._vips = await self._blocking(choose, self._place.node, vip_mode)
         self._switch = Switch(self._place.node, self._vips.name)
@@ -192,9 +202,8 @@ class KernelPlane:
         """See `Dataplane.differences`."""
         async with self._change:
             plan, tasks = self._plan, dict(self._tasks)
-            wanted = Wanted(
-                plan.networks, plan.peers, {task_id: each.links for task_id, each in tasks.items()}
-            )
+            links: dict[str, tuple[TaskLink, ...]] = {i: tasks[i].links for i in tasks}
+            wanted = Wanted(plan.networks, plan.peers, links, plan.tunnel)
             try:
                 own = (HOST_INGRESS,) if plan.ingress_address else ()
                 missing = await self._opened.missing_ends(*own)
@@ -218,6 +227,7 @@ class KernelPlane:
             f"virtual addresses by {self._mode.name}",
             f"{len(plan.networks)} networks with {sum(map(len, plan.peers.values()))} peers here",
             f"{len(plan.vips)} virtual addresses, {len(plan.ports)} published ports",
+            f"encryption: {self._encryption.note}",
         )
 
     def observed(self) -> Observed:
@@ -264,7 +274,7 @@ class KernelPlane:
     async def _connect(self, plan: KernelPlan) -> tuple[str, ...]:
         """Networks and their peers, and this node's own place on the ingress network."""
         try:
-            problems = await self._opened.apply(plan.networks, plan.peers)
+            problems = await self._opened.apply(plan.networks, plan.peers, plan.tunnel)
             if plan.ingress is not None and plan.ingress_address:
                 if self._lacks_ends:
                     await self._opened.ensure_egress()
@@ -290,6 +300,8 @@ class KernelPlane:
             ingress = link if network.is_ingress else ingress
         own = [world.networks[each.network_id] for each in request.attachments]
         check_apart(own, self._opened.gateway.subnet, self._place.address)
+        if self._encryption.driver is None:
+            check_clear(own, self._encryption.hindrance)
         has_egress = reaches_world(network for network in own if not network.is_ingress)
         options = TaskOptions(
             # The ingress keeps clients' addresses: their way in isn't the kernel's way out.
@@ -348,7 +360,7 @@ class KernelPlane:
             egress=Egress(
                 gateways=tuple(gateways),
                 overlays=tuple(sorted({network.subnet for network in plan.networks})),
-                untracked=(self._place.vxlan_port,),
+                untracked=self._place.carriers(is_encrypting=plan.tunnel is not None),
             ),
             nodes=plan.sources,
             tasks={

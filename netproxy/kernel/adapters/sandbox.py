@@ -46,12 +46,14 @@ from skep.netproxy.kernel.core.wanted import Underlay
 LOOPBACK = 1  # its index in every namespace
 # No namespace but this process uses the number: what gets it is about to be removed.
 DOOMED_GROUP = 0x534B
-# Bridged frames are nobody's to filter here, and nothing is routed from one network to another.
+# Bridged frames are nobody's to filter here, and nothing is routed from one network to another, or
+# taken from a task for what comes by WireGuard.
 SANDBOX_SWITCHES = (
     ("bridge/bridge-nf-call-iptables", 0),
     ("bridge/bridge-nf-call-ip6tables", 0),
     ("bridge/bridge-nf-call-arptables", 0),
     ("ipv4/ip_forward", 0),
+    ("ipv4/conf/all/rp_filter", 1),
     ("ipv6/conf/all/disable_ipv6", 1),
     ("ipv6/conf/default/disable_ipv6", 1),
 )
@@ -136,12 +138,12 @@ class Sandbox:
             self._indexes[name] = index
         return self._indexes[name]
 
-    def bridge_of(self, network_id: str) -> int:
-        """The index of a network's bridge. Raises Retryable where it has none yet."""
+    def bridge_of(self, network_id: str) -> tuple[int, int]:
+        """The index of a network's bridge, and its MTU. Raises Retryable where it has none yet."""
         overlay = self.known().overlays.get(network_id)
         if overlay is None or overlay.bridge is None:
             raise Retryable(f"network {network_id} is not set up on node {self.place.node} yet")
-        return self.index(interface_name(BRIDGE, network_id))
+        return self.index(interface_name(BRIDGE, network_id)), overlay.bridge.mtu
 
     # ---------------------------------------------------------------------------- networks
 
@@ -230,8 +232,10 @@ class Sandbox:
         self.netlink.ask(asked)
 
     def _make_vxlan(self, name: str, vxlan: Vxlan, network_id: str) -> None:
+        # Its packets begin where it is asked for.
+        asked = self.netlink if vxlan.is_encrypted else self.host
         with netns.opened(self.place.sandbox) as fd:
-            self.host.ask(messages.make_vxlan(name, vxlan, fd))
+            asked.ask(messages.make_vxlan(name, vxlan, fd))
         self.netlink.ask([messages.alias_of(name, tag(self.place.node, net=network_id))])
         index = self.index(name)
         master = self.index(interface_name(BRIDGE, network_id))

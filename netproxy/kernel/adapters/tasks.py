@@ -118,13 +118,12 @@ class Tasks:
         self,
         task_id: str,
         links: Sequence[TaskLink],
-        bridges: Sequence[int],
+        bridges: Sequence[tuple[int, int]],
         there: Mapping[str, LinkRecord],
     ) -> None:
-        mtu = self._sandbox.underlay.overlay_mtu
         node = self._place.node
         with netns.opened(self._place.task(task_id)) as fd:
-            for link, bridge in zip(links, bridges, strict=True):
+            for link, (bridge, mtu) in zip(links, bridges, strict=True):
                 name = interface_name(TASK, task_id, link.network_id)
                 alias = tag(node, task=task_id, net=link.network_id, ip=link.address)
                 # Noted before it is made: whatever happens, `detach` looks for it.

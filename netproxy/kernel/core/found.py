@@ -13,7 +13,7 @@ from skep.netproxy.kernel.core.names import address_of, mac_of, parse_tag
 @dataclass(frozen=True, slots=True)
 class LinkRecord:
     """A network interface. `master` is the index of its bridge or 0; `vni`, `local` and `port`
-    are those of a VXLAN device."""
+    are those of a VXLAN device, `is_inside` that its packets begin in this same namespace."""
 
     index: int
     name: str
@@ -25,6 +25,7 @@ class LinkRecord:
     vni: int = 0
     local: str = ""
     port: int = 0
+    is_inside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,9 @@ def _overlays(
         vxlan = None
         if device is not None:
             is_ready = link is not None and device.is_up and device.master == link.index
-            vxlan = Vxlan(device.vni, device.local, device.port, device.mtu, is_ready)
+            vxlan = Vxlan(
+                *(device.vni, device.local, device.port, device.mtu), is_ready, device.is_inside
+            )
         those = peers[device.index] if device else {}
         overlays[network_id] = Overlay(network_id, bridge, vxlan, those)
     return overlays

@@ -14,18 +14,21 @@ from dataclasses import dataclass, field, replace
 @dataclass(frozen=True, slots=True)
 class Network:
     """A network of the cluster, with `gateway` as an address of each node's bridge where there is
-    one. Tasks of a network that is not internal get a way out of the cluster as well."""
+    one. Tasks of a network that is not internal get a way out of the cluster as well. What goes
+    from node to node of one that is encrypted goes by WireGuard or not at all."""
 
     network_id: str
     vni: int
     subnet: str
     gateway: str = ""
     is_internal: bool = False
+    is_encrypted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A task of a network on another node, whose underlay address is `vtep`."""
+    """A task of a network on another node, whose address is `vtep`: in the underlay, or in the
+    tunnel for an encrypted network."""
 
     address: str
     vtep: str
@@ -54,13 +57,15 @@ class Bridge:
 @dataclass(frozen=True, slots=True)
 class Vxlan:
     """The device that carries a network to the other nodes. One that is not ready is down or not
-    on the bridge."""
+    on the bridge. The packets of one that is encrypted begin in the sandbox, out of which nothing
+    leads but WireGuard; those of others begin in the node's own namespace."""
 
     vni: int
     local: str
     port: int
     mtu: int
     is_ready: bool = True
+    is_encrypted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +282,8 @@ def words(op: Op) -> str:
             address = f" and address {bridge.gateway}" if bridge.gateway else ""
             return f"{where}: its bridge should be up with MTU {bridge.mtu}{address}"
         case MakeVxlan(vxlan=vxlan):
-            return f"{where}: it has no VXLAN device for VNI {vxlan.vni} from {vxlan.local}"
+            kind = "encrypted VXLAN" if vxlan.is_encrypted else "VXLAN"
+            return f"{where}: it has no {kind} device for VNI {vxlan.vni} from {vxlan.local}"
         case ChangeVxlan(vxlan=vxlan):
             return f"{where}: its VXLAN device should be up on the bridge with MTU {vxlan.mtu}"
         case SetPeer():

@@ -20,8 +20,10 @@ OWNER = "skep"
 # What may stand in a tag and in a path: no separator of either.
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
-# First characters of names in a sandbox.
+# First characters of names in a sandbox. The WireGuard device's is made of its node's id:
+# wireguard-go serves it at a path that has its name, for all namespaces of the machine.
 BRIDGE, VXLAN, TASK, EGRESS, INGRESS = "skb-", "skx-", "skt-", "ske-", "ski-"
+WIREGUARD = "skw-"
 # Names in the node's own namespace, where there is one node.
 HOST_INGRESS, HOST_GATEWAY = "skep-ing", "skep-gw"
 # The one network that is not the cluster's but the node's: the tasks' way out.

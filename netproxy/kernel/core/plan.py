@@ -6,7 +6,8 @@ somebody in user space, so such a port is the relay workers'. These also serve w
 translation can't: loopback addresses, and IPv6.
 
 A network is there on a node that has a task on it, with an entry for each of its tasks elsewhere,
-also for those that don't serve (yet, or any more): they are to be reachable by address.
+also for those that don't serve (yet, or any more): they are to be reachable by address. On an
+encrypted network, nodes are reached by their addresses in the tunnel alone.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from skep.env import Retryable
 from skep.netproxy.core.routes import PROXY_VERSIONS
 from skep.netproxy.core.world import World
 from skep.netproxy.kernel.core.ingress import IngressPort
+from skep.netproxy.kernel.core.keys import parse_key
 from skep.netproxy.kernel.core.links import Network, Peer
 from skep.netproxy.kernel.core.sources import NODE_NUMBER_LIMIT, SourceRoute
+from skep.netproxy.kernel.core.tunnel import Tunnel, TunnelPeer
 from skep.netproxy.relay.core.protocol import Candidate, Listener
 
 VipKey = tuple[int, str]
@@ -38,7 +41,8 @@ ANY_HOST_6 = "::"
 @dataclass(frozen=True)
 class KernelPlan:
     """Everything that must be in force at one version. `peers` are by network id, `vips` lead to
-    addresses of tasks. The names are those of the services, for whoever counts."""
+    addresses of tasks. There is a `tunnel` where one of the networks is encrypted. The names are
+    those of the services, for whoever counts."""
 
     version: int = 0
     networks: tuple[Network, ...] = ()
@@ -49,6 +53,7 @@ class KernelPlan:
     listeners: tuple[Listener, ...] = ()
     ingress: NetworkEntry | None = None
     ingress_address: str = ""
+    tunnel: Tunnel | None = None
     problems: tuple[str, ...] = ()
     vip_names: Mapping[VipKey, str] = field(default_factory=dict)
     port_names: Mapping[tuple[str, int], str] = field(default_factory=dict)
@@ -67,10 +72,12 @@ class _Known:
 
 
 class Planner:
-    """Makes plans, anew only for services that changed."""
+    """Makes plans, anew only for services that changed. `key` is this node's public WireGuard key,
+    if it has one."""
 
-    def __init__(self, node_id: NodeId, *, has_ipv6: bool = True) -> None:
+    def __init__(self, node_id: NodeId, *, has_ipv6: bool = True, key: bytes | None = None) -> None:
         self._node_id = node_id
+        self._key = key
         self._hosts = (ANY_HOST, ANY_HOST_6) if has_ipv6 else (ANY_HOST,)
         self._nodes: Mapping[NodeId, MeshNode] = {}
         self._networks: Mapping[NetworkId, NetworkEntry] = {}
@@ -112,9 +119,14 @@ class Planner:
         reached = [s for s in sources if s.number <= NODE_NUMBER_LIMIT]
         if len(reached) < len(sources):
             problems += ("some nodes' ingress addresses are too high to answer by them",)
+        networks = tuple(_network(world.networks[i]) for i in sorted(wanted))
+        tunnel = None
+        if any(network.is_encrypted for network in networks) and address and ingress is not None:
+            tunnel, unsure = self._tunnel(address, prefix_of(ingress))
+            problems += unsure
         return KernelPlan(
             version=world.version,
-            networks=tuple(_network(world.networks[i]) for i in sorted(wanted)),
+            networks=networks,
             peers={network_id: tuple(each) for network_id, each in peers.items()},
             vips={key: backends for known in self._known.values() for key, backends in known.vips},
             ports=tuple(port for _, port in ports),
@@ -122,12 +134,41 @@ class Planner:
             listeners=listeners,
             ingress=ingress,
             ingress_address=address,
+            tunnel=tunnel,
             problems=problems,
             vip_names={
                 key: known.service.name for known in self._known.values() for key, _ in known.vips
             },
             port_names={(port.protocol, port.published): name for name, port in ports},
         )
+
+    def _tunnel(self, address: str, prefix_length: int) -> tuple[Tunnel, tuple[str, ...]]:
+        """All nodes that can encrypt; and what is wrong with the keys."""
+        problems: list[str] = []
+        peers: dict[bytes, TunnelPeer] = {}
+        names: dict[bytes, str] = {}
+        for node in sorted(self._nodes.values(), key=lambda node: node.node_id):
+            key, name = parse_key(node.wireguard_key), node.name or node.node_id
+            if node.node_id == self._node_id:
+                if self._key is not None and key != self._key:
+                    problems.append(
+                        "encrypted networks: managers don't have this node's WireGuard key, and so "
+                        "no other node answers it; restart its agent, which tells them"
+                    )
+            elif node.wireguard_key and key is None:
+                problems.append(
+                    f"encrypted networks: node {name} tells a WireGuard key that is none"
+                )
+            elif key is not None and (key == self._key or key in peers):
+                problems.append(
+                    f"encrypted networks: node {name} has the WireGuard key of "
+                    f"{names.get(key, 'this node')}, and can't be reached; give it a state folder "
+                    "of its own"
+                )
+            elif key is not None and node.ingress_address and node.address:
+                names[key] = name
+                peers[key] = TunnelPeer(node.ingress_address, node.address)
+        return Tunnel(address, prefix_length, peers), tuple(problems)
 
     def _claims(
         self,
@@ -242,7 +283,17 @@ class Planner:
                 ] = None
                 continue
             for attachment in endpoint.attachments:
-                yield attachment.network_id, Peer(attachment.address, node.address)
+                network = self._networks.get(attachment.network_id)
+                if network is None or not network.is_encrypted:
+                    yield attachment.network_id, Peer(attachment.address, node.address)
+                elif node.wireguard_key and node.ingress_address:
+                    yield attachment.network_id, Peer(attachment.address, node.ingress_address)
+                else:
+                    problems[
+                        f"{service.name}: its tasks on node {node.name or node.node_id} can't be "
+                        f"reached: network {network.name} is encrypted, and that node has no "
+                        "WireGuard key"
+                    ] = None
 
 
 def _addresses(endpoints: Iterable[Endpoint], network_id: NetworkId) -> Iterator[str]:
@@ -260,6 +311,7 @@ def _network(entry: NetworkEntry) -> Network:
         vni=entry.vni,
         subnet=entry.subnet,
         is_internal=entry.is_internal,
+        is_encrypted=entry.is_encrypted,
     )
 
 

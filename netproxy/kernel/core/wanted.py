@@ -16,21 +16,39 @@ VXLAN_PORT = 4789  # IANA's
 VNI_LIMIT = 1 << 24
 # What VXLAN over IPv4 adds to each frame: Ethernet 14, IP 20, UDP 8, VXLAN 8 bytes.
 VXLAN_OVERHEAD = 50
+# What WireGuard over IPv4 adds to each packet: IP 20, UDP 8, its header and tag 32 bytes.
+WIREGUARD_OVERHEAD = 60
+# Packets are padded to 16 bytes. The kernel stops at the MTU; wireguard-go doesn't see that of a
+# device in another namespace. All nodes have the same, whatever their means.
+WIREGUARD_PADDING = 15
 
 
 @dataclass(frozen=True, slots=True)
 class Underlay:
     """What carries the overlays of one node: its address there, the UDP port that all nodes use,
-    and the MTU of the interface that has the address."""
+    and the MTU of the interface that has the address. `tunnel` is its address in the tunnel, or ""
+    and why there is none (`hindrance`)."""
 
     address: str
     port: int
     mtu: int
+    tunnel: str = ""
+    hindrance: str = "nothing is known of it"
 
     @property
     def overlay_mtu(self) -> int:
         """What is left for a packet on an overlay network."""
         return self.mtu - VXLAN_OVERHEAD
+
+    @property
+    def tunnel_mtu(self) -> int:
+        """What is left for a packet in the tunnel."""
+        return self.mtu - WIREGUARD_OVERHEAD - WIREGUARD_PADDING
+
+    @property
+    def encrypted_mtu(self) -> int:
+        """What is left for a packet on an encrypted network."""
+        return self.tunnel_mtu - VXLAN_OVERHEAD
 
 
 def wanted_overlays(
@@ -55,11 +73,19 @@ def wanted_overlays(
         except Rejected as error:
             problems.append(f"network {network.network_id}: {error}")
             if network.network_id in found:
-                wanted[network.network_id] = replace(found[network.network_id], loose=())
+                wanted[network.network_id] = _left(found[network.network_id], network)
             continue
         wanted[network.network_id] = overlay
         problems.extend(f"network {network.network_id}: {text}" for text in refused)
     return wanted, problems
+
+
+def _left(found: Overlay, network: Network) -> Overlay:
+    left = replace(found, loose=())
+    is_clear = found.vxlan is not None and not found.vxlan.is_encrypted
+    if network.is_encrypted and is_clear:
+        left = replace(left, vxlan=None, peers={})
+    return left
 
 
 def _overlay(
@@ -74,19 +100,23 @@ def _overlay(
         raise Rejected(f"its subnet {network.subnet!r} is no IPv4 network: {error}") from None
     if network.gateway and not _is_address(network.gateway):
         raise Rejected(f"its gateway {network.gateway!r} is no IPv4 address")
+    if network.is_encrypted and not underlay.tunnel:
+        raise Rejected(f"it is encrypted, which this node can't: {underlay.hindrance}")
+    local, mtu = underlay.address, underlay.overlay_mtu
+    if network.is_encrypted:
+        local, mtu = underlay.tunnel, underlay.encrypted_mtu
     good, refused = {}, []
     for peer in peers:
         if not _is_address(peer.address) or not _is_address(peer.vtep):
             refused.append(f"no IPv4 addresses: {peer.address!r} by {peer.vtep!r}")
-        elif peer.vtep != underlay.address:
+        elif peer.vtep != local:
             # What is said to be here itself needs no entry, and an entry would send it round.
             good[peer.address] = peer.vtep
-    mtu = underlay.overlay_mtu
     gateway = f"{network.gateway}/{subnet.prefixlen}" if network.gateway else ""
     overlay = Overlay(
         network.network_id,
         Bridge(mtu, gateway),
-        Vxlan(network.vni, underlay.address, underlay.port, mtu),
+        Vxlan(network.vni, local, underlay.port, mtu, is_encrypted=network.is_encrypted),
         good,
     )
     return overlay, refused

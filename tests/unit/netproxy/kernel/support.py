@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from skep.netproxy.kernel.adapters import messages, netns
-from skep.netproxy.kernel.adapters.links import Links, clean
+from skep.netproxy.kernel.adapters.links import UNTRIED, Links, Wanted, clean
 from skep.netproxy.kernel.adapters.netlink import Netlink
 from skep.netproxy.kernel.adapters.place import HostPlace
 from skep.netproxy.kernel.adapters.tasks import TaskNamespace
+from skep.netproxy.kernel.adapters.wireguard import Encryption
 from skep.netproxy.kernel.core.links import Network, Peer, TaskLink
+from skep.netproxy.kernel.core.tunnel import Tunnel
 from tests.support.netns import Lab, run_in
 
 T = TypeVar("T")
@@ -41,30 +43,38 @@ def link(name: str, address: str, interface: str = "eth0") -> TaskLink:
 class Node:
     """One node, whose networks and peers a test may change and `apply`."""
 
-    def __init__(self, lab: Lab, name: str, folder: Path) -> None:
+    def __init__(self, lab: Lab, name: str, folder: Path, encryption: Encryption = UNTRIED) -> None:
         self.lab = lab
         self.name = name
         self.address = lab.address(name)
         self.place = HostPlace(
             f"{lab.name}-{name}", self.address, folder=folder, namespace=lab.path(name)
         )
-        self.links: Links = do(Links.open(self.place))
+        self.encryption = encryption
+        self.links: Links = do(Links.open(self.place, encryption))
         self.networks: list[Network] = []
         self.peers: dict[str, list[Peer]] = {}
+        self.tunnel: Tunnel | None = None
         self.tasks: dict[str, TaskNamespace] = {}
+        self.attached: dict[str, Sequence[TaskLink]] = {}
 
     def apply(self) -> tuple[str, ...]:
-        return do(self.links.apply(self.networks, self.peers))
+        return do(self.links.apply(self.networks, self.peers, self.tunnel))
+
+    def differences(self) -> tuple[str, ...]:
+        wanted = Wanted(self.networks, self.peers, self.attached, self.tunnel)
+        return do(self.links.differences(wanted))
 
     def attach(self, task_id: str, *links: TaskLink) -> Path:
         namespace = do(self.links.attach(task_id, links))
         self.tasks[task_id] = namespace
+        self.attached[task_id] = links
         return Path(namespace.path)
 
     def restart(self) -> None:
         """As when the process had been killed and started again."""
         do(self.links.close())
-        self.links = do(Links.open(self.place))
+        self.links = do(Links.open(self.place, self.encryption))
 
     def remove(self) -> None:
         do(self.links.close())
@@ -124,7 +134,7 @@ def ping(
             sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
             payload = bytes(range(256)) * (size // 256 + 1)
             request = struct.pack("!BBHHH", 8, 0, 0, 7, 1) + payload[:size]
-            request = request[:2] + struct.pack("!H", _checksum(request)) + request[4:]
+            request = request[:2] + struct.pack("!H", checksum(request)) + request[4:]
             started = time.monotonic()
             sock.sendto(request, (address, 0))
             while (left_s := started + within_s - time.monotonic()) > 0:
@@ -140,7 +150,8 @@ def ping(
     return run_in(namespace, send_and_wait)
 
 
-def _checksum(data: bytes) -> int:
+def checksum(data: bytes) -> int:
+    """That of IP and ICMP headers."""
     padded = data + b"\0" * (len(data) % 2)
     words: tuple[int, ...] = struct.unpack(f"!{len(padded) // 2}H", padded)
     total = sum(words)

@@ -195,6 +195,52 @@ def test_a_network_that_is_refused_stays_as_it_is(bad: Network) -> None:
     assert ("b" in wanted) == (bad.vni != good.vni)
 
 
+# -------------------------------------------------------------------------------------- encryption
+
+SEALED = Network("s", 9, "10.0.1.0/24", is_encrypted=True)
+TUNNELED = replace(UNDERLAY, tunnel="10.255.0.2")
+TUNNEL_PEERS = {"s": [Peer("10.0.1.9", "10.255.0.3"), Peer("10.0.1.5", "10.255.0.2")]}
+# 60 bytes of WireGuard and up to 15 of its padding, beside VXLAN's 50.
+SEALED_HERE = Overlay(
+    "s",
+    Bridge(1375),
+    Vxlan(9, "10.255.0.2", 4789, 1375, is_encrypted=True),
+    {"10.0.1.9": "10.255.0.3"},
+)
+
+
+def test_an_encrypted_network_has_its_ends_in_the_tunnel() -> None:
+    networks = [SEALED, Network("a", 7, "10.0.2.0/24")]
+    wanted, problems = wanted_overlays(networks, TUNNEL_PEERS, TUNNELED, {})
+    assert problems == []
+    assert wanted["s"] == SEALED_HERE
+    assert wanted["a"].vxlan == Vxlan(7, HERE, 4789, 1450)
+    assert TUNNELED.tunnel_mtu == 1425
+
+
+def test_without_a_tunnel_an_encrypted_network_is_refused_or_left() -> None:
+    lacking = replace(UNDERLAY, hindrance="no WireGuard")
+    refusal = ["network s: it is encrypted, which this node can't: no WireGuard"]
+    assert wanted_overlays([SEALED], TUNNEL_PEERS, lacking, {}) == ({}, refusal)
+    left = wanted_overlays([SEALED], TUNNEL_PEERS, lacking, of(SEALED_HERE))
+    assert left == (of(SEALED_HERE), refusal)
+
+
+def test_an_encrypted_network_is_never_left_in_the_clear() -> None:
+    clear = Overlay("s", Bridge(1450), Vxlan(9, HERE, 4789, 1450), {"10.0.1.9": THERE})
+    lacking, _ = wanted_overlays([SEALED], TUNNEL_PEERS, UNDERLAY, of(clear))
+    assert diff(lacking, of(clear)) == [DropVxlan("s")]
+    wanted, _ = wanted_overlays([SEALED], TUNNEL_PEERS, TUNNELED, of(clear))
+    assert diff(wanted, of(clear))[0] == DropVxlan("s")
+    # Not even where all else is the same.
+    assert SEALED_HERE.vxlan is not None
+    alike = replace(SEALED_HERE, vxlan=replace(SEALED_HERE.vxlan, is_encrypted=False))
+    assert diff(of(SEALED_HERE), of(alike))[:2] == [
+        DropVxlan("s"),
+        MakeVxlan("s", SEALED_HERE.vxlan),
+    ]
+
+
 def test_ids_that_could_leave_the_folder_or_the_tag_are_refused() -> None:
     for text in ("", "..", ".x", "a/b", "a:b", "a=b", "x" * 65, "ä"):
         with pytest.raises(Rejected):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from skep.domain.base import NetworkId, NodeId, ServiceId, TaskId, replace
@@ -17,9 +19,11 @@ from skep.domain.spec import Port, PortMode, Protocol, ProxyProtocol
 from skep.env import Retryable
 from skep.netproxy.core.world import World
 from skep.netproxy.kernel.core.ingress import IngressPort
+from skep.netproxy.kernel.core.keys import text_of
 from skep.netproxy.kernel.core.links import Network, Peer
 from skep.netproxy.kernel.core.plan import KernelPlan, Planner, check_apart
 from skep.netproxy.kernel.core.sources import SourceRoute
+from skep.netproxy.kernel.core.tunnel import Tunnel, TunnelPeer
 
 HERE, THERE = NodeId("here"), NodeId("there")
 APP, INGRESS = NetworkId("app"), NetworkId("ingress")
@@ -41,6 +45,15 @@ NODES = {
     )
     for number, node_id in ((2, HERE), (3, THERE))
 }
+
+
+SECRET = NetworkEntry(
+    network_id=NetworkId("secret"),
+    name="secret",
+    vni=4099,
+    subnet="10.0.9.0/24",
+    is_encrypted=True,
+)
 
 
 def task(number: int, node_id: NodeId) -> Endpoint:
@@ -193,3 +206,87 @@ def test_a_network_that_is_not_apart_from_the_node_s_own_is_told() -> None:
         check_apart(NETWORKS.values(), "172.29.0.0/16", "10.0.1.9")
     with pytest.raises(Retryable, match=r"network app .* overlaps with 10\.0\.0\.0/8"):
         check_apart(NETWORKS.values(), "10.0.0.0/8", "192.0.2.2")
+
+
+# -------------------------------------------------------------------------------- encryption
+
+OWN_KEY, THEIR_KEY = bytes([1]) * 32, bytes([2]) * 32
+KEYED = {
+    HERE: replace(NODES[HERE], wireguard_key=text_of(OWN_KEY)),
+    THERE: replace(NODES[THERE], wireguard_key=text_of(THEIR_KEY), name="n3"),
+}
+OVER_THERE = Endpoint(
+    task_id=TaskId("t12"),
+    node_id=THERE,
+    address="127.32.16.12",
+    attachments=(
+        Attachment(network_id=SECRET.network_id, address="10.0.9.12"),
+        Attachment(network_id=APP, address="10.0.1.12"),
+    ),
+)
+
+
+def secret_plan(
+    nodes: Mapping[NodeId, MeshNode] = KEYED, *, here: NetworkId = SECRET.network_id
+) -> KernelPlan:
+    vault = replace(WEB, service_id=ServiceId("vault"), name="vault", ports=(), vips=())
+    vault = replace(vault, endpoints=(OVER_THERE,))
+    networks = {**NETWORKS, SECRET.network_id: SECRET}
+    services = {vault.service_id: vault}
+    world = World(7, services, nodes, networks, frozenset((here, APP)))
+    return Planner(HERE, key=OWN_KEY).plan(world)
+
+
+def test_an_encrypted_network_is_reached_by_the_tunnel() -> None:
+    made = secret_plan()
+    assert made.problems == ()
+    assert made.networks[2] == Network("secret", 4099, "10.0.9.0/24", is_encrypted=True)
+    # Its nodes are known by their addresses in the tunnel, and those of others as ever.
+    assert made.peers["secret"] == (Peer("10.0.9.12", "10.255.0.3"),)
+    assert made.peers["app"] == (Peer("10.0.1.12", "192.0.2.3"),)
+    peer = TunnelPeer("10.255.0.3", "192.0.2.3")
+    assert made.tunnel == Tunnel("10.255.0.2", 16, {THEIR_KEY: peer})
+
+
+def test_there_is_a_tunnel_where_an_encrypted_network_is() -> None:
+    assert secret_plan(here=APP).tunnel is None
+    no_address = {**KEYED, HERE: replace(KEYED[HERE], ingress_address="")}
+    assert secret_plan(no_address).tunnel is None
+
+
+@pytest.mark.parametrize("lacks", ["wireguard_key", "ingress_address"])
+def test_a_node_without_a_key_is_never_reached_in_the_clear(lacks: str) -> None:
+    made = secret_plan({**KEYED, THERE: replace(KEYED[THERE], **{lacks: ""})})
+    assert made.peers["secret"] == ()
+    assert made.peers["app"] == (Peer("10.0.1.12", "192.0.2.3"),)
+    assert made.tunnel == Tunnel("10.255.0.2", 16, {})
+    assert made.problems == (
+        "vault: its tasks on node n3 can't be reached: network secret is encrypted, and that node "
+        "has no WireGuard key",
+    )
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "problem"),
+    [
+        (None, THEIR_KEY, "managers don't have this node's WireGuard key"),
+        (THEIR_KEY, None, "managers don't have this node's WireGuard key"),
+        (OWN_KEY, OWN_KEY, "node n3 has the WireGuard key of this node"),
+        (OWN_KEY, b"short", "node n3 tells a WireGuard key that is none"),
+    ],
+)
+def test_keys_that_can_not_be(ours: bytes | None, theirs: bytes | None, problem: str) -> None:
+    told = {HERE: ours, THERE: theirs}
+    nodes = {
+        node_id: replace(KEYED[node_id], wireguard_key="" if key is None else text_of(key))
+        for node_id, key in told.items()
+    }
+    assert any(problem in text for text in secret_plan(nodes).problems)
+
+
+def test_two_nodes_with_one_key_are_named() -> None:
+    twin = replace(KEYED[THERE], node_id=NodeId("twin"), name="n4", ingress_address="10.255.0.4")
+    made = secret_plan({**KEYED, twin.node_id: twin})
+    assert any("node n4 has the WireGuard key of n3" in text for text in made.problems)
+    assert made.tunnel is not None
+    assert set(made.tunnel.peers) == {THEIR_KEY}

@@ -18,8 +18,9 @@ import pytest
 from skep.domain.attach import AttachRequest
 from skep.domain.base import ServiceId, TaskId, replace
 from skep.domain.endpoints import MeshNode, ServiceEndpoints
+from skep.domain.objects import Attachment
 from skep.domain.spec import Port, Protocol
-from skep.env import Env, RealDisk, Rejected, real_env
+from skep.env import Env, RealDisk, Rejected, Retryable, real_env
 from skep.netproxy.adapters.relay import Relay
 from skep.netproxy.core.routes import Desired
 from skep.netproxy.core.tally import Tally
@@ -33,7 +34,7 @@ from skep.netproxy.kernel.adapters.plane import KernelPlane
 from skep.rpc import GrpcTransport
 from tests.support.netns import Lab, lab, needs_namespaces, run_in
 from tests.unit.netproxy.kernel.lab import Task
-from tests.unit.netproxy.kernel.test_plan_core import APP, HERE, NETWORKS, WEB, task
+from tests.unit.netproxy.kernel.test_plan_core import APP, HERE, NETWORKS, SECRET, WEB, task
 
 pytestmark = [pytest.mark.process, needs_namespaces()]
 needs_bpf = pytest.mark.skipif(vips.supported() is not None, reason=f"{vips.supported()}")
@@ -232,6 +233,22 @@ def test_a_restart_takes_nothing_from_tasks_that_are_not_attached_again_yet(
             await asyncio.to_thread(one_more)
         assert await again.differences() == ()
         await again.close(0)
+
+    node.run(go)
+
+
+def test_a_task_on_an_encrypted_network_waits_for_a_node_that_can(node: Node) -> None:
+    async def go() -> None:
+        plane = await node.plane("nft")
+        node.world = dataclasses.replace(
+            node.world, networks={**NETWORKS, SECRET.network_id: SECRET}
+        )
+        attachments = (Attachment(network_id=SECRET.network_id, address="10.0.9.11"),)
+        asked = replace(request(11), attachments=attachments)
+        with pytest.raises(Retryable, match=r"network secret is encrypted, .*: it was not tried"):
+            await plane.attach(asked, node.world)
+        assert "encryption: none: it was not tried" in plane.facts()
+        await plane.close(0)
 
     node.run(go)
 

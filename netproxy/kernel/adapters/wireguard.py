@@ -1,0 +1,322 @@
+"""The WireGuard device of a node, made by the kernel or, where it has none, by wireguard-go.
+
+The device is in the sandbox, and what it sends leaves from the node's own namespace, where it was
+made. So are the VXLAN devices of encrypted networks, all of them: nothing else leads out of the
+sandbox, and nothing else leads in. Whatever becomes of WireGuard, none of it is in the clear.
+
+A wireguard-go lives as long as its device: it ends when that is removed, and the device goes with
+it when it dies. It is found again by the device's name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import logging
+import os
+import shutil
+import socket
+import struct
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from skep.domain.base import Pairs
+from skep.domain.notes import ENCRYPTION_NOTE, NO_ENCRYPTION, WIREGUARD_KEY_NOTE
+from skep.env import Env
+from skep.netproxy.kernel.adapters import messages, netns, wireguard_netlink
+from skep.netproxy.kernel.adapters.netlink import Netlink
+from skep.netproxy.kernel.adapters.sandbox import Sandbox
+from skep.netproxy.kernel.core import tunnel as core
+from skep.netproxy.kernel.core.keys import KEY_BYTES, clamped, parse_key, public_key, text_of
+from skep.netproxy.kernel.core.names import WIREGUARD, interface_name, tag
+from skep.netproxy.kernel.core.tunnel import Change, Device, Tunnel
+
+log = logging.getLogger(__name__)
+
+KEY_FILE = "wireguard-key"
+PROGRAM = "wireguard-go"
+TUN = Path("/dev/net/tun")
+# Where wireguard-go has its sockets, which is not for us to choose.
+SOCKETS = Path("/var/run/wireguard")
+# It starts in 20 ms and answers in one; this is for what we can't imagine.
+PROGRAM_S = 10.0
+ANSWER_BYTES = 1 << 16
+GET = "get=1\n\n"
+_TUNSETIFF, _IFF_TUN = 0x400454CA, 0x1
+
+
+class Driver(Protocol):
+    """What makes a device in the sandbox, and speaks with it. All of this blocks, on the sandbox's
+    thread, and raises OSError."""
+
+    means: str
+    kind: str
+    """What the kernel calls its devices."""
+
+    def make(self, sandbox: Sandbox, name: str) -> None:
+        """Make it; it is not up yet."""
+        ...
+
+    def tell(self, sandbox: Sandbox, name: str, step: Change) -> None:
+        """Change it."""
+        ...
+
+    def read(self, sandbox: Sandbox, name: str) -> Device:
+        """How it is."""
+        ...
+
+
+class KernelDriver:
+    """The kernel's WireGuard."""
+
+    means, kind = "the kernel", "wireguard"
+
+    def make(self, sandbox: Sandbox, name: str) -> None:
+        """See `Driver.make`."""
+        with netns.opened(sandbox.place.sandbox) as fd:
+            sandbox.host.ask([messages.make_wireguard(name, fd)])
+
+    def tell(self, sandbox: Sandbox, name: str, step: Change) -> None:
+        """See `Driver.tell`."""
+        port = sandbox.place.wireguard_port
+        netns.inside(sandbox.place.sandbox, lambda: wireguard_netlink.tell(name, step, port))
+
+    def read(self, sandbox: Sandbox, name: str) -> Device:
+        """See `Driver.read`."""
+        return netns.inside(sandbox.place.sandbox, lambda: wireguard_netlink.read(name))
+
+
+class ProgramDriver:
+    """wireguard-go, one process for each device."""
+
+    means, kind = PROGRAM, "tun"
+
+    def make(self, sandbox: Sandbox, name: str) -> None:
+        """See `Driver.make`: it starts where the calling thread is, and detaches itself."""
+        if left := messages.index_named(sandbox.host, name):
+            # Of a netproxy that died before it could move it.
+            sandbox.host.ask([messages.drop_link(left)], but_for=(errno.ENODEV,))
+        try:
+            done = subprocess.run(
+                (PROGRAM, name),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                start_new_session=True,
+                text=True,
+                timeout=PROGRAM_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise OSError(errno.ETIMEDOUT, f"{PROGRAM} did not start in {PROGRAM_S:g} s") from None
+        if done.returncode != 0:
+            said = done.stdout.strip().splitlines()
+            raise OSError(errno.EIO, f"{PROGRAM}: {said[-1] if said else done.returncode}")
+        # The process that goes on looks for its device where it is itself: once it has answered,
+        # it has found it.
+        self._ask(name, GET)
+        with netns.opened(sandbox.place.sandbox) as fd:
+            index = messages.index_named(sandbox.host, name)
+            sandbox.host.ask([messages.move_link(index, fd)])
+
+    def tell(self, sandbox: Sandbox, name: str, step: Change) -> None:
+        """See `Driver.tell`."""
+        self._ask(name, core.request_of(step, sandbox.place.wireguard_port))
+
+    def read(self, sandbox: Sandbox, name: str) -> Device:
+        """See `Driver.read`."""
+        return core.parse_device(self._ask(name, GET))
+
+    def _ask(self, name: str, request: str) -> str:
+        with socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(PROGRAM_S)
+            link.connect(str(SOCKETS / f"{name}.sock"))
+            link.sendall(request.encode())
+            answer = ""
+            while not answer.endswith("\n\n"):
+                data = link.recv(ANSWER_BYTES)
+                if not data:
+                    raise OSError(errno.EPIPE, f"{PROGRAM} broke off")
+                answer += data.decode()
+        told, _, code = answer.strip().rpartition("errno=")
+        if code != "0":
+            number = abs(int(code))
+            raise OSError(number, f"{PROGRAM}: {os.strerror(number)}")
+        return told
+
+
+@dataclass(frozen=True)
+class Encryption:
+    """How a node encrypts: by a driver, with its private key; or why it can't."""
+
+    driver: Driver | None = None
+    private_key: bytes = b""
+    hindrance: str = "it was not tried"
+
+    @property
+    def public_key(self) -> bytes | None:
+        """The key that the other nodes must know."""
+        return public_key(self.private_key) if self.driver is not None else None
+
+    @property
+    def note(self) -> str:
+        """What a person is told."""
+        if self.driver is None:
+            return f"{NO_ENCRYPTION}: {self.hindrance}"
+        return f"wireguard by {self.driver.means}"
+
+    def notes(self) -> Pairs:
+        """What the node says of it."""
+        key = self.public_key
+        keys = () if key is None else ((WIREGUARD_KEY_NOTE, text_of(key)),)
+        return ((ENCRYPTION_NOTE, self.note), *keys)
+
+
+async def prepared(env: Env) -> Encryption:
+    """What this machine can do, found by trying; with the key that is in the state folder, where
+    it is put the first time. Raises OSError."""
+    driver, hindrance = await asyncio.get_running_loop().run_in_executor(None, tried)
+    if driver is None:
+        return Encryption(hindrance=hindrance)
+    saved = env.disk.read(KEY_FILE)
+    private_key = parse_key(saved.decode(errors="replace").strip()) if saved is not None else None
+    if private_key is None:
+        if saved is not None:
+            log.error("key=unreadable file=%s", KEY_FILE)
+        # Of the dice themselves, which are the kernel's: a stream forked from them is no secret.
+        private_key = env.dice.randbytes(KEY_BYTES)
+        await env.disk.replace(KEY_FILE, text_of(private_key).encode())
+    return Encryption(driver, clamped(private_key))
+
+
+def tried() -> tuple[Driver | None, str]:
+    """What there is on this machine; or None and why not. Blocks for some milliseconds."""
+    try:
+        netns.in_thread(_make_in_new)
+        return KernelDriver(), ""
+    except OSError as error:
+        if error.errno == errno.EPERM:
+            return None, "that needs root"
+    missing = f"the kernel has no WireGuard, and {{}}; apt-get install {PROGRAM}, and start again"
+    if shutil.which(PROGRAM) is None:
+        return None, missing.format(f"the program {PROGRAM} isn't installed")
+    try:
+        netns.in_thread(_open_in_new)
+    except OSError as error:
+        why = f"{PROGRAM} has no use of {TUN} ({error.strerror})"
+        return None, f"the kernel has no WireGuard, and {why}"
+    return ProgramDriver(), ""
+
+
+def _make_in_new() -> None:
+    netns.enter_new()
+    netlink = Netlink()
+    try:
+        netlink.ask([messages.make_wireguard("probe")])
+    finally:
+        netlink.close()
+
+
+def _open_in_new() -> None:
+    netns.enter_new()
+    fd = os.open(TUN, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", b"probe", _IFF_TUN))
+    finally:
+        os.close(fd)
+
+
+class WireGuard:
+    """A node's device. All of this blocks, and belongs to the sandbox's thread."""
+
+    def __init__(self, sandbox: Sandbox, driver: Driver, private_key: bytes) -> None:
+        self._sandbox = sandbox
+        self._driver = driver
+        self._private_key = private_key
+        self._name = interface_name(WIREGUARD, sandbox.place.node)
+        # What it was last told: None where nobody knows, or nothing.
+        self._told: Tunnel | None = None
+        self._is_gone = False
+
+    def ensure(self, wanted: Tunnel) -> None:
+        """Have the device as wanted. Raises OSError."""
+        self._is_gone = False
+        if self._is_up() and self._told == wanted:
+            return
+        self._told = None
+        netlink = self._sandbox.netlink
+        link = messages.link_named(netlink, self._name)
+        if link is not None and link.kind != self._driver.kind:
+            netlink.ask([messages.drop_link(link.index)])
+            link = None
+        if link is None:
+            self._driver.make(self._sandbox, self._name)
+            log.info("wireguard=%s state=made by=%s", self._name, self._driver.means)
+        index = messages.index_named(netlink, self._name)
+        # First its keys: once it is up, it does what it is told.
+        found = self._driver.read(self._sandbox, self._name)
+        step = core.change(self._device(wanted), found)
+        if step != Change():
+            self._driver.tell(self._sandbox, self._name, step)
+        asked = [
+            messages.drop_address(index, record.address.partition("/")[0], prefix_length)
+            for record in messages.addresses(netlink)
+            for prefix_length in (int(record.address.partition("/")[2]),)
+            if record.index == index and record.address != _address(wanted)
+        ]
+        asked.append(messages.set_address(index, wanted.address, wanted.prefix_length))
+        alias = tag(self._sandbox.place.node, wireguard=self._driver.means.replace(" ", "-"))
+        asked.append(messages.set_up(index, mtu=self._sandbox.underlay.tunnel_mtu, alias=alias))
+        netlink.ask(asked)
+        self._told = wanted
+
+    def remove(self) -> None:
+        """Have none. Raises OSError."""
+        if self._is_gone:
+            return
+        self._told = None
+        netlink = self._sandbox.netlink
+        if index := messages.index_named(netlink, self._name):
+            netlink.ask([messages.drop_link(index)], but_for=(errno.ENODEV,))
+        self._is_gone = True
+
+    def differences(self, wanted: Tunnel) -> list[str]:
+        """In which ways it isn't as wanted, for a person; the next `ensure` puts them right.
+        Raises OSError."""
+        if not messages.index_named(self._sandbox.netlink, self._name):
+            texts = ["WireGuard: its device is gone"]
+        else:
+            try:
+                found = self._driver.read(self._sandbox, self._name)
+                texts = list(core.differences(self._device(wanted), found))
+            except (OSError, ValueError) as error:
+                texts = [f"WireGuard: {self._name} does not answer: {error}"]
+            if not self._is_up() or _address(wanted) not in self._addresses():
+                mtu = self._sandbox.underlay.tunnel_mtu
+                texts.append(
+                    f"WireGuard: {self._name} should be up with MTU {mtu} and address "
+                    f"{wanted.address}"
+                )
+        if texts:
+            self._told = None
+        return texts
+
+    def _device(self, wanted: Tunnel) -> Device:
+        return Device(self._private_key, self._sandbox.place.wireguard_port, wanted.peers)
+
+    def _is_up(self) -> bool:
+        link = messages.link_named(self._sandbox.netlink, self._name)
+        return link is not None and link.is_up and link.mtu == self._sandbox.underlay.tunnel_mtu
+
+    def _addresses(self) -> list[str]:
+        netlink = self._sandbox.netlink
+        index = messages.index_named(netlink, self._name)
+        return [one.address for one in messages.addresses(netlink) if one.index == index]
+
+
+def _address(wanted: Tunnel) -> str:
+    return f"{wanted.address}/{wanted.prefix_length}"

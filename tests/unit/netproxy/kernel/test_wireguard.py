@@ -1,0 +1,388 @@
+"""Encrypted networks between two nodes of a lab, by real WireGuard and real VXLAN."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from skep.env import RealDisk, Retryable, real_env
+from skep.netproxy.kernel.adapters import leftovers, wireguard
+from skep.netproxy.kernel.adapters.links import Links
+from skep.netproxy.kernel.adapters.wireguard import (
+    KEY_FILE,
+    SOCKETS,
+    Encryption,
+    ProgramDriver,
+    prepared,
+)
+from skep.netproxy.kernel.core.keys import public_key, text_of
+from skep.netproxy.kernel.core.links import Network, Peer
+from skep.netproxy.kernel.core.names import BRIDGE, WIREGUARD, interface_name
+from skep.netproxy.kernel.core.tunnel import Change, Tunnel, TunnelPeer
+from skep.rpc import GrpcTransport
+from tests.support.netns import Lab, lab, needs_namespaces, run_in
+from tests.unit.netproxy.kernel.support import (
+    NO_ANSWER_S,
+    Node,
+    checksum,
+    dial,
+    do,
+    exchange,
+    link,
+    ping,
+    serve,
+)
+
+DRIVER, WHY_NOT = wireguard.tried() if os.geteuid() == 0 else (None, "it needs root")
+pytestmark = [
+    pytest.mark.process,
+    needs_namespaces(),
+    pytest.mark.skipif(DRIVER is None, reason=WHY_NOT),
+]
+needs_program = pytest.mark.skipif(
+    not isinstance(DRIVER, ProgramDriver), reason="the kernel's WireGuard is used here"
+)
+
+SECRET = b"nobody else may read this"
+FIRST, SECOND = "10.0.1.2", "10.0.1.3"
+ETH_P_ALL = 3
+DEADLINE_S = 15.0
+
+
+def eventually(is_so: Callable[[], bool], within_s: float = DEADLINE_S) -> None:
+    ends = time.monotonic() + within_s
+    while not is_so():
+        assert time.monotonic() < ends
+
+
+def _packet_socket(interface: str = "") -> socket.socket:
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+    if interface:
+        sock.bind((interface, ETH_P_ALL))
+    sock.setblocking(False)
+    return sock
+
+
+def _send(address: str, data: bytes) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.sendto(data, (address, 4789))
+
+
+def _broadcast(text: bytes) -> bytes:
+    """A frame for everybody on a network, of no protocol."""
+    return b"\xff" * 6 + b"\x02\x42\x0a\0\1\x63" + b"\x88\xb5" + text * 16
+
+
+def _has(heard: Callable[[], list[bytes]], frame: bytes) -> bool:
+    return any(frame in each for each in heard())
+
+
+def _udp(source: str, target: str, data: bytes) -> bytes:
+    """A packet to the VXLAN port."""
+    ends = socket.inet_aton(source) + socket.inet_aton(target)
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 28 + len(data), 7, 0, 64, 17, 0) + ends
+    checked = header[:10] + struct.pack("!H", checksum(header)) + header[12:]
+    return checked + struct.pack("!HHHH", 9999, 4789, 8 + len(data), 0) + data
+
+
+def lab_command(two: Two, *command: str) -> str:
+    """What it prints in the sandbox of n1."""
+    return two.nodes[0].lab.command(two.nodes[0].place.sandbox, *command)
+
+
+class Wire:
+    """All that comes by or leaves a node's interface to the underlay."""
+
+    def __init__(self, machine: Lab, node: str) -> None:
+        self._socket = machine.run(node, _packet_socket, "eth0")
+        self.frames: list[bytes] = []
+
+    def read(self) -> list[bytes]:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.frames.append(self._socket.recv(65536))
+        return self.frames
+
+    def udp(self, port: int) -> list[bytes]:
+        """The frames of IPv4 to a UDP port."""
+        there = port.to_bytes(2, "big")
+        return [
+            frame
+            for frame in self.read()
+            if frame[12:14] == b"\x08\x00" and frame[23] == 17 and frame[36:38] == there
+        ]
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Two:
+    """Two nodes with one encrypted network, a task on each, and what is on the wire."""
+
+    def __init__(self, machine: Lab, folder: Path) -> None:
+        assert DRIVER is not None
+        self.keys = [bytes([number]) * 31 + b"\x40" for number in (8, 16)]
+        self.nodes = [
+            Node(machine, name, folder, Encryption(DRIVER, key))
+            for name, key in zip(machine.nodes, self.keys, strict=True)
+        ]
+        self.paths: list[Path] = []
+        self.wire = Wire(machine, "n1")
+
+    def start(self) -> None:
+        secret = Network("secret", 5001, "10.0.1.0/24", is_internal=True, is_encrypted=True)
+        for number, node in enumerate(self.nodes):
+            other = 1 - number
+            node.networks = [secret]
+            node.peers = {"secret": [Peer((FIRST, SECOND)[other], f"10.255.0.{other + 2}")]}
+            node.tunnel = self.tunnel(number)
+            assert node.apply() == ()
+            self.paths.append(node.attach(f"t{number}", link("secret", (FIRST, SECOND)[number])))
+
+    def tunnel(self, number: int, *, knows: bool = True) -> Tunnel:
+        other = 1 - number
+        peer = TunnelPeer(f"10.255.0.{other + 2}", self.nodes[other].address)
+        peers = {public_key(self.keys[other]): peer} if knows else {}
+        return Tunnel(f"10.255.0.{number + 2}", 16, peers)
+
+    def device(self, number: int) -> str:
+        return interface_name(WIREGUARD, self.nodes[number].place.node)
+
+    def pid(self, number: int) -> int:
+        """That of a node's wireguard-go."""
+        wanted = self.device(number).encode()
+        for entry in os.listdir("/proc"):
+            with contextlib.suppress(OSError):
+                if entry.isdigit():
+                    command = Path("/proc", entry, "cmdline").read_bytes().split(b"\0")
+                    if command[1:2] == [wanted]:
+                        return int(entry)
+        return 0
+
+    @contextlib.contextmanager
+    def sniffing(self, number: int) -> Iterator[Callable[[], list[bytes]]]:
+        """What arrives in a node's sandbox."""
+        sock = run_in(self.nodes[number].place.sandbox, _packet_socket)
+        frames: list[bytes] = []
+
+        def heard() -> list[bytes]:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    frames.append(sock.recv(65536))
+            return frames
+
+        with sock:
+            yield heard
+
+    def can_talk(self) -> bool:
+        return ping(self.paths[0], SECOND, within_s=NO_ANSWER_S) is not None
+
+    def remove(self) -> None:
+        self.wire.close()
+        for node in self.nodes:
+            node.remove()
+        eventually(lambda: not self.pid(0) and not self.pid(1))
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[Two]:
+    with lab(2) as machine:
+        made = Two(machine, tmp_path)
+        try:
+            made.start()
+            yield made
+        finally:
+            made.remove()
+
+
+def test_what_goes_from_node_to_node_is_encrypted(two: Two) -> None:
+    eventually(two.can_talk)
+    with serve(two.paths[1], SECOND) as server, dial(two.paths[0], SECOND) as client:
+        accepted, _ = server.accept()
+        with accepted:
+            exchange(client, accepted, SECRET)
+            # As much as fits into one packet, and no more, without being fragmented on the way.
+            client.sendall(SECRET * 4000)
+            left = len(SECRET) * 4000
+            while left:
+                left -= len(accepted.recv(left))
+    assert ping(two.paths[0], SECOND, 1375 - 28) is not None
+    with pytest.raises(OSError, match="too long"):
+        ping(two.paths[0], SECOND, 1375 - 27)
+    frames = two.wire.read()
+    assert not any(SECRET in frame or SECRET.upper() in frame for frame in frames)
+    assert two.wire.udp(4789) == []
+    assert len(two.wire.udp(51820)) > 10
+    # Nothing of it is in pieces.
+    packets = [frame for frame in frames if frame[12:14] == b"\x08\x00"]
+    assert not any(int.from_bytes(packet[20:22]) & 0x3FFF for packet in packets)
+    assert two.nodes[0].differences() == ()
+
+
+def test_without_the_other_s_key_nothing_goes_out(two: Two) -> None:
+    eventually(two.can_talk)
+    two.nodes[0].tunnel = two.tunnel(0, knows=False)
+    assert two.nodes[0].apply() == ()
+    two.wire.read()
+    two.wire.frames.clear()
+    assert not two.can_talk()
+    assert two.wire.udp(4789) == two.wire.udp(51820) == []
+    two.nodes[0].tunnel = two.tunnel(0)
+    assert two.nodes[0].apply() == ()
+    eventually(two.can_talk)
+
+
+def test_what_comes_in_the_clear_is_not_taken(two: Two) -> None:
+    """Whoever can send to a node's VXLAN port is on all networks but the encrypted ones."""
+    eventually(two.can_talk)
+    two.wire.frames.clear()
+    clear = Network("clear", 5002, "10.0.2.0/24", is_internal=True)
+    for number, node in enumerate(two.nodes):
+        node.networks = [*node.networks, clear]
+        node.peers["clear"] = [Peer(f"10.0.2.{3 - number}", two.nodes[1 - number].address)]
+        assert node.apply() == ()
+    paths = [
+        node.attach(f"c{number}", link("clear", f"10.0.2.{number + 2}"))
+        for number, node in enumerate(two.nodes)
+    ]
+    assert ping(paths[0], "10.0.2.3") is not None
+    vni = slice(46, 49)
+    sent = next(f for f in two.wire.udp(4789) if f[vni] == (5002).to_bytes(3, "big"))
+    # The same with the id of the encrypted network, and for one that listens there.
+    with two.sniffing(1) as heard:
+        for number in (5002, 5001):
+            forged = sent[42:46] + number.to_bytes(3, "big") + sent[49:50]
+            forged += _broadcast(number.to_bytes(4, "big"))
+            two.nodes[0].lab.run("n1", _send, two.nodes[1].address, forged)
+        eventually(lambda: any((5002).to_bytes(4, "big") in frame for frame in heard()))
+        assert not any((5001).to_bytes(4, "big") in frame for frame in heard())
+
+
+def test_what_a_task_sends_to_its_node_s_own_end_is_not_taken(two: Two) -> None:
+    """A task may speak to the bridge of its network, which is where the tunnel's end is, too."""
+    bridge = interface_name(BRIDGE, "secret")
+    told = lab_command(two, "ip", "-o", "link", "show", bridge)
+    mac = bytes.fromhex(told.partition("link/ether ")[2].split()[0].replace(":", ""))
+    own, vni = b"\x02\x42\x0a\0\1\2", (5001).to_bytes(3, "big")
+    for source in (FIRST, "10.255.0.3", "192.0.2.1"):
+        marker = socket.inet_aton(source)
+        vxlan = b"\x08\0\0\0" + vni + b"\0" + _broadcast(marker)
+        packet = _udp(source, "10.255.0.2", vxlan)
+        frame = mac + own + b"\x08\0" + packet
+        with two.sniffing(0) as heard:
+            sender = run_in(two.paths[0], _packet_socket, "eth0")
+            with sender:
+                sender.send(frame)
+            eventually(functools.partial(_has, heard, frame))
+            assert not any(each[12:14] == b"\x88\xb5" for each in heard())
+
+
+@needs_program
+def test_a_dead_program_is_noticed_and_started_anew(two: Two) -> None:
+    eventually(two.can_talk)
+    os.kill(two.pid(0), signal.SIGKILL)
+    eventually(lambda: two.nodes[0].differences() == ("WireGuard: its device is gone",))
+    two.wire.frames.clear()
+    assert not two.can_talk()
+    assert two.wire.udp(4789) == []
+    assert two.nodes[0].apply() == ()
+    eventually(two.can_talk)
+    assert two.nodes[0].differences() == ()
+
+
+@needs_program
+def test_the_program_outlives_whoever_started_it(two: Two) -> None:
+    eventually(two.can_talk)
+    pid = two.pid(0)
+    two.nodes[0].restart()
+    assert two.can_talk()
+    assert two.nodes[0].apply() == ()
+    assert two.can_talk()
+    assert two.pid(0) == pid
+    assert os.getsid(pid) not in (os.getsid(0), 0)
+
+
+def test_what_others_do_to_the_device_is_noticed_and_put_right(two: Two) -> None:
+    eventually(two.can_talk)
+    node, key = two.nodes[0], public_key(two.keys[1])
+    stranger = public_key(b"\x08" * 31 + b"\x41")
+    driver, sandbox = DRIVER, node.links._parts[0]
+    assert driver is not None
+    step = Change(port=1, removed=(key,), peers={stranger: TunnelPeer("10.255.0.9", "10.200.0.9")})
+    driver.tell(sandbox, two.device(0), step)
+    told = node.differences()
+    assert f"WireGuard: {text_of(stranger)} is no node's key" in told
+    assert "WireGuard: its port is 1, not 51820" in told
+    assert any("the node at 10.200.0.2 is missing" in text for text in told)
+    lab_command(two, "ip", "link", "set", two.device(0), "mtu", "1300")
+    assert any("should be up with MTU 1425" in text for text in node.differences())
+    lab_command(two, "ip", "addr", "flush", "dev", two.device(0))
+    assert any("and address 10.255.0.2" in text for text in node.differences())
+    assert node.apply() == ()
+    assert node.differences() == ()
+    eventually(two.can_talk)
+
+
+def test_it_goes_with_the_last_encrypted_network(two: Two) -> None:
+    node = two.nodes[0]
+    assert two.device(0) in node.sandbox()
+    do(node.links.detach("t0"))
+    node.networks, node.peers, node.tunnel = [], {}, None
+    assert node.apply() == ()
+    assert two.device(0) not in node.sandbox()
+    eventually(lambda: not two.pid(0) and not (SOCKETS / f"{two.device(0)}.sock").exists())
+
+
+def test_cleaning_up_names_the_device_and_removes_it(two: Two) -> None:
+    node = two.nodes[0]
+    there = node.lab.run("n1", leftovers.look, node.place)
+    assert "1 WireGuard device" in there[0]
+    two.paths.clear()
+    do(node.links.clean())
+    assert node.lab.run("n1", leftovers.look, node.place) == ()
+    eventually(lambda: not two.pid(0))
+    node.links = do(Links.open(node.place, node.encryption))
+
+
+def test_a_node_that_can_not_encrypt_has_no_part_in_it(two: Two) -> None:
+    node = two.nodes[0]
+    do(node.links.close())
+    can_not = Encryption(hindrance="it has no means")
+    node.links = do(Links.open(node.place, can_not))
+    node.networks = [*node.networks, Network("other", 5003, "10.0.3.0/24", is_encrypted=True)]
+    why = "it is encrypted, which this node can't: it has no means"
+    assert node.apply() == (f"network secret: {why}", f"network other: {why}")
+    # The one that is there is left: its tasks go on, by what there is.
+    assert two.can_talk()
+    with pytest.raises(Retryable):
+        node.attach("late", link("other", "10.0.3.2"))
+
+
+def test_a_key_is_made_once_and_nobody_else_may_read_it(tmp_path: Path) -> None:
+    async def prepare() -> Encryption:
+        disk = RealDisk(tmp_path)
+        try:
+            return await prepared(real_env("n1", GrpcTransport(), disk))
+        finally:
+            disk.close()
+
+    first, second = asyncio.run(prepare()), asyncio.run(prepare())
+    assert first.private_key == second.private_key
+    assert (tmp_path / KEY_FILE).stat().st_mode & 0o777 == 0o600
+    assert first.public_key is not None
+    assert dict(first.notes()) == {
+        "network.encryption": f"wireguard by {first.driver.means if first.driver else ''}",
+        "network.wireguard-key": text_of(first.public_key),
+    }
+    (tmp_path / KEY_FILE).write_bytes(b"torn")
+    assert asyncio.run(prepare()).private_key != first.private_key
