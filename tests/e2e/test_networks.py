@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from skep.client import ClientError
 from skep.domain.base import replace
 from skep.domain.spec import EndpointMode, NetworkSpec, NetworkUse, StackSpec
 from tests.support.local_cluster import eventually, kill_pid
 from tests.support.netcluster import TARGET, Net, Refused
+from tests.support.packets import VNI, Wire
 
 pytestmark = pytest.mark.process
 
@@ -152,3 +154,23 @@ def test_names_follow_tasks_that_die(net: Net) -> None:
 
     eventually(are_there, NOTICED_S, "the new task's address")
     assert set(agent.greeted(echo, 6)) == {f"{echo}.1", f"{echo}.2"}
+
+
+def test_what_an_encrypted_network_carries_is_not_seen_between_nodes(net: Net) -> None:
+    notes = [dict(net.sdk.nodes.get(name).description.notes) for name in net.workers]
+    lacks = [each["network.encryption"] for each in notes if "network.wireguard-key" not in each]
+    if lacks:
+        with pytest.raises(ClientError, match="no node can encrypt"):
+            net.network("secret", is_encrypted=True)
+        pytest.skip(lacks[0])
+    front = net.network("secret", is_encrypted=True)
+    echo = net.peers("echo", on=[front], node="w2")
+    agent = net.agent(front, node="w1")
+    vni = net.sdk.networks.get(front).network.vni
+    assert vni is not None
+    with Wire(net.namespace("w1")) as wire:
+        assert agent.greeted(echo, 5) == [f"{echo}.1"] * 5
+        in_the_clear = {frame[VNI] for frame in wire.udp(4789)}
+        assert vni.to_bytes(3, "big") not in in_the_clear
+        assert wire.udp(51820)
+    assert net.troubles() == []

@@ -31,6 +31,7 @@ from skep.netproxy.kernel.core.names import BRIDGE, WIREGUARD, interface_name
 from skep.netproxy.kernel.core.tunnel import Change, Tunnel, TunnelPeer
 from skep.rpc import GrpcTransport
 from tests.support.netns import Lab, lab, needs_namespaces, run_in
+from tests.support.packets import VNI, Wire, packet_socket
 from tests.unit.netproxy.kernel.support import (
     NO_ANSWER_S,
     Node,
@@ -55,7 +56,6 @@ needs_program = pytest.mark.skipif(
 
 SECRET = b"nobody else may read this"
 FIRST, SECOND = "10.0.1.2", "10.0.1.3"
-ETH_P_ALL = 3
 DEADLINE_S = 15.0
 
 
@@ -63,14 +63,6 @@ def eventually(is_so: Callable[[], bool], within_s: float = DEADLINE_S) -> None:
     ends = time.monotonic() + within_s
     while not is_so():
         assert time.monotonic() < ends
-
-
-def _packet_socket(interface: str = "") -> socket.socket:
-    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
-    if interface:
-        sock.bind((interface, ETH_P_ALL))
-    sock.setblocking(False)
-    return sock
 
 
 def _send(address: str, data: bytes) -> None:
@@ -81,10 +73,6 @@ def _send(address: str, data: bytes) -> None:
 def _broadcast(text: bytes) -> bytes:
     """A frame for everybody on a network, of no protocol."""
     return b"\xff" * 6 + b"\x02\x42\x0a\0\1\x63" + b"\x88\xb5" + text * 16
-
-
-def _has(heard: Callable[[], list[bytes]], frame: bytes) -> bool:
-    return any(frame in each for each in heard())
 
 
 def _udp(source: str, target: str, data: bytes) -> bytes:
@@ -100,32 +88,6 @@ def lab_command(two: Two, *command: str) -> str:
     return two.nodes[0].lab.command(two.nodes[0].place.sandbox, *command)
 
 
-class Wire:
-    """All that comes by or leaves a node's interface to the underlay."""
-
-    def __init__(self, machine: Lab, node: str) -> None:
-        self._socket = machine.run(node, _packet_socket, "eth0")
-        self.frames: list[bytes] = []
-
-    def read(self) -> list[bytes]:
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                self.frames.append(self._socket.recv(65536))
-        return self.frames
-
-    def udp(self, port: int) -> list[bytes]:
-        """The frames of IPv4 to a UDP port."""
-        there = port.to_bytes(2, "big")
-        return [
-            frame
-            for frame in self.read()
-            if frame[12:14] == b"\x08\x00" and frame[23] == 17 and frame[36:38] == there
-        ]
-
-    def close(self) -> None:
-        self._socket.close()
-
-
 class Two:
     """Two nodes with one encrypted network, a task on each, and what is on the wire."""
 
@@ -137,7 +99,7 @@ class Two:
             for name, key in zip(machine.nodes, self.keys, strict=True)
         ]
         self.paths: list[Path] = []
-        self.wire = Wire(machine, "n1")
+        self.wire = Wire(machine.path("n1"), "eth0")
 
     def start(self) -> None:
         secret = Network("secret", 5001, "10.0.1.0/24", is_internal=True, is_encrypted=True)
@@ -168,21 +130,6 @@ class Two:
                     if command[1:2] == [wanted]:
                         return int(entry)
         return 0
-
-    @contextlib.contextmanager
-    def sniffing(self, number: int) -> Iterator[Callable[[], list[bytes]]]:
-        """What arrives in a node's sandbox."""
-        sock = run_in(self.nodes[number].place.sandbox, _packet_socket)
-        frames: list[bytes] = []
-
-        def heard() -> list[bytes]:
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    frames.append(sock.recv(65536))
-            return frames
-
-        with sock:
-            yield heard
 
     def can_talk(self) -> bool:
         return ping(self.paths[0], SECOND, within_s=NO_ANSWER_S) is not None
@@ -220,7 +167,8 @@ def test_what_goes_from_node_to_node_is_encrypted(two: Two) -> None:
     with pytest.raises(OSError, match="too long"):
         ping(two.paths[0], SECOND, 1375 - 27)
     frames = two.wire.read()
-    assert not any(SECRET in frame or SECRET.upper() in frame for frame in frames)
+    assert not two.wire.has(SECRET)
+    assert not two.wire.has(SECRET.upper())
     assert two.wire.udp(4789) == []
     assert len(two.wire.udp(51820)) > 10
     # Nothing of it is in pieces.
@@ -233,8 +181,7 @@ def test_without_the_other_s_key_nothing_goes_out(two: Two) -> None:
     eventually(two.can_talk)
     two.nodes[0].tunnel = two.tunnel(0, knows=False)
     assert two.nodes[0].apply() == ()
-    two.wire.read()
-    two.wire.frames.clear()
+    two.wire.forget()
     assert not two.can_talk()
     assert two.wire.udp(4789) == two.wire.udp(51820) == []
     two.nodes[0].tunnel = two.tunnel(0)
@@ -245,7 +192,7 @@ def test_without_the_other_s_key_nothing_goes_out(two: Two) -> None:
 def test_what_comes_in_the_clear_is_not_taken(two: Two) -> None:
     """Whoever can send to a node's VXLAN port is on all networks but the encrypted ones."""
     eventually(two.can_talk)
-    two.wire.frames.clear()
+    two.wire.forget()
     clear = Network("clear", 5002, "10.0.2.0/24", is_internal=True)
     for number, node in enumerate(two.nodes):
         node.networks = [*node.networks, clear]
@@ -256,16 +203,15 @@ def test_what_comes_in_the_clear_is_not_taken(two: Two) -> None:
         for number, node in enumerate(two.nodes)
     ]
     assert ping(paths[0], "10.0.2.3") is not None
-    vni = slice(46, 49)
-    sent = next(f for f in two.wire.udp(4789) if f[vni] == (5002).to_bytes(3, "big"))
+    sent = next(f for f in two.wire.udp(4789) if f[VNI] == (5002).to_bytes(3, "big"))
     # The same with the id of the encrypted network, and for one that listens there.
-    with two.sniffing(1) as heard:
+    with Wire(two.nodes[1].place.sandbox) as heard:
         for number in (5002, 5001):
             forged = sent[42:46] + number.to_bytes(3, "big") + sent[49:50]
             forged += _broadcast(number.to_bytes(4, "big"))
             two.nodes[0].lab.run("n1", _send, two.nodes[1].address, forged)
-        eventually(lambda: any((5002).to_bytes(4, "big") in frame for frame in heard()))
-        assert not any((5001).to_bytes(4, "big") in frame for frame in heard())
+        eventually(lambda: heard.has((5002).to_bytes(4, "big") * 16))
+        assert not heard.has((5001).to_bytes(4, "big") * 16)
 
 
 def test_what_a_task_sends_to_its_node_s_own_end_is_not_taken(two: Two) -> None:
@@ -279,12 +225,12 @@ def test_what_a_task_sends_to_its_node_s_own_end_is_not_taken(two: Two) -> None:
         vxlan = b"\x08\0\0\0" + vni + b"\0" + _broadcast(marker)
         packet = _udp(source, "10.255.0.2", vxlan)
         frame = mac + own + b"\x08\0" + packet
-        with two.sniffing(0) as heard:
-            sender = run_in(two.paths[0], _packet_socket, "eth0")
+        with Wire(two.nodes[0].place.sandbox) as heard:
+            sender = run_in(two.paths[0], packet_socket, "eth0")
             with sender:
                 sender.send(frame)
-            eventually(functools.partial(_has, heard, frame))
-            assert not any(each[12:14] == b"\x88\xb5" for each in heard())
+            eventually(functools.partial(heard.has, frame))
+            assert not any(each[12:14] == b"\x88\xb5" for each in heard.read())
 
 
 @needs_program
@@ -292,7 +238,7 @@ def test_a_dead_program_is_noticed_and_started_anew(two: Two) -> None:
     eventually(two.can_talk)
     os.kill(two.pid(0), signal.SIGKILL)
     eventually(lambda: two.nodes[0].differences() == ("WireGuard: its device is gone",))
-    two.wire.frames.clear()
+    two.wire.forget()
     assert not two.can_talk()
     assert two.wire.udp(4789) == []
     assert two.nodes[0].apply() == ()
