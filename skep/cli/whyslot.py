@@ -208,6 +208,11 @@ def _advice(service: Service) -> list[tuple[str, str]]:
         ),
         ("engine missing", f"no other node has the engine '{task.engine}'"),
         (
+            "network is encrypted",
+            "install wireguard-go where the kernel has no WireGuard; each node says what it lacks: "
+            "skep node inspect NODE --pretty",
+        ),
+        (
             "constraints",
             f"its constraints are {constraints}: change them, or a node's labels: "
             "skep node update NODE --label-add KEY=VALUE",

@@ -201,14 +201,14 @@ def tried() -> tuple[Driver | None, str]:
     except OSError as error:
         if error.errno == errno.EPERM:
             return None, "that needs root"
-    missing = f"the kernel has no WireGuard, and {{}}; apt-get install {PROGRAM}, and start again"
+    lacks = "the kernel has no WireGuard, and"
     if shutil.which(PROGRAM) is None:
-        return None, missing.format(f"the program {PROGRAM} isn't installed")
+        way = f"apt-get install {PROGRAM}, and start again"
+        return None, f"{lacks} the program {PROGRAM} isn't installed; {way}"
     try:
         netns.in_thread(_open_in_new)
     except OSError as error:
-        why = f"{PROGRAM} has no use of {TUN} ({error.strerror})"
-        return None, f"the kernel has no WireGuard, and {why}"
+        return None, f"{lacks} {PROGRAM} has no use of {TUN} ({error.strerror})"
     return ProgramDriver(), ""
 
 

@@ -326,6 +326,11 @@ PLACED = TaskSpec(
             "no other node has the engine 'process'",
         ),
         (
+            "no suitable node (a network is encrypted, which 2 nodes can't)",
+            "install wireguard-go where the kernel has no WireGuard; each node says what it lacks: "
+            "skep node inspect NODE --pretty",
+        ),
+        (
             "no suitable node (scheduling constraints not satisfied on 2 nodes)",
             "its constraints are node.labels.disk == ssd: change them, or a node's labels: "
             "skep node update NODE --label-add KEY=VALUE",
