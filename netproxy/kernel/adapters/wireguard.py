@@ -262,12 +262,12 @@ class WireGuard:
         step = core.change(self._device(wanted), found)
         if step != Change():
             self._driver.tell(self._sandbox, self._name, step)
-        asked = [
-            messages.drop_address(index, record.address.partition("/")[0], prefix_length)
-            for record in messages.addresses(netlink)
-            for prefix_length in (int(record.address.partition("/")[2]),)
-            if record.index == index and record.address != _address(wanted)
-        ]
+        asked = []
+        for other in self._addresses(index):
+            if other != _address(wanted):
+                # First: the kernel drops with it what has come after it in the same subnet.
+                address, _, prefix_length = other.partition("/")
+                asked.append(messages.drop_address(index, address, int(prefix_length)))
         asked.append(messages.set_address(index, wanted.address, wanted.prefix_length))
         alias = tag(self._sandbox.place.node, wireguard=self._driver.means.replace(" ", "-"))
         asked.append(messages.set_up(index, mtu=self._sandbox.underlay.tunnel_mtu, alias=alias))
@@ -287,7 +287,8 @@ class WireGuard:
     def differences(self, wanted: Tunnel) -> list[str]:
         """In which ways it isn't as wanted, for a person; the next `ensure` puts them right.
         Raises OSError."""
-        if not messages.index_named(self._sandbox.netlink, self._name):
+        index = messages.index_named(self._sandbox.netlink, self._name)
+        if not index:
             texts = ["WireGuard: its device is gone"]
         else:
             try:
@@ -295,7 +296,7 @@ class WireGuard:
                 texts = list(core.differences(self._device(wanted), found))
             except (OSError, ValueError) as error:
                 texts = [f"WireGuard: {self._name} does not answer: {error}"]
-            if not self._is_up() or _address(wanted) not in self._addresses():
+            if not self._is_up() or _address(wanted) not in self._addresses(index):
                 mtu = self._sandbox.underlay.tunnel_mtu
                 texts.append(
                     f"WireGuard: {self._name} should be up with MTU {mtu} and address "
@@ -312,10 +313,9 @@ class WireGuard:
         link = messages.link_named(self._sandbox.netlink, self._name)
         return link is not None and link.is_up and link.mtu == self._sandbox.underlay.tunnel_mtu
 
-    def _addresses(self) -> list[str]:
-        netlink = self._sandbox.netlink
-        index = messages.index_named(netlink, self._name)
-        return [one.address for one in messages.addresses(netlink) if one.index == index]
+    def _addresses(self, index: int) -> list[str]:
+        there = messages.addresses(self._sandbox.netlink)
+        return [record.address for record in there if record.index == index]
 
 
 def _address(wanted: Tunnel) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import os
 import signal
@@ -276,6 +277,21 @@ def test_what_others_do_to_the_device_is_noticed_and_put_right(two: Two) -> None
     assert any("and address 10.255.0.2" in text for text in node.differences())
     assert node.apply() == ()
     assert node.differences() == ()
+    eventually(two.can_talk)
+
+
+def test_a_node_s_address_in_the_tunnel_may_change(two: Two) -> None:
+    eventually(two.can_talk)
+    first, second = two.nodes
+    own, theirs = two.tunnel(0), two.tunnel(1)
+    first.tunnel = dataclasses.replace(own, address="10.255.0.9")
+    (peer,) = theirs.peers.values()
+    moved = dataclasses.replace(peer, address="10.255.0.9")
+    second.tunnel = dataclasses.replace(theirs, peers={public_key(two.keys[0]): moved})
+    second.peers = {"secret": [Peer(FIRST, "10.255.0.9")]}
+    for node in two.nodes:
+        assert node.apply() == ()
+        assert node.differences() == ()
     eventually(two.can_talk)
 
 
