@@ -50,10 +50,15 @@ def run_each(jobs: Iterable[tuple[K, Callable[[], T]]]) -> list[tuple[K, T]]:
         return [(key, result) for (key, _), result in zip(listed, results, strict=True)]
 
 
-def identity(namespace: str) -> tuple[int, int]:
-    """Tells a namespace from another one with the same file name. Raises OSError."""
+def identity(namespace: str) -> tuple[int, int, int]:
+    """Tells a namespace from another one with the same file name. Raises OSError.
+
+    The kernel gives the inode number of one that is gone to the next one, which may well be a task's
+    that is attached once more. But a number is free only some milliseconds after its namespace, so
+    that the two are not of the same time.
+    """
     found = os.stat(namespace)
-    return found.st_dev, found.st_ino
+    return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
 def exists(namespace: str) -> bool:

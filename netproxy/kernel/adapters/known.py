@@ -18,7 +18,7 @@ class Known(Generic[T]):
     """Something about each of many namespaces, forgotten when another one has the same file."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[tuple[int, int], T]] = {}
+        self._known: dict[str, tuple[tuple[int, int, int], T]] = {}
 
     def get(self, namespace: str) -> T | None:
         """What is known; None for nothing. Raises OSError where there is no such namespace."""
