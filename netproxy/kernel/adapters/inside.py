@@ -53,9 +53,9 @@ def run_each(jobs: Iterable[tuple[K, Callable[[], T]]]) -> list[tuple[K, T]]:
 def identity(namespace: str) -> tuple[int, int, int]:
     """Tells a namespace from another one with the same file name. Raises OSError.
 
-    The kernel gives the inode number of one that is gone to the next one, which may well be a task's
-    that is attached once more. But a number is free only some milliseconds after its namespace, so
-    that the two are not of the same time.
+    The kernel gives the inode number of one that is gone to the next one, which may well be that of
+    a task that is attached once more. But a number is free only some milliseconds after its
+    namespace, so that the two are not of the same time.
     """
     found = os.stat(namespace)
     return found.st_dev, found.st_ino, found.st_ctime_ns
