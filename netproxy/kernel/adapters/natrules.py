@@ -233,6 +233,9 @@ class Ingress:
         """In the task's namespace. No mark is set before there is a route for it."""
         interface = wanted.link.interface
         if seen is None:
+            # Sockets take the mark of who connects, and keep the way that it leads to; without, the
+            # way of each of their packets would be looked for twice.
+            sourceroutes.write_setting("tcp_fwmark_accept", "1")
             seen = self._read_task(interface)
         change = sourceroutes.add_routing(
             sources.routing_of(wanted.link, wanted.nodes, wanted.udp_ports)

@@ -118,6 +118,13 @@ def table_of(node: str) -> str:
     return script.table_name("skep", node)
 
 
+# For every packet both ways, and so in as few steps as can be.
+COUNTED = """\
+    meta l4proto 6 ct status dnat counter name ct original proto-dst map @traffic_6
+    meta l4proto 17 ct status dnat counter name ct original proto-dst map @traffic_17
+"""
+
+
 def body_of(interface: str) -> str:
     """The table without ports. `interface` is the node's end of its link to the ingress network."""
     key = "meta l4proto . th dport"
@@ -165,7 +172,7 @@ def body_of(interface: str) -> str:
   chain input {{
     type filter hook input priority 0
     ct state new ct status ! dnat ip daddr != 127.0.0.0/8 fib daddr type local {key} vmap @guard
-    jump counted
+{COUNTED}\
   }}
   chain forward {{
     type filter hook forward priority 0
@@ -173,22 +180,18 @@ def body_of(interface: str) -> str:
   }}
   chain leaving {{
     type filter hook postrouting priority 0
-    jump counted
+{COUNTED}\
   }}
   chain masquerading {{
     type nat hook postrouting priority 100
     ip saddr @gateways ct status dnat masquerade
     ip saddr @gateways ip daddr != @overlays ip daddr != @gateways masquerade
   }}
-  chain counted {{
-    ct status dnat meta l4proto 6 counter name ct original proto-dst map @traffic_6
-    ct status dnat meta l4proto 17 counter name ct original proto-dst map @traffic_17
-  }}
 """
 
 
 # Rules in the base chains of `body_of`; a table with fewer has been meddled with.
-BASE_RULE_COUNT = 10
+BASE_RULE_COUNT = 12
 
 
 def chain_of(key: PortKey) -> str:

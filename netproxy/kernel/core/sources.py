@@ -4,7 +4,9 @@ In each task's namespace: a connection of which something comes in on the ingres
 with the number of the node that it came by. That is told by the source MAC, which is made from that
 node's ingress address. What goes out is given the mark of its connection, and a routing rule per
 node sends what has its mark to a table with that node as the default gateway. It isn't left to the
-first packet, so that connections live through a table that is made anew.
+first packet, so that connections live through a table that is made anew. But the packet by which a
+connection gets its mark has the mark as well: a TCP socket that is made for it takes it over
+(tcp_fwmark_accept), and sends what it has to say the right way from the start.
 
 Before it is marked, an answer is routed once without, by which it also gets a source address if its
 socket has none: a UDP server that listens on all addresses would answer with the one that belongs
@@ -40,7 +42,7 @@ RULE_PRIORITIES = range(BASE, UDP_PRIORITY + 1)
 MAIN_TABLE, OWN_TABLE = 254, BASE
 # Of the numbers that nobody has registered as an origin of routes: told from others' by it.
 ROUTE_PROTOCOL = 157
-BASE_RULE_COUNT = 4
+BASE_RULE_COUNT, MARKING_RULE_COUNT = 3, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,12 @@ def body_of(interface: str) -> str:
   }}
   chain arriving {{
     type filter hook prerouting priority -150
-    iifname "{interface}" ct mark set ether saddr map @nodes
-    iifname "{interface}" ct state new ct mark 0 drop
+    iifname "{interface}" ct mark 0 goto marking
+  }}
+  chain marking {{
+    ct mark set ether saddr map @nodes
+    ct state new ct mark 0 drop
+    meta mark set ct mark
   }}
   chain answering {{
     type route hook output priority -150
@@ -141,6 +147,8 @@ def read_table(interface: str, listing: Listing) -> frozenset[SourceRoute] | Non
     if script.layout_mark(body_of(interface)) not in listing.rules:
         return None
     if listing.base_rule_count() != BASE_RULE_COUNT:
+        return None
+    if len(listing.rules["marking"]) != MARKING_RULE_COUNT:
         return None
     try:
         return frozenset(_read_node(element) for element in listing.elements["nodes"])

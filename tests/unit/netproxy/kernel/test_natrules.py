@@ -225,6 +225,20 @@ def test_old_connections_outlive_the_removal_of_their_task(cluster: Cluster) -> 
     old.close()
 
 
+def test_a_task_s_socket_knows_the_way_back_to_the_node_that_it_was_reached_by(
+    cluster: Cluster,
+) -> None:
+    cluster.add_task("a", "n2")
+    cluster.apply(cluster.port("a"))
+    for number, node in enumerate(NODES, 1):
+        where = (cluster.address(node), PORT)
+        with run_in(cluster.client, socket.create_connection, where) as reached:
+            reached.settimeout(DEADLINE_S)
+            assert exchange(reached) == f"a {cluster.address(CLIENT)}"
+            shown = cluster.lab.lab.command(cluster.lab.path("a"), "ss", "-Htne")
+            assert f"fwmark:{number:#x} " in f"{shown} "
+
+
 def test_a_udp_flow_moves_when_its_task_is_removed(cluster: Cluster) -> None:
     cluster.add_task("a", "n2")
     cluster.add_task("b", "n3")
