@@ -87,9 +87,11 @@ async def show_tasks(cluster: Cluster, tasks: Sequence[Task], options: argparse.
         columns.append(("PORTS", lambda row: rows.ports_text(row.ports)))
     if any(row.networks and row.node in kernel_nodes for row in shown):
         columns.append(("NETWORKS", lambda row: _addresses(row, kernel_nodes)))
-    # What Docker's users look for in a container, those of a process find here.
+    # What Docker's users look for in a container, those of a process find here. With a namespace of
+    # its own, a process has its addresses on networks instead.
+    if not shown or any(row.node not in kernel_nodes for row in shown):
+        columns.append(("ADDRESS", lambda row: "" if row.node in kernel_nodes else row.address))
     columns += [
-        ("ADDRESS", lambda row: row.address),
         ("PID", lambda row: "" if row.pid is None else str(row.pid)),
         ("ERROR", lambda row: _error(row, is_whole=options.no_trunc)),
     ]

@@ -255,16 +255,23 @@ def test_a_service_that_is_nowhere_yet_says_so(shell: Shell) -> None:
 
 def test_tasks_show_their_addresses_where_they_have_them_for_themselves(shell: Shell) -> None:
     with_addresses(shell)
-    head = out(shell, "service ps shop_web").splitlines()[0]
+    for task in list(shell.control.tasks.values()):
+        shell.control.tasks[task.id] = replace(task, address="127.32.16.9")
+    head, *others = out(shell, "service ps shop_web").splitlines()
     assert "NETWORKS" not in head
+    assert all("127.32.16.9" in line for line in others)
     planes(shell, w1="kernel")
     head, first, second = out(shell, "service ps shop_web").splitlines()
-    assert columns(head)[6] == "NETWORKS"
+    assert columns(head)[6:8] == ["NETWORKS", "ADDRESS"]
+    assert "127.32.16.9" not in first
+    assert "127.32.16.9" in second
     assert "   shop_back 10.0.1.5, shop_front 10.0.2.5   " in first
     assert "10.0.1.6" not in second
     found = {row["name"]: row["networks"] for row in shell.rows("stack ps shop")}
     assert found["shop_web.2"] == {"shop_back": "10.0.1.6", "shop_front": "10.0.2.6"}
     assert found["shop_db.1"] == {}
+    planes(shell, w1="kernel", w2="kernel", w3="kernel")
+    assert "ADDRESS" not in out(shell, "service ps shop_web")
 
 
 def test_ports_say_what_they_carry(shell: Shell) -> None:
