@@ -20,6 +20,8 @@ import msgspec
 from skep import telemetry
 from skep.domain.address import refuse_open_listeners
 from skep.domain.base import ClusterId, NodeId
+from skep.domain.objects import DEFAULT_SUBNET_PREFIX
+from skep.domain.validate import check_address_pools
 from skep.env import Fatal, RealDisk, Rejected, real_env
 from skep.manager.adapters import metrics
 from skep.manager.dispatcher.core.nodes import ManagerRow
@@ -45,7 +47,8 @@ class PeerFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """manager.json. `peers` are the other managers, by raft id."""
+    """manager.json. `peers` are the other managers, by raft id; `address_pools` and
+    `subnet_prefix` are what networks without a subnet of their own get theirs from."""
 
     name: str
     node_id: str
@@ -58,6 +61,8 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     data_dir: str
     block: int
     insecure_listen: tuple[str, ...] = ()
+    address_pools: tuple[str, ...] = ()
+    subnet_prefix: int = DEFAULT_SUBNET_PREFIX
 
 
 def main() -> None:
@@ -71,6 +76,7 @@ def main() -> None:
     try:
         config = msgspec.json.decode(arguments.config.read_bytes(), type=ConfigFile)
         _check_listeners(config)
+        check_address_pools(config.address_pools, config.subnet_prefix)
         disk = RealDisk(Path(config.data_dir))
         with asyncio.Runner() as runner:
             code = runner.run(_run(config, disk))
@@ -141,6 +147,8 @@ def _manager_config(config: ConfigFile) -> ManagerConfig:
         block=config.block,
         raft_id=config.raft_id,
         managers=dict(sorted(rows.items())),
+        address_pools=config.address_pools,
+        subnet_prefix=config.subnet_prefix,
     )
 
 

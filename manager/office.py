@@ -15,7 +15,7 @@ from typing import Any
 from skep.actor import Actor, Mailbox, Overflow
 from skep.domain.base import ClusterId, NodeId, ServiceId
 from skep.domain.control import NetproxyProgress
-from skep.domain.objects import Cluster
+from skep.domain.objects import DEFAULT_SUBNET_PREFIX, Cluster
 from skep.env import CallError, Code, Env, Retryable, Stream
 from skep.manager.allocator.actor import Allocator
 from skep.manager.dispatcher.actor import Dispatcher, DispatcherStats
@@ -36,13 +36,16 @@ RETRY_S = 0.2
 
 @dataclass(frozen=True)
 class ManagerConfig:
-    """Who this manager is, and who the others are. `managers` are all, by raft id."""
+    """Who this manager is, and who the others are. `managers` are all, by raft id. The rest is
+    what a cluster is founded with, and of no effect on one that is there; see `Cluster`."""
 
     cluster_id: ClusterId
     node_id: NodeId
     block: int
     raft_id: int
     managers: Mapping[int, ManagerRow]
+    address_pools: tuple[str, ...] = ()
+    subnet_prefix: int = DEFAULT_SUBNET_PREFIX
 
 
 class Office(Actor[Leadership]):
@@ -204,7 +207,14 @@ class Office(Actor[Leadership]):
     def _found_cluster(self, tx: Transaction) -> None:
         """The first leader puts the cluster itself on record."""
         if tx.get(Cluster, self.config.cluster_id) is None:
-            tx.create(Cluster(id=self.config.cluster_id, block=self.config.block))
+            tx.create(
+                Cluster(
+                    id=self.config.cluster_id,
+                    block=self.config.block,
+                    address_pools=self.config.address_pools,
+                    subnet_prefix=self.config.subnet_prefix,
+                )
+            )
 
 
 def _maker(

@@ -23,6 +23,7 @@ from skep.domain.states import TERMINAL, DesiredState, TaskState
 
 # Docker Swarm's, which people have kept clear of in their own networks.
 DEFAULT_ADDRESS_POOLS = ("10.0.0.0/8",)
+DEFAULT_SUBNET_PREFIX = 24
 
 
 class Object(Struct, frozen=True, kw_only=True):
@@ -48,7 +49,7 @@ class Cluster(Object, frozen=True, kw_only=True):
     feature_level: int = 1
     task_history_limit: int = 5
     address_pools: tuple[str, ...] = ()
-    subnet_prefix: int = 24
+    subnet_prefix: int = DEFAULT_SUBNET_PREFIX
 
 
 class NodeRole(enum.Enum):

@@ -12,6 +12,7 @@ import re
 from skep.domain.base import SECOND_NS, Pairs, Struct, encode
 from skep.domain.constraints import parse_constraint
 from skep.domain.control import ENVIRONMENT_LIMIT_BYTES, LABEL_LIMIT, SPEC_LIMIT_BYTES
+from skep.domain.objects import DEFAULT_ADDRESS_POOLS
 from skep.domain.ports import check_exposed, check_ports, check_shared_ports
 from skep.domain.refusal import refuse
 from skep.domain.signals import parse_signal
@@ -136,8 +137,33 @@ def check_network(spec: NetworkSpec, field: str = "spec") -> None:
         )
 
 
+def check_address_pools(pools: tuple[str, ...], subnet_prefix: int) -> None:
+    """Refuse pools (none: the default ones) from which no network could get a range. Raises
+    Rejected."""
+    for number, pool in enumerate(pools or DEFAULT_ADDRESS_POOLS):
+        net = _check_range(pool, f"address_pools[{number}]")
+        if not net.prefixlen <= subnet_prefix <= NARROWEST_PREFIX:
+            raise refuse(
+                "subnet_prefix",
+                f"networks of {subnet_prefix} bits don't come out of the pool {pool}; take from "
+                f"{net.prefixlen} to {NARROWEST_PREFIX}",
+            )
+
+
 def _check_subnet(subnet: str, gateway: str, field: str) -> None:
-    where = f"{field}.subnet"
+    net = _check_range(subnet, f"{field}.subnet")
+    if not gateway:
+        return
+    where = f"{field}.gateway"
+    try:
+        address = ipaddress.IPv4Address(gateway)
+    except ValueError:
+        raise refuse(where, f"{gateway!r} is not an IPv4 address") from None
+    if address not in net or address in (net.network_address, net.broadcast_address):
+        raise refuse(where, f"{gateway} can't be a host of {subnet}; take one such as {net[1]}")
+
+
+def _check_range(subnet: str, where: str) -> ipaddress.IPv4Network:
     try:
         net = ipaddress.IPv4Network(subnet, strict=False)
     except ValueError:
@@ -154,15 +180,7 @@ def _check_subnet(subnet: str, gateway: str, field: str) -> None:
         raise refuse(
             where, f"{subnet} is not for hosts; take one such as 10.1.2.0/24 or 192.168.7.0/24"
         )
-    if not gateway:
-        return
-    where = f"{field}.gateway"
-    try:
-        address = ipaddress.IPv4Address(gateway)
-    except ValueError:
-        raise refuse(where, f"{gateway!r} is not an IPv4 address") from None
-    if address not in net or address in (net.network_address, net.broadcast_address):
-        raise refuse(where, f"{gateway} can't be a host of {subnet}; take one such as {net[1]}")
+    return net
 
 
 def _check_name(name: str, field: str) -> None:

@@ -25,7 +25,12 @@ from skep.domain.spec import (
     ServiceSpec,
     StackSpec,
 )
-from skep.domain.validate import check_network, check_service, check_stack
+from skep.domain.validate import (
+    check_address_pools,
+    check_network,
+    check_service,
+    check_stack,
+)
 from skep.env import Rejected
 from tests.unit.manager.build import node, service_spec
 
@@ -367,6 +372,35 @@ def test_what_a_network_is_refused_for(changes: dict[str, Any], field: str, text
 @pytest.mark.parametrize("subnet", ["10.0.0.0/8", "192.168.7.8/29", "172.16.0.0/12", ""])
 def test_what_a_network_may_be(subnet: str) -> None:
     check_network(NetworkSpec(name="back", subnet=subnet))
+
+
+@pytest.mark.parametrize(
+    ("pools", "prefix", "field", "text"),
+    [
+        (("10.1.0.0/16", "10.2"), 24, "address_pools[1]", "not an IPv4 network"),
+        (("10.1.0.1/16",), 24, "address_pools[0]", "write 10.1.0.0/16"),
+        (("10.1.0.0/30",), 30, "address_pools[0]", "is a /30"),
+        (("224.0.0.0/8",), 24, "address_pools[0]", "not for hosts"),
+        (
+            ("10.1.0.0/16",),
+            12,
+            "subnet_prefix",
+            "of 12 bits don't come out of the pool 10.1.0.0/16",
+        ),
+        ((), 30, "subnet_prefix", "take from 8 to 29"),
+    ],
+)
+def test_what_pools_are_refused_for(
+    pools: tuple[str, ...], prefix: int, field: str, text: str
+) -> None:
+    with pytest.raises(Rejected, match=text) as refusal:
+        check_address_pools(pools, prefix)
+    assert refusal.value.field == field
+
+
+def test_pools_of_ones_own_are_taken() -> None:
+    check_address_pools(("172.20.0.0/14", "192.168.0.0/16"), 26)
+    check_address_pools((), 24)
 
 
 def test_two_networks_of_a_stack_have_two_names() -> None:
