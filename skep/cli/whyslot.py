@@ -126,7 +126,9 @@ def _starting(
     if task.status.state is TaskState.STARTING and service.spec.task.run.health is not None:
         what = f"{_task(task, nodes)} has been started {since} ago, and is not healthy yet"
     else:
-        what = f"{_task(task, nodes)} is {task.status.state.value} since {since}"
+        state, message = task.status.state.value, task.status.message
+        reason = f": {message}" if message not in ("", state) else ""
+        what = f"{_task(task, nodes)} is {state} since {since}{reason}"
     return _and_failures(what, history, service, now_ns)
 
 

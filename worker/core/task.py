@@ -242,6 +242,9 @@ class TaskMachine:
         must_succeed = call in (Call.STOP, Call.REMOVE)
         if must_succeed or (is_retryable and (tries < TRIES_LIMIT or call is Call.WAIT)):
             delay_s = FIRST_DELAY_S * 2.0 ** min(tries - 1, 10)
+            if call in (Call.PREPARE, Call.START) and why != self.status.message:
+                # Whoever wonders why it doesn't start should not have to wait for the last try.
+                self._set_status(replace(self.status, message=why))
             self._put_off(at, call, min(delay_s, LONGEST_DELAY_S))
             return
         error = f"{why} (tried {tries} times)" if is_retryable else why

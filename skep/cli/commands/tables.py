@@ -130,4 +130,5 @@ def _error(row: rows.TaskRow, *, is_whole: bool) -> str:
 
 def _reason_to_wait(row: rows.TaskRow) -> str:
     """Why a task has not begun: what a user of a stuck service looks for."""
-    return row.message if row.state in ("new", "pending") else ""
+    is_stuck = row.state in ("preparing", "starting") and row.message != row.state
+    return row.message if is_stuck or row.state in ("new", "pending") else ""

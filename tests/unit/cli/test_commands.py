@@ -247,6 +247,17 @@ def test_a_long_error_is_cut_unless_it_is_wanted_whole(shell: Shell) -> None:
     assert shell.rows("service ps web")[0]["error"] == error
 
 
+def test_a_task_that_can_not_be_prepared_at_the_moment_says_why(shell: Shell) -> None:
+    shell.skep("service create --name web -- serve")
+    (task,) = shell.control.tasks.values()
+    for message, shown in (("preparing", ""), ("networks: no netproxy", "networks: no netproxy")):
+        status = replace(task.status, state=TaskState.PREPARING, message=message)
+        shell.control.tasks[task.id] = replace(task, status=status)
+        assert shell.skep("service ps web") == 0
+        assert shell.out.splitlines()[1].endswith(f"   {shown}".rstrip())
+        assert (message in shell.out) is bool(shown)
+
+
 def test_a_task_is_shown_with_its_own_release_and_its_ports_on_the_node(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -183,6 +183,16 @@ FORCE = f"to run it once more: skep service update web --force; {LOGS}"
             "task task1-003-xy on w1 is preparing since 3 s",
             id="what failed was another spec",
         ),
+        pytest.param(
+            [
+                task(
+                    age_s=3,
+                    status={"state": TaskState.PREPARING, "message": "networks: no netproxy"},
+                )
+            ],
+            "task task1-003-xy on w1 is preparing since 3 s: networks: no netproxy",
+            id="can't be prepared at the moment",
+        ),
         pytest.param([failed(9, slot=1)], f"given up 8 s ago: exit code 3; its restart policy "
             f"tries no more -> {FORCE}", id="given up"),
         pytest.param(

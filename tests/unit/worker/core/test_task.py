@@ -186,7 +186,7 @@ def test_what_may_work_later_is_tried_again_and_not_for_ever() -> None:
     task = Driver(assignment())
     task.begin()
     now = 0.0
-    delays = []
+    delays, told = [], []
     for _ in range(TRIES_LIMIT - 1):
         effects = task.failed(Call.PREPARE, "busy", now, is_retryable=True)
         [put_off] = effects
@@ -194,6 +194,10 @@ def test_what_may_work_later_is_tried_again_and_not_for_ever() -> None:
         delays.append(put_off.due - now)
         now = put_off.due
         assert task.due(Call.PREPARE, now) == [task.call(Call.PREPARE)]
+        told.append(task.status)
+    # Why it isn't ready is said at once, and once.
+    assert {(status.state, status.message) for status in told} == {(S.PREPARING, "busy")}
+    assert len({status.counter for status in told}) == 1
     assert delays == [0.5, 1.0, 2.0, 4.0, 8.0]
     task.failed(Call.PREPARE, "busy", now, is_retryable=True)
     task.done(Call.STOP)
