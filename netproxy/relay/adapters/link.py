@@ -40,6 +40,9 @@ from skep.netproxy.relay.core.pipe import (
 )
 
 _DONT_WAIT = sockets.DONT_WAIT
+# For what an end is known to follow: the kernel keeps it back for the moment until that has been
+# passed on, and both travel in one packet.
+_MORE_FOLLOWS = _DONT_WAIT | int(socket.MSG_MORE)
 # In one turn of the loop, so that a connection that never pauses doesn't starve the others.
 CHUNKS_PER_TURN = 4
 # A direction is bulk when it has moved a mebibyte in pieces of this size or larger.
@@ -96,6 +99,7 @@ class End:
             try:
                 count = receive(buffer, 0, _DONT_WAIT)
             except BlockingIOError:
+                self._has_nothing()
                 return
             except OSError:
                 link.broken(self)
@@ -105,7 +109,7 @@ class End:
                 return
             link.received[self.side] += count
             try:
-                sent = send(buffer[:count], _DONT_WAIT)
+                sent = send(buffer[:count], _MORE_FOLLOWS if self.is_hung_up else _DONT_WAIT)
             except BlockingIOError:
                 sent = 0
             except OSError:
@@ -121,6 +125,12 @@ class End:
             if count < CHUNK_BYTES and not self.is_hung_up:
                 return
         link.loop.soon(self.pump)
+
+    def _has_nothing(self) -> None:
+        """Nor an end. If one was told of, that was another socket's, which had this number."""
+        if self.is_hung_up:
+            self.is_hung_up = False
+            sockets.push(self.other.socket)
 
     def _is_bulk(self, link: Link) -> bool:
         """One more large piece has come; after so many, what comes is no longer looked at."""
@@ -142,6 +152,7 @@ class End:
             try:
                 count = conduit.fill(self.fd)
             except BlockingIOError:
+                self._has_nothing()
                 return
             except OSError:
                 link.broken(self)

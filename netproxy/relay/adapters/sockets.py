@@ -11,6 +11,7 @@ mode, which saves one more; every call to read or write says by itself not to wa
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -100,6 +101,12 @@ def is_connected(connecting: socket.SocketType, address: Address) -> bool:
     if result not in _MAY_CONNECT:
         raise OSError(result, os.strerror(result))
     return result == 0 or result == _IS_CONNECTED
+
+
+def push(connected: socket.SocketType) -> None:
+    """Send what was kept back for more to follow. Whether it is gone, its next use will tell."""
+    with contextlib.suppress(OSError):
+        connected.setsockopt(_TCP, _NODELAY, 1)
 
 
 def close_orderly(connected: socket.SocketType) -> None:

@@ -141,6 +141,8 @@ class PaperSocket:
         self.is_broken = False
         self.room = 0
         self.taken = b""
+        self.sends: list[tuple[int, int]] = []  # how much was taken, with which flags
+        self.keeps_back = False
         self.write_ended = False
         self.is_closed = False
         self.was_reset = False
@@ -162,7 +164,7 @@ class PaperSocket:
         return count
 
     def send(self, data: bytes | memoryview, flags: int) -> int:
-        assert flags == socket.MSG_DONTWAIT
+        assert flags & ~socket.MSG_MORE == socket.MSG_DONTWAIT
         assert not self.write_ended
         if self.is_broken:
             raise BrokenPipeError
@@ -171,11 +173,17 @@ class PaperSocket:
         part = bytes(data[: self.room])
         self.room -= len(part)
         self.taken += part
+        self.sends.append((len(part), flags))
+        self.keeps_back = bool(flags & socket.MSG_MORE) and len(part) == len(data)
         return len(part)
 
     def shutdown(self, how: int) -> None:
         assert how == socket.SHUT_WR
         self.write_ended = True
+        self.keeps_back = False
+
+    def push(self) -> None:
+        self.keeps_back = False
 
     def close(self) -> None:
         """As set from the start, which is by a reset."""
@@ -185,6 +193,7 @@ class PaperSocket:
     def close_orderly(self) -> None:
         self.is_closed = True
         self.write_ended = True
+        self.keeps_back = False
 
 
 class PaperLoop:
@@ -272,12 +281,15 @@ class Play:
                 self.tell(side, select.EPOLLERR)
             case "nothing":
                 self.tell(side, select.EPOLLIN)  # late, and meant for somebody else
+            case "no end":
+                self.tell(side, select.EPOLLIN | select.EPOLLRDHUP)  # likewise
             case _:
                 pass
 
     def check(self) -> None:
         for side, end in enumerate(self.ends):
             assert self.sent[side ^ 1].startswith(end.taken), "bytes out = prefix of bytes in"
+            assert end.is_closed or not end.keeps_back, "what nothing follows is sent"
             if end.write_ended:
                 assert self.ends[side ^ 1].peer_has_ended
                 assert end.taken == self.sent[side ^ 1]
@@ -295,13 +307,14 @@ class Play:
 @pytest.fixture(autouse=True)
 def _paper(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sockets, "close_orderly", PaperSocket.close_orderly)
+    monkeypatch.setattr(sockets, "push", PaperSocket.push)
     monkeypatch.setattr(link_module, "close_by_reset", PaperSocket.close)
     # A small buffer, so that chunks fill it.
     monkeypatch.setattr(link_module, "CHUNK_BYTES", 100)
 
 
 MOVE = st.tuples(
-    st.sampled_from(["send", "send", "take", "take", "end", "break", "nothing"]),
+    st.sampled_from(["send", "send", "take", "take", "end", "break", "nothing", "no end"]),
     st.sampled_from(SIDES),
     st.integers(1, 300),
     st.booleans(),
@@ -342,6 +355,24 @@ def test_a_slow_reader_stops_the_sender_after_one_chunk() -> None:
     play.run()
     play.check()
     assert play.ends[TASK].taken == play.sent[CLIENT]
+
+
+def test_an_answer_is_kept_back_for_no_more_than_the_end_that_follows_it() -> None:
+    play = Play()
+    for side in SIDES:
+        play.act("take", side, 1_000)
+    play.act("send", TASK, 80)
+    play.act("end", TASK, 0)
+    play.run()
+    play.check()
+    assert play.ends[CLIENT].sends == [(80, socket.MSG_DONTWAIT | socket.MSG_MORE)]
+    play.act("send", CLIENT, 80)
+    play.act("no end", CLIENT, 0)
+    play.run()
+    play.check()
+    play.act("send", CLIENT, 70)
+    play.run()
+    assert play.ends[TASK].sends[1:] == [(70, socket.MSG_DONTWAIT)]
 
 
 def test_a_reset_of_one_who_has_said_all_is_passed_on() -> None:
