@@ -227,15 +227,15 @@ class Link:
         self.loop.attach(client.fd, client.on_event, WATCH_READING)
         if is_watched:
             task.watches_writing = True
+            # What came with the connection was told to whoever made it; an end is told once more.
             self.loop.hand_over(task.fd, task.on_event)
+            self.loop.modify(task.fd, WATCH_BOTH)
         else:
             self.loop.attach(task.fd, task.on_event, WATCH_READING)
         if first:
             self._send_first(first)
         # Mostly the client has spoken already, while it was being connected.
         client.pump()
-        if is_watched:
-            task.pump()  # What came with the connection was told to whoever made it.
 
     def flush(self, to: End) -> None:
         """Send what waits for `to`, and go on reading once it is gone."""

@@ -159,6 +159,26 @@ def test_the_mesh_answers_what_it_refuses(loop: str) -> None:
     run(loop, play())
 
 
+def test_a_remote_task_that_says_a_word_and_ends_is_heard_to_its_end(loop: str) -> None:
+    """All of it may be there when the owner's answer is read."""
+
+    async def bye(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"bye\n")
+
+    async def play() -> None:
+        async with cluster("a", "b") as (manager, [a, b]):
+            task = await FakeTask("t1", "b").start(bye)
+            await publish(manager, [a, b], complete(5, service(task), nodes=(a, b)))
+            for _ in range(30):
+                async with asyncio.timeout(DEADLINE_S):
+                    reader, writer = await asyncio.open_connection(*a.ingress())
+                    assert await reader.read() == b"bye\n"
+                    writer.close()
+            await task.stop()
+
+    run(loop, play())
+
+
 def test_an_owner_that_dies_resets_the_client(loop: str) -> None:
     async def play() -> None:
         async with cluster("a", "b") as (manager, [a, b]):
