@@ -96,14 +96,14 @@ class Call:
         else:
             self._dial()
 
-    def go_on(self, entry: Entry, dial: Dial, step: int) -> None:
-        """Go on with a dial that is under way."""
-        self.entry, self.dial = entry, dial
+    def go_on(self, entry: Entry, dial: Dial, step: int, first: bytes) -> None:
+        """Go on with a dial that is under way; `first` is for the task."""
+        self.entry, self.dial, self._rest = entry, dial, first
         self._go_on(step)
 
-    def wait_for(self, entry: Entry, dial: Dial, task: socket.SocketType) -> None:
-        """Go on with a dial whose first attempt is under way."""
-        self.entry, self.dial, self.task = entry, dial, task
+    def wait_for(self, entry: Entry, dial: Dial, task: socket.SocketType, first: bytes) -> None:
+        """Go on with a dial whose first attempt is under way; `first` is for the task."""
+        self.entry, self.dial, self.task, self._rest = entry, dial, task, first
         self._wait_for_task(task)
 
     def serve_mesh(self) -> None:

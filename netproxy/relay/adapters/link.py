@@ -237,6 +237,17 @@ class Link:
         # Mostly the client has spoken already, while it was being connected.
         client.pump()
 
+    def go_on(self, events: int, rest: bytes) -> None:
+        """Relay between a client that is known to the loop, and was told of `events`, and a task
+        that has been sent all but `rest` of what the client has said."""
+        client, task = self.client, self.task
+        self.loop.hand_over(client.fd, client.on_event)
+        self.loop.attach(task.fd, task.on_event, WATCH_READING)
+        if rest:
+            self.stuck(task, rest)
+        if events:
+            client.on_event(events)
+
     def flush(self, to: End) -> None:
         """Send what waits for `to`, and go on reading once it is gone."""
         waiting = self.pipe.waiting(to.side)

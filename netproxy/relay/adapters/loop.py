@@ -88,7 +88,7 @@ class Loop:
         self._handlers[fd] = handler
 
     def hand_over(self, fd: int, handler: Callable[[int], object]) -> None:
-        """Another handler for what is attached. What was there before is not told again."""
+        """Another handler for what is attached. What was told before is not told again."""
         self._handlers[fd] = handler
 
     def modify(self, fd: int, mask: int) -> None:

@@ -37,6 +37,7 @@ _STREAM = int(socket.SOCK_STREAM)
 _INET, _INET6 = int(socket.AF_INET), int(socket.AF_INET6)
 _TCP, _IP, _SOL = int(socket.IPPROTO_TCP), int(socket.IPPROTO_IP), int(socket.SOL_SOCKET)
 _NODELAY, _LINGER = int(socket.TCP_NODELAY), int(socket.SO_LINGER)
+_QUICKACK = int(socket.TCP_QUICKACK)
 # Linux gives a bound source address no port until it connects, so that ports don't run out.
 _IP_BIND_ADDRESS_NO_PORT = 24
 _IN_PROGRESS, _IS_CONNECTED = errno.EINPROGRESS, errno.EISCONN
@@ -74,32 +75,45 @@ def accept(listener: socket.SocketType) -> tuple[socket.SocketType, Address]:
 def begin_connect(address: Address, source: str) -> tuple[socket.SocketType, bool]:
     """A socket that is connecting, and whether it is connected already. `set_keepalive` is for
     later, when it has lived for a while. Raises OSError."""
-    family = _INET6 if ":" in address[0] else _INET
-    connecting = _Socket(family, _CONNECTING)
+    connecting = _fresh(address)
     try:
-        connecting.setsockopt(_TCP, _NODELAY, 1)
-        _libc_setsockopt(connecting.fileno(), _SOL, _LINGER, _RESET_AT, 8)
-        if family == _INET and _must_bind(source, address[0]):
-            connecting.setsockopt(_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-            connecting.bind((source, 0))
-        result = connecting.connect_ex(address)
+        result = _connect(connecting, address, source)
         if result == _IN_PROGRESS:
             # On one machine the answer is mostly there by now; asking again tells, and saves a
             # turn of the loop.
             result = connecting.connect_ex(address)
-        if result not in _MAY_CONNECT:
-            raise OSError(result, os.strerror(result))
+        _check(result)
     except BaseException:
         connecting.close()
         raise
     return connecting, result == 0 or result == _IS_CONNECTED
 
 
+def connect_with(
+    address: Address, source: str, first: bytes
+) -> tuple[socket.SocketType, int | None]:
+    """Like `begin_connect`, and how much was sent of `first`; None: it isn't connected yet.
+
+    Call it only if `first` will be sent as soon as it is connected, since the packet that ends
+    the handshake waits for that.
+    """
+    connecting = _fresh(address)
+    try:
+        connecting.setsockopt(_TCP, _QUICKACK, 0)
+        _check(_connect(connecting, address, source))
+        try:
+            return connecting, connecting.send(first, DONT_WAIT)
+        except BlockingIOError:
+            return connecting, None
+    except BaseException:
+        connecting.close()
+        raise
+
+
 def is_connected(connecting: socket.SocketType, address: Address) -> bool:
     """Whether what `begin_connect` began has come about. Raises OSError where it has failed."""
     result = connecting.connect_ex(address)
-    if result not in _MAY_CONNECT:
-        raise OSError(result, os.strerror(result))
+    _check(result)
     return result == 0 or result == _IS_CONNECTED
 
 
@@ -127,6 +141,25 @@ def answer_and_close(connected: socket.SocketType, answer: bytes) -> None:
     except OSError:
         pass  # Nobody waits for it.
     close_orderly(connected)
+
+
+def _fresh(address: Address) -> socket.SocketType:
+    connecting = _Socket(_INET6 if ":" in address[0] else _INET, _CONNECTING)
+    connecting.setsockopt(_TCP, _NODELAY, 1)
+    _libc_setsockopt(connecting.fileno(), _SOL, _LINGER, _RESET_AT, 8)
+    return connecting
+
+
+def _connect(connecting: socket.SocketType, address: Address, source: str) -> int:
+    if _must_bind(source, address[0]):
+        connecting.setsockopt(_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+        connecting.bind((source, 0))
+    return connecting.connect_ex(address)
+
+
+def _check(result: int) -> None:
+    if result not in _MAY_CONNECT:
+        raise OSError(result, os.strerror(result))
 
 
 def _must_bind(source: str, host: str) -> bool:

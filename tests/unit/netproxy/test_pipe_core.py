@@ -406,3 +406,30 @@ def test_an_orderly_end_is_told_from_a_reset_by_the_linger_option(
                 other.recv(1)
         other.close()
     listener.close()
+
+
+def test_a_task_is_connected_with_the_first_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        one, sent = sockets.connect_with(listener.getsockname(), "127.0.0.1", b"hello")
+        assert sent == 5
+        other, _ = listener.accept()
+        other.settimeout(5.0)
+        assert other.recv(10) == b"hello"
+        other.close()
+        one.close()
+        address = listener.getsockname()
+    with pytest.raises(ConnectionRefusedError):
+        sockets.connect_with(address, "127.0.0.1", b"hello")
+
+
+def test_nothing_is_sent_to_a_task_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        filling = [sockets.begin_connect(listener.getsockname(), "127.0.0.1") for _ in range(3)]
+        waiting, sent = sockets.connect_with(listener.getsockname(), "127.0.0.1", b"hello")
+        assert sent is None
+        assert not sockets.is_connected(waiting, listener.getsockname())
+        waiting.close()
+        for one, _ in filling:
+            one.close()

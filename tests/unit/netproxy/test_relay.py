@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import socket
 import struct
@@ -14,7 +15,8 @@ import pytest
 from skep.domain.base import NodeId
 from skep.domain.endpoints import EndpointUpdate, MeshNode
 from skep.domain.spec import Balance
-from skep.netproxy.relay.core.pipe import CHUNK_BYTES
+from skep.netproxy.relay.adapters.arrivals import FIRST_BYTES
+from skep.netproxy.relay.core.pipe import CHUNK_BYTES, CLIENT
 from tests.unit.netproxy.support import (
     DEADLINE_S,
     LOOPS,
@@ -56,6 +58,15 @@ def errors(node: Netproxy) -> dict[str, int]:
     return node.traffic.of("web", "ingress").errors
 
 
+async def heard(client: socket.socket) -> bytes:
+    """All that it is told, to the end."""
+    told, loop = b"", asyncio.get_running_loop()
+    async with asyncio.timeout(DEADLINE_S):
+        while data := await loop.sock_recv(client, 65536):
+            told += data
+    return told
+
+
 async def is_refused(node: Netproxy) -> bool:
     try:
         _, writer = await asyncio.open_connection(*node.ingress())
@@ -84,6 +95,54 @@ def test_a_task_that_refuses_is_passed_over(loop: str) -> None:
             await alive.stop()
             assert await ask_name(a.ingress()) == ""
             await eventually(lambda: errors(a) == {"refused": 1})
+
+    run(loop, play())
+
+
+async def hear_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Says how much it was told, from the first byte to the end."""
+    writer.write(b"%d" % len(await reader.read()))
+
+
+def test_what_a_client_has_said_goes_to_the_task_that_takes_it(loop: str) -> None:
+    async def play() -> None:
+        async with cluster("a") as (manager, [a]):
+            dead, alive = FakeTask("t1", "a"), await FakeTask("t2", "a").start(hear_all)
+            await publish(manager, [a], complete(5, service(dead, alive), nodes=(a,)))
+            # Nothing; less and more than is read before it is connected; just as much.
+            said = (0, 1, FIRST_BYTES - 1, FIRST_BYTES, FIRST_BYTES + 1, 300_000) * 2
+            for amount in said:
+                # In one piece, so that it is there when the relay looks.
+                with socket.create_connection(a.ingress()) as client:
+                    client.setblocking(False)
+                    await asyncio.get_running_loop().sock_sendall(client, b"x" * amount)
+                    client.shutdown(socket.SHUT_WR)
+                    assert await heard(client) == b"%d" % amount
+            traffic = functools.partial(a.traffic.of, "web", "ingress")
+            await eventually(lambda: traffic().received[CLIENT] == sum(said))
+            await eventually(lambda: a.relay.observed().connections == 0)
+            assert errors(a) == {}
+            await alive.stop()
+
+    run(loop, play())
+
+
+def test_a_client_that_is_gone_before_it_is_connected_leaves_nothing(loop: str) -> None:
+    async def play() -> None:
+        async with cluster("a") as (manager, [a]):
+            task = await FakeTask("t1", "a").start()
+            await publish(manager, [a], complete(5, service(task), nodes=(a,)))
+            for number in range(50):
+                with socket.create_connection(a.ingress()) as client:
+                    if number % 2:
+                        client.send(b"hello")
+                    linger = struct.pack("ii", 1, 0)
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            await eventually(lambda: a.traffic.of("web", "ingress").connections == 50)
+            await eventually(lambda: a.traffic.of("web", "ingress").active == 0)
+            assert set(errors(a)) <= {"client_reset"}
+            assert await ask_name(a.ingress()) == "t1"
+            await task.stop()
 
     run(loop, play())
 
