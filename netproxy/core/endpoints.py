@@ -226,6 +226,10 @@ class EndpointTable:
         services = {s.service_id: s for frame in frames for s in frame.services}
         nodes = {n.node_id: n for frame in frames for n in frame.nodes}
         networks = {n.network_id: n for frame in frames for n in frame.networks}
+        # The same word as before is the very same object: see `World`.
+        for service_id, service in self.services.items():
+            if services.get(service_id) == service:
+                services[service_id] = service
         return self._hold(version, services, nodes, networks)
 
     def _increment(self, frames: list[EndpointUpdate]) -> list[Effect]:
@@ -270,9 +274,7 @@ class EndpointTable:
     def _apply(self) -> list[Effect]:
         assert self._applying is None
         self._has_begun = True
-        desired = self._routing.build(
-            self.version, self.services.values(), self.nodes, self.networks
-        )
+        desired = self._routing.build(self.version, self.services, self.nodes, self.networks)
         self._problems = desired.problems
         self._applying = self.version
         self._is_dirty = False

@@ -8,7 +8,10 @@ has; services that share an alias share its answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,8 +19,8 @@ from skep.domain.base import NetworkId, ServiceId
 from skep.domain.endpoints import Endpoint, NetworkEntry, ServiceEndpoints
 from skep.domain.objects import Vip
 from skep.domain.spec import EndpointMode
-from skep.netproxy.core.world import World
-from skep.netproxy.dns.core.zones import NetworkZone, Record
+from skep.netproxy.core.world import World, moved
+from skep.netproxy.dns.core.zones import NetworkZone, Record, key_of, merge
 
 
 class Forms(Protocol):
@@ -38,106 +41,168 @@ class Forms(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """One service's word on one network."""
+    """One service's word on one network: its own names and its aliases there, by key. `titles` are
+    the names that no alias of another service may have."""
 
-    service: ServiceEndpoints
-    own: tuple[Record, ...]
-    aliases: tuple[Record, ...]
+    own: Mapping[str, Record]
+    aliases: Mapping[str, Record]
+    titles: tuple[str, ...]
+
+    def of(self, key: str, *, is_title: bool) -> Iterator[Record]:
+        """What it says of one name, which is (`is_title`) some service's own or not."""
+        if key in self.own:
+            yield self.own[key]
+        if key in self.aliases and not is_title:
+            yield self.aliases[key]
 
 
 class Names:
-    """Builds zones; what is known of a service is kept until its word changes."""
+    """Builds zones, name by name: what a change costs depends on what changes, and hardly on how
+    many services there are."""
 
     def __init__(self, forms: Forms) -> None:
         self._forms = forms
-        self._known: dict[tuple[ServiceId, NetworkId], _Said] = {}
-        self._made: dict[NetworkId, tuple[NetworkEntry, list[_Said], NetworkZone]] = {}
+        self._services: Mapping[ServiceId, ServiceEndpoints] = {}
+        self._networks: dict[NetworkId, _Network] = {}
 
     def zones(self, world: World) -> dict[NetworkId, NetworkZone]:
-        """The zone of every network but the ingress one, on which nothing has a name."""
-        before, self._known = self._known, {}
-        said: dict[NetworkId, list[_Said]] = {
-            network_id: []
-            for network_id, network in world.networks.items()
-            if not network.is_ingress
-        }
-        for service_id, service in sorted(world.services.items()):
-            for place in service.networks:
-                if place.network_id not in said:
-                    continue
-                key = (service_id, place.network_id)
-                known = before.get(key)
-                if known is None or known.service is not service:
-                    known = self._listen(service, place.network_id, place.aliases)
-                self._known[key] = known
-                said[place.network_id].append(known)
-        before_made, self._made = self._made, {}
-        for network_id, words in said.items():
-            entry, made = world.networks[network_id], before_made.get(network_id)
-            # The same words in the same order are the same zone, also to whoever compares it.
-            if made is None or made[0] != entry or not _are_same(made[1], words):
-                made = (entry, words, self._zone(entry, words))
-            self._made[network_id] = made
-        return {network_id: made[2] for network_id, made in self._made.items()}
+        """The zone of every network but the ingress one, on which nothing has a name. One that is
+        as it was is the very same object."""
+        changed = moved(self._services, world.services)
+        self._services = world.services
+        before, self._networks = self._networks, {}
+        for network_id, entry in world.networks.items():
+            if entry.is_ingress:
+                continue
+            network = before.get(network_id)
+            changed_here: Iterable[ServiceId] = changed
+            if network is None:
+                network, changed_here = _Network(self._forms, entry), world.services
+            network.follow(entry, {each: world.services.get(each) for each in changed_here})
+            self._networks[network_id] = network
+        return {network_id: network.zone for network_id, network in self._networks.items()}
 
-    def _zone(self, entry: NetworkEntry, words: list[_Said]) -> NetworkZone:
+    def check_invariants(self) -> None:
+        """Called by tests after every step."""
+        for network in self._networks.values():
+            network.check_invariants()
+
+
+class _Network:
+    """One network's names, and who says what about them."""
+
+    def __init__(self, forms: Forms, entry: NetworkEntry) -> None:
+        self._forms = forms
+        self._said: dict[ServiceId, _Said] = {}
+        self._speakers: dict[str, set[ServiceId]] = {}
+        self._titles: Counter[str] = Counter()
+        self.zone = self._zone(entry, {})
+
+    def follow(
+        self, entry: NetworkEntry, changed: Mapping[ServiceId, ServiceEndpoints | None]
+    ) -> None:
+        """Take these services' word in place of their former one; None of those that are gone."""
+        spoken_of: set[str] = set()
+        for service_id, service in changed.items():
+            spoken_of |= self._take(service_id, service)
+        before = self.zone.records
+        now = {key: self._record(key) for key in spoken_of}
+        touched = {key: record for key, record in now.items() if record != before.get(key)}
+        zone = self._zone(entry, before)
+        if touched or (zone.name, zone.subnets) != (self.zone.name, self.zone.subnets):
+            records = dict(before)
+            for key, record in touched.items():
+                if record is None:
+                    del records[key]
+                else:
+                    records[key] = record
+            self.zone = dataclasses.replace(
+                zone, records=records, since=self.zone.mark, touched=frozenset(touched)
+            )
+
+    def _zone(self, entry: NetworkEntry, records: Mapping[str, Record]) -> NetworkZone:
         return NetworkZone(
             network_id=entry.network_id,
             name=entry.name,
-            records=_settled(words),
+            records=records,
             subnets=self._forms.subnets(entry),
         )
 
-    def _listen(
-        self, service: ServiceEndpoints, network_id: NetworkId, aliases: tuple[str, ...]
-    ) -> _Said:
-        found = [(e, self._forms.task(e, network_id)) for e in service.endpoints]
-        tasks = tuple(address for _, address in found if address)
-        vips = tuple(self._forms.vip(v) for v in service.vips if v.network_id == network_id)
-        # Without an address yet there is nothing to say, which is not the same as no such name.
-        is_direct = service.endpoint_mode is EndpointMode.DNSRR
-        addresses = tasks if is_direct else vips
-        own = (
-            Record(name=service.name, addresses=addresses, reverse=not is_direct),
-            Record(name=f"tasks.{service.name}", addresses=tasks, reverse=False),
-            *(Record(name=e.name, addresses=(at,)) for e, at in found if at and e.name),
-        )
-        others: list[Record] = []
-        for alias in dict.fromkeys(each for each in aliases if each != service.name):
-            others.append(Record(name=alias, addresses=addresses, reverse=False))
-            others.append(Record(name=f"tasks.{alias}", addresses=tasks, reverse=False))
-        return _Said(service, own, tuple(others))
+    def _take(self, service_id: ServiceId, service: ServiceEndpoints | None) -> set[str]:
+        """All names that the service spoke of before, or does now."""
+        network_id = NetworkId(self.zone.network_id)
+        before = self._said.pop(service_id, None)
+        keys: set[str] = set()
+        if before is not None:
+            keys |= before.own.keys() | before.aliases.keys()
+            self._titles.subtract(before.titles)
+            for key in keys:
+                self._speakers[key].discard(service_id)
+        places = [] if service is None else service.networks
+        aliases = [p.aliases for p in places if p.network_id == network_id]
+        if service is not None and aliases:
+            said = _listen(self._forms, service, network_id, itertools.chain(*aliases))
+            self._said[service_id] = said
+            self._titles.update(said.titles)
+            for key in (*said.own, *said.aliases):
+                self._speakers.setdefault(key, set()).add(service_id)
+                keys.add(key)
+        return keys
+
+    def _record(self, key: str) -> Record | None:
+        """What a name stands for; None for one that nobody speaks of any more."""
+        is_title = self._titles[key] > 0
+        speakers = sorted(self._speakers[key])
+        if not speakers:
+            del self._speakers[key]
+            del self._titles[key]
+        found = [each for s in speakers for each in self._said[s].of(key, is_title=is_title)]
+        return merge(found).get(key)
+
+    def check_invariants(self) -> None:
+        """Called by tests after every step."""
+        titles = Counter(title for said in self._said.values() for title in said.titles)
+        assert +self._titles == titles
+        speakers: dict[str, set[ServiceId]] = {}
+        for service_id, said in self._said.items():
+            for key in (*said.own, *said.aliases):
+                speakers.setdefault(key, set()).add(service_id)
+        assert self._speakers == speakers
+        records = {key: self._record(key) for key in speakers}
+        assert self.zone.records == {key: r for key, r in records.items() if r is not None}
 
 
-def _are_same(before: list[_Said], after: list[_Said]) -> bool:
-    return len(before) == len(after) and all(
-        one is other for one, other in zip(before, after, strict=True)
+def _listen(
+    forms: Forms, service: ServiceEndpoints, network_id: NetworkId, aliases: Iterable[str]
+) -> _Said:
+    found = [(e, forms.task(e, network_id)) for e in service.endpoints]
+    tasks = tuple(address for _, address in found if address)
+    vips = tuple(forms.vip(v) for v in service.vips if v.network_id == network_id)
+    # Without an address yet there is nothing to say, which is not the same as no such name.
+    is_direct = service.endpoint_mode is EndpointMode.DNSRR
+    addresses = tasks if is_direct else vips
+    own = (
+        Record(name=service.name, addresses=addresses, reverse=not is_direct),
+        Record(name=f"tasks.{service.name}", addresses=tasks, reverse=False),
+        *(Record(name=e.name, addresses=(at,)) for e, at in found if at and e.name),
     )
-
-
-def _settled(words: list[_Said]) -> tuple[Record, ...]:
-    """All records, without aliases that are the names of other services."""
-    taken = {word.service.name.lower() for word in words}
-    taken |= {f"tasks.{name}" for name in taken}
-    return tuple(
-        record
-        for word in words
-        for record in (*word.own, *(a for a in word.aliases if a.name.lower() not in taken))
-    )
+    others: list[Record] = []
+    for alias in dict.fromkeys(each for each in aliases if each != service.name):
+        others.append(Record(name=alias, addresses=addresses, reverse=False))
+        others.append(Record(name=f"tasks.{alias}", addresses=tasks, reverse=False))
+    titles = (key_of(own[0].name), key_of(own[1].name))
+    return _Said(merge(own), merge(others), titles)
 
 
 def lookup(
     zones: Mapping[NetworkId, NetworkZone], networks: tuple[NetworkId, ...], name: str
 ) -> tuple[NetworkId, Record] | None:
     """The first of these networks that knows a name, and what it says; None where none does."""
-    wanted = name.lower()
     for network_id in networks:
         zone = zones.get(network_id)
-        records = zone.records if zone is not None else ()
-        found = [record for record in records if record.name.lower() == wanted]
-        if found:
-            addresses = tuple(dict.fromkeys(a for record in found for a in record.addresses))
-            return network_id, Record(name=found[0].name, addresses=addresses)
+        record = zone.records.get(key_of(name)) if zone is not None else None
+        if record is not None:
+            return network_id, record
     return None
 
 

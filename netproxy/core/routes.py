@@ -21,7 +21,7 @@ from skep.domain.endpoints import Endpoint, MeshNode, NetworkEntry, ServiceEndpo
 from skep.domain.objects import Vip
 from skep.domain.spec import Balance, Port, PortMode, Protocol, ProxyProtocol
 from skep.env import Rejected
-from skep.netproxy.core.world import World
+from skep.netproxy.core.world import World, moved
 
 VipForm = Callable[[Vip], str]
 """Where a virtual address is on this node."""
@@ -86,58 +86,96 @@ class Routing:
     def __init__(self, node_id: NodeId, vip_form: VipForm | None = None) -> None:
         self._node_id = node_id
         self._vip_form = vip_form
+        self._services: Mapping[ServiceId, ServiceEndpoints] = {}
         self._nodes: Mapping[NodeId, MeshNode] = {}
-        self._known: dict[ServiceId, _Known] = {}
-        self._holders: dict[_Port, ServiceId] = {}
+        # What each service comes to on this node, and what of its word can't be put in force.
+        self._routes_of: dict[ServiceId, tuple[Route, ...]] = {}
+        self._problems_of: dict[ServiceId, tuple[str, ...]] = {}
+        self._claims: dict[_Port, dict[ServiceId, Route]] = {}
+        # Who has each port, by port; and what those are told who want it too.
+        self._settled: dict[_Port, Route] = {}
+        self._refusals: dict[_Port, tuple[str, ...]] = {}
 
     def build(
         self,
         version: int,
-        services: Iterable[ServiceEndpoints],
+        services: Mapping[ServiceId, ServiceEndpoints],
         nodes: Mapping[NodeId, MeshNode],
         networks: Mapping[NetworkId, NetworkEntry] = NO_NETWORKS,
     ) -> Desired:
         """What must be in force at `version`."""
-        by_id = {service.service_id: service for service in services}
-        before = self._known if nodes == self._nodes else {}
-        self._nodes = nodes
-        self._known = {}
-        claims: dict[_Port, list[Route]] = {}
-        problems: dict[str, None] = {}
-        for service in sorted(by_id.values(), key=lambda s: s.service_id):
-            known = before.get(service.service_id)
-            if known is None or known.service != service:
-                known = _understand(self._node_id, service, nodes, self._vip_form)
-            self._known[service.service_id] = known
-            problems.update(dict.fromkeys(known.problems))
-            for route in known.routes:
-                claims.setdefault(_port(route), []).append(route)
-        ordered = tuple(self._settle(claims[port], problems) for port in sorted(claims))
-        self._holders = {_port(route): route.service_id for route in ordered}
-        world = World(version, by_id, nodes, networks)
-        return Desired(version=version, routes=ordered, problems=tuple(problems), world=world)
+        is_same_mesh = nodes is self._nodes or nodes == self._nodes
+        changed = moved(self._services, services)
+        if not is_same_mesh:
+            changed = [*{**self._services, **services}]
+        self._services, self._nodes = services, nodes
+        ports: set[_Port] = set()
+        for service_id in changed:
+            ports |= self._follow(service_id, services.get(service_id))
+        self._settle(ports)
+        by_service, by_port = sorted(self._problems_of.items()), sorted(self._refusals.items())
+        told = (each for _, texts in (*by_service, *by_port) for each in texts)
+        return Desired(
+            version=version,
+            routes=tuple(self._settled.values()),
+            problems=tuple(dict.fromkeys(told)),
+            world=World(version, services, nodes, networks),
+        )
 
-    def _settle(self, claims: list[Route], problems: dict[str, None]) -> Route:
-        """Who of those that want one port has it. That is one service but for moments, such as
+    def _follow(self, service_id: ServiceId, service: ServiceEndpoints | None) -> set[_Port]:
+        """Take a service's word in place of its former one; the ports that either speaks of."""
+        self._problems_of.pop(service_id, None)
+        before = {_port(route) for route in self._routes_of.pop(service_id, ())}
+        for port in before:
+            del self._claims[port][service_id]
+        if service is None:
+            return before
+        routes, problems = _understand(self._node_id, service, self._nodes, self._vip_form)
+        if problems:
+            self._problems_of[service_id] = problems
+        if routes:
+            self._routes_of[service_id] = routes
+        for route in routes:
+            self._claims.setdefault(_port(route), {})[service_id] = route
+        return before | {_port(route) for route in routes}
+
+    def _settle(self, ports: Iterable[_Port]) -> None:
+        """Who of those that want a port has it. That is one service but for moments, such as
         between a change of a service's host port and the end of its old tasks: then whoever has
         the port keeps it, and no client is led to a stranger."""
-        holder = claims[0]
-        if len(claims) > 1:
-            before = self._holders.get(_port(holder))
-            holder = next((each for each in claims if each.service_id == before), holder)
-            for each in claims:
-                if each is not holder:
-                    text = f"{each.service_name}: port {each.published}: {holder.service_name}"
-                    problems[f"{text} has it"] = None
-        return holder
+        has_new = False
+        for port in ports:
+            self._refusals.pop(port, None)
+            claims = [route for _, route in sorted(self._claims[port].items())]
+            if not claims:
+                del self._claims[port]
+                self._settled.pop(port, None)
+                continue
+            before = self._settled.get(port)
+            has_new |= before is None
+            holder = claims[0]
+            if before is not None:
+                known = (each for each in claims if each.service_id == before.service_id)
+                holder = next(known, holder)
+            self._settled[port] = holder
+            if len(claims) > 1:
+                self._refusals[port] = tuple(
+                    f"{each.service_name}: port {each.published}: {holder.service_name} has it"
+                    for each in claims
+                    if each is not holder
+                )
+        if has_new:
+            self._settled = dict(sorted(self._settled.items()))
 
-
-class _Known(Struct, frozen=True, kw_only=True):
-    """One service's word, and what it comes to on this node."""
-
-    service: ServiceEndpoints
-    routes: tuple[Route, ...]
-    problems: tuple[str, ...]
+    def check_invariants(self) -> None:
+        """Called by tests after every step."""
+        assert list(self._settled) == sorted(self._claims)
+        assert self._refusals.keys() == {p for p, each in self._claims.items() if len(each) > 1}
+        for port, route in self._settled.items():
+            assert self._claims[port][route.service_id] is route
+        claimed = {id(route) for each in self._claims.values() for route in each.values()}
+        assert claimed == {id(route) for each in self._routes_of.values() for route in each}
+        assert self._routes_of.keys() | self._problems_of.keys() <= self._services.keys()
 
 
 def build(
@@ -147,7 +185,7 @@ def build(
     nodes: Mapping[NodeId, MeshNode],
 ) -> Desired:
     """What node `node_id` must do."""
-    return Routing(node_id).build(version, services, nodes)
+    return Routing(node_id).build(version, {s.service_id: s for s in services}, nodes)
 
 
 def _understand(
@@ -155,7 +193,8 @@ def _understand(
     service: ServiceEndpoints,
     nodes: Mapping[NodeId, MeshNode],
     vip_form: VipForm | None,
-) -> _Known:
+) -> tuple[tuple[Route, ...], tuple[str, ...]]:
+    """What one service's word comes to on this node, and what of it can't be put in force."""
     problems: dict[str, None] = {}
     here = tuple(each for each in service.endpoints if each.node_id == node_id)
     vips = [vip_form(vip) for vip in service.vips] if vip_form is not None else []
@@ -171,7 +210,7 @@ def _understand(
             routes.append(_route(service, port, "", port.published, behind))
     for vip in vips:
         routes += [_route(service, p, vip, p.target, candidates) for p in inside(service)]
-    return _Known(service=service, routes=tuple(routes), problems=tuple(problems))
+    return tuple(routes), tuple(problems)
 
 
 def inside(service: ServiceEndpoints) -> tuple[Port, ...]:

@@ -11,7 +11,7 @@ from skep.domain.endpoints import is_placed, is_serving
 from skep.domain.objects import Network, Node, Service, Task
 from skep.domain.spec import EndpointMode, PortMode
 from skep.manager.store.core.tables import View
-from skep.netproxy.dns.core.zones import Names, NetworkChange, merge
+from skep.netproxy.dns.core.zones import Names, NetworkChange
 from tests.sim.plane import Kernel
 
 K = TypeVar("K", bound=Hashable)
@@ -89,7 +89,7 @@ def why_not_connected(view: View, node: Node, kernel: Kernel, running: set[TaskI
         if tasks
     ]
     names = {
-        network_id: {n: frozenset(r.addresses) for n, r in merge(zone.records).items()}
+        network_id: {n: frozenset(r.addresses) for n, r in zone.records.items()}
         for network_id, zone in kernel.zones.items()
     }
     why += _differences(f"{node.name}: names", names, expected_names(view))
@@ -107,7 +107,9 @@ def _unreachable(view: View, node: Node, kernel: Kernel, running: set[TaskId]) -
     """Every running task finds a healthy task behind the name of each service on its networks."""
     names = Names()
     for zone in kernel.zones.values():
-        change = NetworkChange(network_id=zone.network_id, name=zone.name, changed=zone.records)
+        change = NetworkChange(
+            network_id=zone.network_id, name=zone.name, changed=tuple(zone.records.values())
+        )
         names.change_networks(1, (change,), (), is_whole=False)
     vnis = {network.id: network.vni for network in view.all(Network)}
     rows = {network.name: network.id for network in view.all(Network)}

@@ -160,7 +160,7 @@ def _named(kernel: Kernel) -> set[Place]:
     return {
         (network_id, address)
         for network_id, zone in kernel.zones.items()
-        for record in zone.records
+        for record in zone.records.values()
         for address in record.addresses
     }
 

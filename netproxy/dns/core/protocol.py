@@ -15,7 +15,7 @@ import msgspec
 
 from skep.domain.base import Struct
 from skep.netproxy.dns.core.resolv import DNS_PORT
-from skep.netproxy.dns.core.zones import NetworkChange, NetworkZone, Scope, key_of, merge
+from skep.netproxy.dns.core.zones import NetworkChange, NetworkZone, Scope
 
 FORMAT = 1
 LENGTH_BYTES = 4
@@ -209,7 +209,7 @@ def whole(zone: NetworkZone) -> NetworkChange:
         network_id=zone.network_id,
         name=zone.name,
         subnets=zone.subnets,
-        changed=zone.records,
+        changed=tuple(zone.records.values()),
         is_whole=True,
     )
 
@@ -223,29 +223,27 @@ def network_changes(
         old = before.get(network_id)
         if old is None:
             changed.append(whole(zone))
-        elif old is not zone and old != zone:
-            changed.append(_difference(old, zone))
+        elif (difference := _difference(old, zone)) is not None:
+            changed.append(difference)
     return tuple(changed), tuple(key for key in before if key not in after)
 
 
-def _difference(old: NetworkZone, new: NetworkZone) -> NetworkChange:
-    # Whoever makes zones keeps the records that don't change, so that all but a few of thousands
-    # need no closer look.
-    before, after = ({id(record) for record in zone.records} for zone in (old, new))
-    touched = {key_of(record.name) for record in new.records if id(record) not in before}
-    touched |= {key_of(record.name) for record in old.records if id(record) not in after}
-    old_records, new_records = (
-        merge(record for record in zone.records if key_of(record.name) in touched)
-        for zone in (old, new)
-    )
+def _difference(old: NetworkZone, new: NetworkZone) -> NetworkChange | None:
+    changed, removed = [], []
+    for key in new.keys_changed_since(old):
+        record = new.records.get(key)
+        if record is None:
+            removed.append(key)
+        elif record != old.records.get(key):
+            changed.append(record)
+    if not changed and not removed and (new.name, new.subnets) == (old.name, old.subnets):
+        return None
     return NetworkChange(
         network_id=new.network_id,
         name=new.name,
         subnets=new.subnets,
-        changed=tuple(
-            record for name, record in new_records.items() if old_records.get(name) != record
-        ),
-        removed=tuple(name for name in old_records if name not in new_records),
+        changed=tuple(changed),
+        removed=tuple(removed),
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import functools
 import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from zlib import crc32
 
@@ -36,14 +36,32 @@ class Record(Struct, frozen=True, kw_only=True):
     reverse: bool = True
 
 
-class NetworkZone(Struct, frozen=True, kw_only=True):
-    """Everything that one network knows. `subnets` (CIDR) are what PTR queries are answered for,
-    known or not. Records of one name (two services with one alias) are taken together."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NetworkZone:
+    """Everything that one network knows: `records` by key, as `merge` makes them. `subnets` (CIDR)
+    are what PTR queries are answered for, known or not.
+
+    Nobody changes a zone. One that was made from another, whose `mark` is its `since`, has the same
+    records but for those of the keys `touched`: what one name's change costs does not depend on how
+    many others there are.
+    """
 
     network_id: str
     name: str
-    records: tuple[Record, ...] = ()
+    records: Mapping[str, Record] = field(default_factory=dict)
     subnets: tuple[str, ...] = ()
+    mark: object = field(default_factory=object)
+    since: object = None
+    touched: frozenset[str] = frozenset()
+
+    def keys_changed_since(self, old: NetworkZone) -> Iterable[str]:
+        """The keys of all records that may differ between `old` and this one."""
+        if old is self:
+            return ()
+        if old.mark is self.since:
+            return self.touched
+        changed = {k for k, record in self.records.items() if old.records.get(k) is not record}
+        return changed | (old.records.keys() - self.records.keys())
 
 
 class NetworkChange(Struct, frozen=True, kw_only=True):
@@ -99,15 +117,15 @@ class Entry:
 
 
 def check(zone: NetworkZone, checked: NetworkZone | None = None) -> None:
-    """Raises ValueError, with a text for a person, for what can't be put in force. Records of
-    `checked`, the very same ones, are not looked at again."""
+    """Raises ValueError, with a text for a person, for what can't be put in force. What hasn't
+    changed since `checked` is not looked at again."""
     for subnet in zone.subnets:
         try:
             ipaddress.IPv4Network(subnet, strict=False)
         except ValueError:
             raise ValueError(f"network {zone.name!r}: {subnet!r} is no IPv4 subnet") from None
-    known = {id(record) for record in checked.records} if checked is not None else set()
-    fresh = [record for record in zone.records if id(record) not in known]
+    keys = zone.records if checked is None else zone.keys_changed_since(checked)
+    fresh = (zone.records[key] for key in keys if key in zone.records)
     _check_records(f"network {zone.name!r}", fresh)
 
 
@@ -123,19 +141,23 @@ def _check_records(where: str, records: Iterable[Record]) -> None:
                 raise ValueError(f"{where}: record {record.name!r}: {address!r} is no IPv4 address")
 
 
-@functools.lru_cache(ADDRESSES_REMEMBERED)
 def _is_address(text: str) -> bool:
-    """Remembered, since a zone is looked through with every change of one of its names."""
     try:
-        ipaddress.IPv4Address(text)
+        _record_of(text)
     except ValueError:
         return False
     return True
 
 
+@functools.lru_cache(ADDRESSES_REMEMBERED)
+def _record_of(address: str) -> bytes:
+    """An address's A record; raises ValueError. Remembered, since all addresses of a name are
+    looked at when one of them comes or goes."""
+    return a_record(ipaddress.IPv4Address(address).packed)
+
+
 def _entry(record: Record) -> Entry:
-    packed = (ipaddress.IPv4Address(address).packed for address in record.addresses)
-    return Entry(record, b"".join(map(a_record, packed)) * 2)
+    return Entry(record, b"".join(map(_record_of, record.addresses)) * 2)
 
 
 class Zone:

@@ -122,6 +122,11 @@ def web(name: str = "web", published: int | None = 80, **where: str) -> ServiceE
 
 
 MESH = {NodeId("there"): MeshNode(node_id=NodeId("there"), mesh_address="127.0.0.2:7946")}
+MOVED = {NodeId("there"): MeshNode(node_id=NodeId("there"), mesh_address="127.0.0.9:7946")}
+
+
+def by_id(*services: ServiceEndpoints) -> dict[ServiceId, ServiceEndpoints]:
+    return {each.service_id: each for each in services}
 
 
 def route(name: str = "web", published: int = 80, **where: str) -> Route:
@@ -221,10 +226,10 @@ def test_two_services_with_one_host_port_on_one_node_are_a_problem_until_one_lea
     routing = Routing(NodeId("here"))
     leaves = replace(web("a", ta="here"), ports=(HOST,))
     comes = replace(web("b", tb="here"), ports=(HOST,))
-    both = routing.build(5, (leaves, comes), MESH)
+    both = routing.build(5, by_id(leaves, comes), MESH)
     assert both.problems == ("b: port 80: a has it",)
     left = replace(leaves, endpoints=())
-    assert routing.build(6, (left, comes), MESH) == Desired(
+    assert routing.build(6, by_id(left, comes), MESH) == Desired(
         version=6, routes=(route("b", tb="here"),)
     )
 
@@ -233,31 +238,72 @@ def test_whoever_has_a_port_keeps_it_from_a_service_that_comes() -> None:
     routing = Routing(NodeId("here"))
     holder = replace(web("b", tb="here"), ports=(HOST,))
     comes = replace(web("a", ta="here"), ports=(HOST,))
-    routing.build(5, (holder,), MESH)
+    routing.build(5, by_id(holder), MESH)
     for version in (6, 7):
-        both = routing.build(version, (holder, comes), MESH)
+        both = routing.build(version, by_id(holder, comes), MESH)
         assert both == Desired(
             version=version, routes=(route("b", tb="here"),), problems=("a: port 80: b has it",)
         )
-    assert routing.build(8, (comes,), MESH).routes == (route("a", ta="here"),)
+    assert routing.build(8, by_id(comes), MESH).routes == (route("a", ta="here"),)
 
 
-def test_what_is_built_step_by_step_is_what_would_be_built_at_once() -> None:
-    """And what a step does not change is the very same object, which is what makes it cheap."""
+# A node's mesh address, and what services say: ports, whether in host mode, and where tasks are.
+STEPS = st.lists(
+    st.tuples(
+        st.booleans(),
+        st.dictionaries(
+            st.sampled_from("abc"),
+            st.tuples(
+                st.sets(st.integers(80, 82), max_size=2),
+                st.booleans(),
+                st.dictionaries(
+                    st.sampled_from(["t1", "t2"]), st.sampled_from(["here", "there", "nowhere"])
+                ),
+            ),
+        ),
+    ),
+    max_size=8,
+)
+
+
+@given(STEPS)
+def test_what_is_built_step_by_step_is_what_would_be_built_at_once(
+    steps: list[tuple[bool, dict[str, tuple[set[int], bool, dict[str, str]]]]],
+) -> None:
     routing = Routing(NodeId("here"))
-    first = routing.build(1, (web("a", 80, t1="there"), web("b", 81, t2="here")), MESH)
-    moved = {NodeId("there"): MeshNode(node_id=NodeId("there"), mesh_address="127.0.0.9:7946")}
-    for services, nodes in (
-        ((web("a", 80, t1="there"), web("b", 81, t3="here")), MESH),
-        ((web("b", 81, t3="here"),), MESH),
-        ((web("a", 80, t1="there"), web("b", 81, t3="here")), moved),
-        ((web("a", 80, t1="there"), web("c", 80)), moved),
-    ):
-        assert routing.build(2, services, nodes) == build(NodeId("here"), 2, services, nodes)
-    again = routing.build(3, (web("a", 80, t1="there"),), moved)
-    last = routing.build(4, (web("a", 80, t1="there"), web("b", 81)), moved)
-    assert last.routes[0] is again.routes[0]
-    assert first.routes[0].candidates[0].mesh_address == "127.0.0.2:7946"
+    held: dict[ServiceId, ServiceEndpoints] = {}
+    for version, (has_moved, said) in enumerate(steps, 1):
+        services = {}
+        for name, (ports, is_host, tasks) in said.items():
+            mode = PortMode.HOST if is_host else PortMode.INGRESS
+            service = replace(
+                web(name, None, **tasks),
+                ports=tuple(Port(target=8080, published=p, mode=mode) for p in sorted(ports)),
+            )
+            old = held.get(service.service_id)
+            services[service.service_id] = old if old is not None and old == service else service
+        nodes = MOVED if has_moved else MESH
+        built = routing.build(version, services, nodes)
+        routing.check_invariants()
+        held = services
+        at_once = build(NodeId("here"), version, services.values(), nodes)
+        claims = {each.published: each for each in at_once.routes}
+        assert [each.published for each in built.routes] == list(claims)
+        assert len(built.problems) == len(at_once.problems)
+        if not any("has it" in each for each in built.problems):
+            # Who of several has a port is also a matter of who had it.
+            assert built == at_once
+
+
+def test_what_a_step_does_not_change_is_the_very_same_object() -> None:
+    routing = Routing(NodeId("here"))
+    stays = web("a", 80, t1="there")
+    first = routing.build(1, by_id(stays, web("b", 81, t2="here")), MESH)
+    last = routing.build(2, by_id(stays, web("b", 81)), MESH)
+    assert last.routes[0] is first.routes[0]
+    assert last.routes[1].candidates == ()
+    elsewhere = routing.build(3, by_id(stays), MOVED)
+    assert elsewhere.routes[0].candidates[0].mesh_address == "127.0.0.9:7946"
 
 
 def listener(service: str = "web", port: int = 80, **where: str) -> Listener:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+from hypothesis import given
+from hypothesis import strategies as st
+
 from skep.domain.base import NetworkId, NodeId, ServiceId, TaskId, replace
 from skep.domain.endpoints import Endpoint, NetworkEntry, NetworkPlace, ServiceEndpoints
 from skep.domain.objects import Attachment, Vip
@@ -9,6 +14,9 @@ from skep.domain.spec import EndpointMode
 from skep.netproxy.core.forms import KernelForms, RelayForms
 from skep.netproxy.core.names import Names, lookup, meaning, whereabouts
 from skep.netproxy.core.world import World
+from skep.netproxy.dns.core.protocol import network_changes
+from skep.netproxy.dns.core.zones import Names as ZoneNames
+from skep.netproxy.dns.core.zones import NetworkZone
 
 BACK = NetworkEntry(network_id=NetworkId("back"), name="back", vni=4097, subnet="10.0.1.0/24")
 FRONT = NetworkEntry(network_id=NetworkId("front"), name="front", vni=4098, subnet="10.0.1.0/24")
@@ -119,10 +127,63 @@ def test_who_shares_an_alias_shares_its_answers_but_a_name_comes_first() -> None
 
 def test_what_has_not_changed_is_not_made_anew() -> None:
     names = Names(KernelForms())
-    before = names.zones(world(WEB, DB))[NetworkId("front")]
-    after = names.zones(world(WEB, replace(DB, endpoints=())))[NetworkId("front")]
-    mine = [record for record in after.records if record.name.endswith("web")]
-    assert all(any(record is each for each in before.records) for record in mine)
+    before = names.zones(world(WEB, DB))
+    after = names.zones(world(WEB, replace(DB, endpoints=())))
+    assert after[NetworkId("front")] is before[NetworkId("front")]
+    old, new = before[NetworkId("back")], after[NetworkId("back")]
+    assert new.records["db"] is old.records["db"]
+    assert (new.since, new.touched) == (old.mark, {"tasks.db", "db.1"})
+
+
+# Of each service: on which networks it is, its aliases there, and its healthy tasks.
+WORDS = st.dictionaries(
+    st.sampled_from(["web", "Db", "api"]),
+    st.tuples(
+        st.sets(st.sampled_from(["front", "back"])),
+        st.sets(st.sampled_from(["web", "WWW", "tasks.api", "api.1"])),
+        st.sets(st.integers(1, 3)),
+        st.booleans(),
+    ),
+)
+Said = dict[str, tuple[set[str], set[str], set[int], bool]]
+
+
+@given(st.lists(st.tuples(st.booleans(), WORDS), max_size=8))
+def test_what_is_made_step_by_step_is_what_would_be_made_at_once(
+    steps: list[tuple[bool, Said]],
+) -> None:
+    names, told = Names(KernelForms()), ZoneNames()
+    asked: dict[str, ServiceEndpoints] = {}
+    held: dict[str, NetworkZone] = {}
+    for is_on_back, said in steps:
+        services = []
+        for name, (on, aliases, tasks, is_direct) in sorted(said.items()):
+            made = service(
+                name,
+                len(name),
+                *(task(name, n, front=f"10.0.1.{n}", back=f"10.0.2.{n}") for n in sorted(tasks)),
+                **{network: tuple(sorted(aliases)) for network in sorted(on)},
+            )
+            made = replace(made, endpoint_mode=EndpointMode.DNSRR) if is_direct else made
+            services.append(asked[name] if asked.get(name) == made else made)
+        asked = {each.name: each for each in services}
+        now = world(*services)
+        if not is_on_back:
+            networks = {FRONT.network_id: FRONT, INGRESS.network_id: INGRESS}
+            now = dataclasses.replace(now, networks=networks)
+        zones = names.zones(now)
+        names.check_invariants()
+        at_once = Names(KernelForms()).zones(now)
+        assert zones.keys() == at_once.keys()
+        assert all(zones[key].records == at_once[key].records for key in zones)
+        # Who is told only of what changed knows the same.
+        zones_by_id = {str(key): zone for key, zone in zones.items()}
+        changed, removed = network_changes(held, zones_by_id)
+        told.change_networks(1, changed, removed, is_whole=False)
+        for key, zone in zones.items():
+            entries = told.zones[key].entries
+            assert {name: entry.record for name, entry in entries.items()} == zone.records
+        held = zones_by_id
 
 
 def test_a_person_is_told_what_a_name_means_and_where_else_it_is_known() -> None:

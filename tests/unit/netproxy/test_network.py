@@ -190,7 +190,7 @@ def test_a_task_with_a_namespace_asks_for_names_in_there(tmp_path: Path) -> None
         assert (listen.address, listen.port, listen.namespace) == ("127.0.0.11", 53, "/ns/t1")
         assert listen.scope.networks == (APP,)
         assert listen.scope.forwards
-        assert [r.addresses for r in life.server.zones[APP].records if r.name == "db"] == [
+        assert [r.addresses for r in life.server.zones[APP].records.values() if r.name == "db"] == [
             ("10.0.1.7",)
         ]
 
@@ -346,7 +346,7 @@ def test_names_are_in_force_before_the_plane_says_so(tmp_path: Path) -> None:
         await life.know(DB)
         gone = replace(DB, endpoints=())
         await life.know(gone, version=2)
-        tasks = [r for r in life.server.zones[APP].records if r.name == "tasks.db"]
+        tasks = [r for r in life.server.zones[APP].records.values() if r.name == "tasks.db"]
         assert [record.addresses for record in tasks] == [()]
         assert [desired.version for desired in life.plane.applied] == [1, 2]
 

@@ -30,7 +30,7 @@ from skep.netproxy.dns.core.protocol import (
     Status,
     Welcome,
 )
-from skep.netproxy.dns.core.zones import NetworkZone, Record, Scope
+from skep.netproxy.dns.core.zones import NetworkZone, Record, Scope, merge
 
 DEADLINE_S = 20.0
 LOOPBACK = "127.0.0.1"
@@ -143,7 +143,7 @@ def record(name: str, *addresses: str, reverse: bool = True) -> Record:
 
 
 def zone(name: str, *records: Record, subnets: tuple[str, ...] = ()) -> NetworkZone:
-    return NetworkZone(network_id=f"{name}-id", name=name, records=records, subnets=subnets)
+    return NetworkZone(network_id=f"{name}-id", name=name, records=merge(records), subnets=subnets)
 
 
 def scope(

@@ -21,7 +21,7 @@ from skep.env import DiceIds, Env, LoopClock, LoopSpawn, Rejected, Retryable
 from skep.netproxy.dns.adapters.client import DnsClient
 from skep.netproxy.dns.core import protocol
 from skep.netproxy.dns.core.protocol import Listen, Told, Welcome
-from skep.netproxy.dns.core.zones import NetworkZone, Scope
+from skep.netproxy.dns.core.zones import Scope
 from skep.rpc import GrpcTransport
 from tests.unit.netproxy.dns.support import (
     DEADLINE_S,
@@ -309,9 +309,7 @@ def test_only_differences_travel(play: Play, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr("skep.netproxy.dns.adapters.link.protocol.encode", noting)
     many = tuple(record(f"s{n}", f"10.0.{n // 250}.{n % 250}") for n in range(1000))
-    changed = NetworkZone(
-        network_id="net-id", name="net", records=(*many[:-1], record("s999", "10.9.9.9"))
-    )
+    changed = zone("net", *many[:-1], record("s999", "10.9.9.9"))
 
     async def work() -> None:
         async with folder() as path:
