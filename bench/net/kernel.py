@@ -26,9 +26,9 @@ from skep.netproxy.kernel.adapters.vipmodes import BPF, NFT, Place, VipMode
 from skep.netproxy.kernel.core.ingress import Egress, IngressPort
 from skep.netproxy.kernel.core.links import Network, Peer, TaskLink
 from skep.netproxy.kernel.core.names import HOST_INGRESS
-from skep.netproxy.kernel.core.plan import VipKey
 from skep.netproxy.kernel.core.sources import SourceRoute
 from skep.netproxy.kernel.core.sources import TaskLink as IngressLink
+from skep.netproxy.kernel.core.understood import VipKey
 from tests.support.netns import Lab, lab, why_not
 from tests.unit.netproxy.kernel.support import Node, do
 

@@ -15,8 +15,8 @@ from typing import Protocol
 from skep.env import Retryable
 from skep.netproxy.core.tally import PortTally, Tally, TrafficTally, VipTally
 from skep.netproxy.kernel.core.ingressread import PortCounters
-from skep.netproxy.kernel.core.plan import VipKey
 from skep.netproxy.kernel.core.traffic import Traffic
+from skep.netproxy.kernel.core.understood import VipKey
 from skep.netproxy.kernel.core.vips import Counts
 
 log = logging.getLogger(__name__)

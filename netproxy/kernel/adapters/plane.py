@@ -47,7 +47,7 @@ from skep.netproxy.kernel.core.names import HOST_INGRESS
 from skep.netproxy.kernel.core.plan import ANY_HOST, KernelPlan, Planner, check_apart, prefix_of
 from skep.netproxy.kernel.core.sources import TaskLink as IngressLink
 from skep.netproxy.kernel.core.tunnel import check_clear
-from skep.netproxy.relay.core.protocol import Key
+from skep.netproxy.relay.core.protocol import Key, Listener
 
 log = logging.getLogger(__name__)
 # There where the kernel has IPv6 at all.
@@ -105,6 +105,9 @@ class KernelPlane:
         # This node's own end of the ingress network, once it is there.
         self._own_end: tuple[str, str, int] | None = None
         self._lacks_ends = False
+        # What links and relay were last asked for and have done; None: they are to be asked again.
+        self._connected: tuple[object, ...] | None = None
+        self._served: tuple[Listener, ...] | None = None
 
     async def open(self, vip_mode: str, *, counts_traffic: bool = False) -> None:
         """Find what is there, or begin. Raises Rejected with what is missing, OSError."""
@@ -135,7 +138,7 @@ class KernelPlane:
             self._expected = desired.world.tasks
             problems = (*plan.problems, *await self._connect(plan))
             # Before the rules: a port that something else on this node has is not taken from it.
-            problems += await self._relay.serve(plan.version, plan.listeners)
+            problems += await self._serve(plan)
             self._taken = frozenset(key for key in _keys(plan) if not self._relay.is_open(key))
             failures, hindrances = await self._blocking(self._put_rules, plan, dict(self._tasks))
             self._is_applied = True
@@ -173,6 +176,7 @@ class KernelPlane:
                 try:
                     await self._opened.detach(task_id)
                 except (OSError, Rejected) as error:
+                    self._connected = None
                     raise Retryable(f"task {task_id} can't be detached: {error}") from error
 
     async def attached(self) -> frozenset[TaskId]:
@@ -215,7 +219,7 @@ class KernelPlane:
                 found = (f"the kernel can't be read: {error}",)
             if found and self._ingress is not None:
                 # What is remembered of it is wrong: the next `apply` reads it anew.
-                self._own_end = None
+                self._own_end = self._connected = self._served = None
                 self._ingress.forget()
                 self._mode.forget()
             return found
@@ -273,8 +277,13 @@ class KernelPlane:
 
     async def _connect(self, plan: KernelPlan) -> tuple[str, ...]:
         """Networks and their peers, and this node's own place on the ingress network."""
+        asked = (plan.networks, plan.peers, plan.tunnel)
         try:
-            problems = await self._opened.apply(plan.networks, plan.peers, plan.tunnel)
+            problems: tuple[str, ...] = ()
+            if self._connected is None or not _are_same(asked, self._connected):
+                self._connected = None
+                problems = await self._opened.apply(*asked)
+                self._connected = None if problems else asked
             if plan.ingress is not None and plan.ingress_address:
                 if self._lacks_ends:
                     await self._opened.ensure_egress()
@@ -286,6 +295,15 @@ class KernelPlane:
                     self._own_end = end
         except (OSError, Retryable, Rejected) as error:
             return (f"networks: {error}",)
+        return problems
+
+    async def _serve(self, plan: KernelPlan) -> tuple[str, ...]:
+        """What only the relay can; one that is started anew knows what it was last told."""
+        if plan.listeners is self._served:
+            return ()
+        self._served = None
+        problems = await self._relay.serve(plan.version, plan.listeners)
+        self._served = None if problems else plan.listeners
         return problems
 
     async def _attach(self, request: AttachRequest, world: World) -> _Task:
@@ -311,6 +329,8 @@ class KernelPlane:
         try:
             made = await self._opened.attach(request.task_id, links, options)
         except (OSError, Rejected) as error:
+            # The links doubt what they know, and look again when they are next asked.
+            self._connected = None
             raise Retryable(f"task {request.task_id} can't be attached: {error}") from error
         networks = tuple(
             (world.networks[a.network_id].vni, world.networks[a.network_id].subnet)
@@ -390,6 +410,11 @@ class KernelPlane:
 
     async def _blocking(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._rules, work, *arguments)
+
+
+def _are_same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
+    """Whether they are of the same objects, as the parts of plans that haven't changed are."""
+    return all(a is b or a == b for a, b in zip(one, other, strict=True))
 
 
 def _keys(plan: KernelPlan) -> tuple[Key, ...]:

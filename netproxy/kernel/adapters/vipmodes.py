@@ -11,14 +11,15 @@ from functools import partial
 from typing import Protocol
 
 from skep.env import Rejected, Retryable
+from skep.netproxy.core.world import moved
 from skep.netproxy.kernel.adapters import cgroup, natrules, vips
 from skep.netproxy.kernel.adapters.inside import run_each
 from skep.netproxy.kernel.adapters.known import HINDRANCES
 from skep.netproxy.kernel.adapters.natvips import NatVips
 from skep.netproxy.kernel.adapters.vip_traffic import VipTraffic
 from skep.netproxy.kernel.adapters.vips import Vips
-from skep.netproxy.kernel.core.plan import VipKey
 from skep.netproxy.kernel.core.traffic import Traffic
+from skep.netproxy.kernel.core.understood import VipKey
 from skep.netproxy.kernel.core.vips import Counts
 
 # No task is called that, whose limits have folders beside it.
@@ -106,7 +107,7 @@ class ByBpf:
         own.mkdir(exist_ok=True)
         self.cgroup = str(own)
         # What the maps hold by our own doing; None: to be compared with what they really hold.
-        self._done: tuple[dict[VipKey, tuple[str, ...]], dict[int, Place]] | None = None
+        self._done: tuple[Backends, dict[int, Place]] | None = None
         traffic = VipTraffic(self._vips.cgroup_path)
         try:
             if counts_traffic:
@@ -133,7 +134,7 @@ class ByBpf:
         except (Retryable, Rejected) as error:
             self._done = None
             return (f"virtual addresses: {error}",)
-        self._done = (dict(backends), by_cookie) if is_all else None
+        self._done = (backends, by_cookie) if is_all else None
         return ()
 
     def attach(self, place: Place, backends: Backends) -> None:
@@ -147,15 +148,15 @@ class ByBpf:
 
     def _step(
         self,
-        done: tuple[dict[VipKey, tuple[str, ...]], dict[int, Place]],
+        done: tuple[Backends, dict[int, Place]],
         backends: Backends,
         places: Mapping[int, Place],
     ) -> None:
         before, places_before = done
-        for key in before.keys() - backends.keys():
-            self._vips.drop_service(*key)
-        for key, behind in backends.items():
-            if before.get(key) != behind:
+        for key in moved(before, backends):
+            if (behind := backends.get(key)) is None:
+                self._vips.drop_service(*key)
+            elif behind != before.get(key):
                 self._vips.set_service(*key, behind)
         for cookie in places_before.keys() - places.keys():
             self._vips.drop_scope(cookie)

@@ -28,7 +28,7 @@ class Switch:
         self._node = node
         self._is_bpf = mode == BPF
         self._is_done = False
-        self._looked_at: set[str] = set()
+        self._looked_at: dict[str, Place] = {}
         self._translated: set[str] = set()
         self._rules: NatVips | None = None
 
@@ -42,7 +42,11 @@ class Switch:
         namespaces; returns, for a person, what could not be done, and is tried again."""
         if not self._is_bpf:
             return () if self._is_done else self._remove_programs()
-        self._find(places)
+        fresh = {i: each for i, each in places.items() if self._looked_at.get(i) != each}
+        if fresh:
+            self._find(fresh)
+        self._looked_at = dict(places)
+        self._translated &= places.keys()
         if self._rules is None or not self._translated:
             return ()
         wanted = {
@@ -62,14 +66,17 @@ class Switch:
         return ()
 
     def _find(self, places: Mapping[str, Place]) -> None:
+        """Which of these have rules. They are made by processes of the other mode alone, and so
+        none come to a namespace that was looked at."""
         try:
-            rules = NatVips(self._node)
+            rules = self._rules or NatVips(self._node)
         except Rejected:
             return  # without the library nobody has made any
         jobs = (
             (task_id, partial(_has_rules, rules, each.path)) for task_id, each in places.items()
         )
-        self._translated = {task_id for task_id, has_rules in run_each(jobs) if has_rules}
+        found = {task_id for task_id, has_rules in run_each(jobs) if has_rules}
+        self._translated = (self._translated - places.keys()) | found
         self._rules = rules
 
 

@@ -1,9 +1,5 @@
-"""What the managers' word comes to in this node's kernel.
-
-A virtual address leads to the addresses of healthy tasks on its network. A published port leads
-to those on the ingress network, unless it speaks the PROXY protocol: a header can only be said by
-somebody in user space, so such a port is the relay workers'. These also serve what the kernel's
-translation can't: loopback addresses, and IPv6.
+"""What the managers' word comes to in this node's kernel: all that services come to (`understood`),
+and what there is of networks and nodes.
 
 A network is there on a node that has a task on it, with an entry for each of its tasks elsewhere,
 also for those that don't serve (yet, or any more): they are to be reachable by address. On an
@@ -17,20 +13,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from skep.domain.base import NetworkId, NodeId, ServiceId
-from skep.domain.endpoints import Endpoint, MeshNode, NetworkEntry, ServiceEndpoints
-from skep.domain.spec import Port, PortMode, ProxyProtocol
+from skep.domain.endpoints import MeshNode, NetworkEntry, ServiceEndpoints
 from skep.env import Retryable
-from skep.netproxy.core.routes import PROXY_VERSIONS
-from skep.netproxy.core.world import World
+from skep.netproxy.core.world import World, moved
 from skep.netproxy.kernel.core.ingress import IngressPort
 from skep.netproxy.kernel.core.keys import parse_key
 from skep.netproxy.kernel.core.links import Network, Peer
 from skep.netproxy.kernel.core.sources import NODE_NUMBER_LIMIT, SourceRoute
 from skep.netproxy.kernel.core.tunnel import Tunnel, TunnelPeer
-from skep.netproxy.relay.core.protocol import Candidate, Listener
-
-VipKey = tuple[int, str]
-"""A network's VXLAN id, and a virtual address on it."""
+from skep.netproxy.kernel.core.understood import NOTHING, Known, Surroundings, VipKey, understand
+from skep.netproxy.relay.core.protocol import Listener
 
 # Where a relay listens. What comes to the node's own addresses is translated before it gets there,
 # unless the port is all the relay's; but a port that something else has is noticed by it.
@@ -60,42 +52,80 @@ class KernelPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """What one service comes to, for as long as its word doesn't change."""
+class _Claimed:
+    """All ports, with their services' names, and listeners, each once."""
 
-    service: ServiceEndpoints
-    peers: tuple[tuple[NetworkId, Peer], ...]
-    vips: tuple[tuple[VipKey, tuple[str, ...]], ...]
     ports: tuple[IngressPort, ...]
+    names: Mapping[tuple[str, int], str]
     listeners: tuple[Listener, ...]
     problems: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Mesh:
+    """What there is of nodes, and what is wrong with it. There is a tunnel where one is needed."""
+
+    sources: tuple[SourceRoute, ...]
+    tunnel: Tunnel
+    tunnel_problems: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
 class Planner:
-    """Makes plans, anew only for services that changed. `key` is this node's public WireGuard key,
-    if it has one."""
+    """Makes plans, each of the one before: what a service's change costs hardly depends on how many
+    others there are. A part that hasn't changed is the very same object in the next plan. `key` is
+    this node's public WireGuard key, if it has one."""
 
     def __init__(self, node_id: NodeId, *, has_ipv6: bool = True, key: bytes | None = None) -> None:
         self._node_id = node_id
         self._key = key
         self._hosts = (ANY_HOST, ANY_HOST_6) if has_ipv6 else (ANY_HOST,)
+        self._services: Mapping[ServiceId, ServiceEndpoints] = {}
         self._nodes: Mapping[NodeId, MeshNode] = {}
         self._networks: Mapping[NetworkId, NetworkEntry] = {}
-        self._known: dict[ServiceId, _Known] = {}
+        self._known: dict[ServiceId, Known] = {}
+        # Of these services others must know: they are few where most are reached by names alone.
+        self._claiming: dict[ServiceId, Known] = {}
+        # Parts of the plan; None of what must be made anew of all that is known.
+        self._vips: dict[VipKey, tuple[str, ...]] | None = None
+        self._vip_names: dict[VipKey, str] = {}
+        self._moved_vips: dict[VipKey, tuple[str, ...]] = {}
+        self._has_rivals = False
+        self._claimed: _Claimed | None = None
+        self._peers: tuple[frozenset[NetworkId], dict[str, tuple[Peer, ...]]] | None = None
+        self._mesh: _Mesh | None = None
 
     def plan(self, world: World) -> KernelPlan:
         """The plan of a world."""
-        is_same = world.nodes == self._nodes and world.networks == self._networks
-        before = self._known if is_same else {}
+        changed = moved(self._services, world.services)
+        if world.nodes != self._nodes or world.networks != self._networks:
+            changed = [*{**self._services, **world.services}]
+            self._peers = self._mesh = None
+        self._services = world.services
         self._nodes, self._networks = world.nodes, world.networks
-        ingress = next((n for n in world.networks.values() if n.is_ingress), None)
-        self._known = {}
-        for service_id, service in sorted(world.services.items()):
-            known = before.get(service_id)
-            if known is None or known.service is not service:
-                known = self._understand(service, ingress)
-            self._known[service_id] = known
-        return self._whole(world, ingress)
+        around = Surroundings(self._node_id, self._hosts, world.nodes, world.networks)
+        for service_id in changed:
+            service = world.services.get(service_id)
+            now = NOTHING if service is None else understand(around, service)
+            self._follow(service_id, self._known.get(service_id, NOTHING), now)
+        return self._whole(world, around.ingress)
+
+    def _follow(self, service_id: ServiceId, before: Known, now: Known) -> None:
+        """Take what a service comes to in place of what it did before."""
+        self._known.pop(service_id, None)
+        self._claiming.pop(service_id, None)
+        if now is not NOTHING:
+            self._known[service_id] = now
+        if now.claims:
+            self._claiming[service_id] = now
+        if now.peers != before.peers:
+            self._peers = None
+        if now.claims != before.claims:
+            self._claimed = None
+        if now.vips.keys() != before.vips.keys() or now.name != before.name:
+            self._vips = None
+        elif now.vips != before.vips:
+            self._moved_vips.update(now.vips)
 
     def _whole(self, world: World, ingress: NetworkEntry | None) -> KernelPlan:
         me = world.nodes.get(self._node_id)
@@ -103,44 +133,72 @@ class Planner:
         wanted = {i for i in world.here if i in world.networks}
         if address and ingress is not None:
             wanted.add(ingress.network_id)
+        networks = tuple(_network(world.networks[i]) for i in sorted(wanted))
+        mesh = self._mesh = self._mesh or self._of_nodes(ingress, address)
+        claimed = self._claimed = self._claimed or self._claims()
+        problems, tunnel = claimed.problems + mesh.problems, None
+        if any(network.is_encrypted for network in networks) and address:
+            tunnel = mesh.tunnel
+            problems += mesh.tunnel_problems
+        return KernelPlan(
+            version=world.version,
+            networks=networks,
+            peers=self._peers_on(frozenset(wanted), ingress),
+            vips=self._all_vips(),
+            ports=claimed.ports,
+            sources=mesh.sources,
+            listeners=claimed.listeners,
+            ingress=ingress,
+            ingress_address=address,
+            tunnel=tunnel,
+            problems=problems,
+            vip_names=self._vip_names,
+            port_names=claimed.names,
+        )
+
+    def _all_vips(self) -> dict[VipKey, tuple[str, ...]]:
+        """For moments two services may have one address, and the one with the greater id has it."""
+        moved_vips, self._moved_vips = self._moved_vips, {}
+        if not moved_vips and self._vips is not None:
+            return self._vips
+        if self._vips is not None and not self._has_rivals:
+            self._vips = {**self._vips, **moved_vips}
+            return self._vips
+        self._vips, self._vip_names = {}, {}
+        for _, known in sorted(self._known.items(), key=_by_id):
+            self._vips.update(known.vips)
+            self._vip_names.update(dict.fromkeys(known.vips, known.name))
+        self._has_rivals = sum(len(k.vips) for k in self._known.values()) > len(self._vips)
+        return self._vips
+
+    def _peers_on(
+        self, wanted: frozenset[NetworkId], ingress: NetworkEntry | None
+    ) -> dict[str, tuple[Peer, ...]]:
+        if self._peers is not None and self._peers[0] == wanted:
+            return self._peers[1]
         peers: dict[str, list[Peer]] = {network_id: [] for network_id in sorted(wanted)}
-        for known in self._known.values():
-            for network_id, peer in known.peers:
+        for _, known in sorted(self._known.items(), key=_by_id):
+            for (network_id, _), peer in known.peers.items():
                 if network_id in peers:
                     peers[network_id].append(peer)
         if ingress is not None and ingress.network_id in peers:
             peers[ingress.network_id] += [
                 Peer(node.ingress_address, node.address)
-                for node in world.nodes.values()
+                for node in self._nodes.values()
                 if node.node_id != self._node_id and node.ingress_address and node.address
             ]
-        ports, listeners, problems = self._claims()
-        sources = tuple(_sources(ingress, world.nodes.values()))
-        reached = [s for s in sources if s.number <= NODE_NUMBER_LIMIT]
+        made = {network_id: tuple(each) for network_id, each in peers.items()}
+        self._peers = wanted, made
+        return made
+
+    def _of_nodes(self, ingress: NetworkEntry | None, address: str) -> _Mesh:
+        sources = tuple(_sources(ingress, self._nodes.values()))
+        reached = tuple(s for s in sources if s.number <= NODE_NUMBER_LIMIT)
+        problems: tuple[str, ...] = ()
         if len(reached) < len(sources):
-            problems += ("some nodes' ingress addresses are too high to answer by them",)
-        networks = tuple(_network(world.networks[i]) for i in sorted(wanted))
-        tunnel = None
-        if any(network.is_encrypted for network in networks) and address and ingress is not None:
-            tunnel, unsure = self._tunnel(address, prefix_of(ingress))
-            problems += unsure
-        return KernelPlan(
-            version=world.version,
-            networks=networks,
-            peers={network_id: tuple(each) for network_id, each in peers.items()},
-            vips={key: backends for known in self._known.values() for key, backends in known.vips},
-            ports=tuple(port for _, port in ports),
-            sources=tuple(reached),
-            listeners=listeners,
-            ingress=ingress,
-            ingress_address=address,
-            tunnel=tunnel,
-            problems=problems,
-            vip_names={
-                key: known.service.name for known in self._known.values() for key, _ in known.vips
-            },
-            port_names={(port.protocol, port.published): name for name, port in ports},
-        )
+            problems = ("some nodes' ingress addresses are too high to answer by them",)
+        prefix_length = prefix_of(ingress) if ingress is not None else 0
+        return _Mesh(reached, *self._tunnel(address, prefix_length), problems)
 
     def _tunnel(self, address: str, prefix_length: int) -> tuple[Tunnel, tuple[str, ...]]:
         """All nodes that can encrypt; and what is wrong with the keys."""
@@ -170,17 +228,14 @@ class Planner:
                 peers[key] = TunnelPeer(node.ingress_address, node.address)
         return Tunnel(address, prefix_length, peers), tuple(problems)
 
-    def _claims(
-        self,
-    ) -> tuple[tuple[tuple[str, IngressPort], ...], tuple[Listener, ...], tuple[str, ...]]:
-        """All ports, with their services' names, and listeners, each once: for moments two services
-        may claim one port, and the one with the smaller id has it."""
+    def _claims(self) -> _Claimed:
+        """For moments two services may claim one port, and the one with the smaller id has it."""
         problems: dict[str, None] = {}
         ports: dict[tuple[str, int], tuple[str, IngressPort]] = {}
         listeners: dict[tuple[str, str, int], Listener] = {}
-        for known in self._known.values():
+        for _, known in sorted(self._claiming.items(), key=_by_id):
             problems.update(dict.fromkeys(known.problems))
-            name = known.service.name
+            name = known.name
             for port in known.ports:
                 holder, _ = ports.setdefault((port.protocol, port.published), (name, port))
                 if holder != name:
@@ -190,117 +245,23 @@ class Planner:
                 if listeners.setdefault(key, listener).service_name != name:
                     holder = listeners[key].service_name
                     problems[f"{name}: port {listener.port}: {holder} has it"] = None
-        return (
-            tuple(ports.values()),
-            tuple(listeners.values()),
-            tuple(problems),
-        )
-
-    # ------------------------------------------------------------------------- one service
-
-    def _understand(self, service: ServiceEndpoints, ingress: NetworkEntry | None) -> _Known:
-        problems: dict[str, None] = {}
-        vips = []
-        for vip in service.vips:
-            network = self._networks.get(vip.network_id)
-            if network is not None:
-                backends = tuple(_addresses(service.endpoints, vip.network_id))
-                vips.append(((network.vni, vip.address), backends))
-        ports: list[IngressPort] = []
-        listeners: list[Listener] = []
-        for port in service.ports:
-            if port.published is None:
-                continue
-            if ingress is None:
-                problems[f"{service.name}: port {port.published}: no ingress network yet"] = None
-                continue
-            self._open(service, port, ingress, ports, listeners)
-        return _Known(
-            service=service,
-            peers=tuple(self._peers(service, problems)),
-            vips=tuple(vips),
-            ports=tuple(ports),
-            listeners=tuple(listeners),
+        return _Claimed(
+            ports=tuple(port for _, port in ports.values()),
+            names={key: name for key, (name, _) in ports.items()},
+            listeners=tuple(listeners.values()),
             problems=tuple(problems),
         )
 
-    def _open(
-        self,
-        service: ServiceEndpoints,
-        port: Port,
-        ingress: NetworkEntry,
-        ports: list[IngressPort],
-        listeners: list[Listener],
-    ) -> None:
-        assert port.published is not None
-        is_host = port.mode is PortMode.HOST
-        endpoints = [e for e in service.endpoints if not is_host or e.node_id == self._node_id]
-        if is_host and not endpoints:
-            return
-        is_relayed = port.proxy_protocol is not ProxyProtocol.NONE or port.accepts_proxy_protocol
-        if not is_relayed:
-            ports.append(
-                IngressPort(
-                    protocol=port.protocol.value,
-                    published=port.published,
-                    target=port.target,
-                    backends=tuple(_addresses(endpoints, ingress.network_id)),
-                    is_host_mode=is_host,
-                )
-            )
-        candidates = tuple(
-            Candidate(task_id=e.task_id, address=address)
-            for e in endpoints
-            for address in _addresses((e,), ingress.network_id)
-        )
-        for host in self._hosts:
-            listeners.append(
-                Listener(
-                    host=host,
-                    port=port.published,
-                    protocol=port.protocol.value,
-                    service_id=service.service_id,
-                    service_name=service.name,
-                    target=port.target,
-                    balance=port.balance,
-                    candidates=candidates,
-                    sends_proxy=PROXY_VERSIONS[port.proxy_protocol],
-                    accepts_proxy=port.accepts_proxy_protocol,
-                )
-            )
-
-    def _peers(
-        self, service: ServiceEndpoints, problems: dict[str, None]
-    ) -> Iterator[tuple[NetworkId, Peer]]:
-        for endpoint in (*service.endpoints, *service.others):
-            if endpoint.node_id == self._node_id or not endpoint.attachments:
-                continue
-            node = self._nodes.get(endpoint.node_id)
-            if node is None or not node.address:
-                problems[
-                    f"{service.name}: task {endpoint.task_id} can't be reached: "
-                    f"its node {endpoint.node_id} has no address"
-                ] = None
-                continue
-            for attachment in endpoint.attachments:
-                network = self._networks.get(attachment.network_id)
-                if network is None or not network.is_encrypted:
-                    yield attachment.network_id, Peer(attachment.address, node.address)
-                elif node.wireguard_key and node.ingress_address:
-                    yield attachment.network_id, Peer(attachment.address, node.ingress_address)
-                else:
-                    problems[
-                        f"{service.name}: its tasks on node {node.name or node.node_id} can't be "
-                        f"reached: network {network.name} is encrypted, and that node has no "
-                        "WireGuard key"
-                    ] = None
+    def check_invariants(self) -> None:
+        """Called by tests after every step."""
+        assert self._known.keys() == self._services.keys()
+        assert self._vip_names.keys() == (self._vips or {}).keys()
+        for service_id, known in self._claiming.items():
+            assert self._known[service_id] is known
 
 
-def _addresses(endpoints: Iterable[Endpoint], network_id: NetworkId) -> Iterator[str]:
-    for endpoint in endpoints:
-        for attachment in endpoint.attachments:
-            if attachment.network_id == network_id:
-                yield attachment.address
+def _by_id(item: tuple[ServiceId, Known]) -> ServiceId:
+    return item[0]
 
 
 def _network(entry: NetworkEntry) -> Network:

@@ -8,8 +8,8 @@ from skep.env import Retryable
 from skep.netproxy.core.tally import PortTally, Tally, VipTally
 from skep.netproxy.kernel.adapters.counting import Counting, Owners
 from skep.netproxy.kernel.core.ingressread import PortCounters
-from skep.netproxy.kernel.core.plan import VipKey
 from skep.netproxy.kernel.core.traffic import Traffic
+from skep.netproxy.kernel.core.understood import VipKey
 from skep.netproxy.kernel.core.vips import Counts
 
 OWNERS = Owners(

@@ -132,7 +132,7 @@ def test_what_has_not_changed_is_not_made_anew() -> None:
     assert after[NetworkId("front")] is before[NetworkId("front")]
     old, new = before[NetworkId("back")], after[NetworkId("back")]
     assert new.records["db"] is old.records["db"]
-    assert (new.since, new.touched) == (old.mark, {"tasks.db", "db.1"})
+    assert (new.since, new.touched) == (old.mark, frozenset({"tasks.db", "db.1"}))
 
 
 # Of each service: on which networks it is, its aliases there, and its healthy tasks.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from skep.domain.base import NetworkId, NodeId, ServiceId, TaskId, replace
 from skep.domain.endpoints import (
@@ -184,6 +186,62 @@ def test_step_by_step_comes_to_the_same_as_at_once() -> None:
     ]
     for world in worlds:
         assert planner.plan(world) == Planner(HERE).plan(world)
+
+
+# What services say (a version of their word, or nothing), whether the other node is there, and
+# whether a task of the application's network is here.
+STEPS = st.lists(
+    st.tuples(
+        st.dictionaries(st.sampled_from("abc"), st.integers(0, 4)), st.booleans(), st.booleans()
+    ),
+    max_size=8,
+)
+
+
+def variant(name: str, number: int) -> ServiceEndpoints:
+    """Ports and addresses are claimed by all, but for one variant."""
+    service = replace(WEB, service_id=ServiceId(name), name=name)
+    return (
+        service,
+        replace(service, endpoints=WEB.endpoints[:1], others=WEB.endpoints[1:]),
+        replace(service, endpoints=(task(ord(name), THERE),)),
+        replace(service, vips=(), ports=()),
+        replace(service, vips=(Vip(network_id=APP, index=9, address=f"10.0.1.{ord(name)}"),)),
+    )[number]
+
+
+@given(STEPS)
+def test_any_steps_come_to_the_same_as_at_once(
+    steps: list[tuple[dict[str, int], bool, bool]],
+) -> None:
+    planner = Planner(HERE)
+    held: dict[tuple[str, int], ServiceEndpoints] = {}
+    for version, (said, is_there, has_task) in enumerate(steps):
+        services = {
+            ServiceId(name): held.setdefault((name, number), variant(name, number))
+            for name, number in said.items()
+        }
+        nodes = NODES if is_there else {HERE: NODES[HERE]}
+        here = frozenset((APP,) if has_task else ())
+        world = World(version, services, nodes, NETWORKS, here)
+        assert planner.plan(world) == Planner(HERE).plan(world)
+        planner.check_invariants()
+
+
+def test_a_part_of_the_plan_that_has_not_changed_is_the_very_same_object() -> None:
+    planner = Planner(HERE)
+    here = frozenset((APP,))
+    first = planner.plan(World(1, {WEB.service_id: WEB}, NODES, NETWORKS, here))
+    starts = replace(WEB, endpoints=WEB.endpoints[:1], others=WEB.endpoints[1:])
+    second = planner.plan(World(2, {WEB.service_id: starts}, NODES, dict(NETWORKS), here))
+    assert second.vips != first.vips
+    assert second.peers is first.peers
+    assert second.sources is first.sources
+    lone = replace(WEB, service_id=ServiceId("lone"), name="lone", ports=(), vips=())
+    services = {WEB.service_id: starts, lone.service_id: lone}
+    third = planner.plan(World(3, services, NODES, NETWORKS, here))
+    assert third.listeners is second.listeners
+    assert third.ports is second.ports
 
 
 def test_without_ipv6_nothing_listens_there() -> None:
