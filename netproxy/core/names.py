@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,12 +48,20 @@ class _Said:
     aliases: Mapping[str, Record]
     titles: tuple[str, ...]
 
+    @property
+    def keys(self) -> Set[str]:
+        """All names that it speaks of."""
+        return self.own.keys() | self.aliases.keys() if self.aliases else self.own.keys()
+
     def of(self, key: str, *, is_title: bool) -> Iterator[Record]:
         """What it says of one name, which is (`is_title`) some service's own or not."""
         if key in self.own:
             yield self.own[key]
         if key in self.aliases and not is_title:
             yield self.aliases[key]
+
+
+_SILENCE = _Said({}, {}, ())
 
 
 class Names:
@@ -104,7 +112,7 @@ class _Network:
         """Take these services' word in place of their former one; None of those that are gone."""
         spoken_of: set[str] = set()
         for service_id, service in changed.items():
-            spoken_of |= self._take(service_id, service)
+            spoken_of.update(self._take(service_id, service))
         before = self.zone.records
         now = {key: self._record(key) for key in spoken_of}
         touched = {key: record for key, record in now.items() if record != before.get(key)}
@@ -128,26 +136,24 @@ class _Network:
             subnets=self._forms.subnets(entry),
         )
 
-    def _take(self, service_id: ServiceId, service: ServiceEndpoints | None) -> set[str]:
-        """All names that the service spoke of before, or does now."""
+    def _take(self, service_id: ServiceId, service: ServiceEndpoints | None) -> Iterable[str]:
+        """All names of which the service said something else before."""
         network_id = NetworkId(self.zone.network_id)
-        before = self._said.pop(service_id, None)
-        keys: set[str] = set()
-        if before is not None:
-            keys |= before.own.keys() | before.aliases.keys()
-            self._titles.subtract(before.titles)
-            for key in keys:
-                self._speakers[key].discard(service_id)
+        before = self._said.pop(service_id, _SILENCE)
+        now = _SILENCE
         places = [] if service is None else service.networks
         aliases = [p.aliases for p in places if p.network_id == network_id]
         if service is not None and aliases:
-            said = _listen(self._forms, service, network_id, itertools.chain(*aliases))
-            self._said[service_id] = said
-            self._titles.update(said.titles)
-            for key in (*said.own, *said.aliases):
-                self._speakers.setdefault(key, set()).add(service_id)
-                keys.add(key)
-        return keys
+            now = _listen(self._forms, service, network_id, itertools.chain(*aliases))
+            self._said[service_id] = now
+        if now.titles != before.titles:
+            self._titles.subtract(before.titles)
+            self._titles.update(now.titles)
+        for key in before.keys - now.keys:
+            self._speakers[key].discard(service_id)
+        for key in now.keys - before.keys:
+            self._speakers.setdefault(key, set()).add(service_id)
+        return (*_differing(before.own, now.own), *_differing(before.aliases, now.aliases))
 
     def _record(self, key: str) -> Record | None:
         """What a name stands for; None for one that nobody speaks of any more."""
@@ -165,7 +171,7 @@ class _Network:
         assert +self._titles == titles
         speakers: dict[str, set[ServiceId]] = {}
         for service_id, said in self._said.items():
-            for key in (*said.own, *said.aliases):
+            for key in said.keys:
                 speakers.setdefault(key, set()).add(service_id)
         assert self._speakers == speakers
         records = {key: self._record(key) for key in speakers}
@@ -192,6 +198,11 @@ def _listen(
         others.append(Record(name=f"tasks.{alias}", addresses=tasks, reverse=False))
     titles = (key_of(own[0].name), key_of(own[1].name))
     return _Said(merge(own), merge(others), titles)
+
+
+def _differing(before: Mapping[str, Record], now: Mapping[str, Record]) -> Iterator[str]:
+    yield from (key for key, record in now.items() if before.get(key) != record)
+    yield from before.keys() - now.keys()
 
 
 def lookup(

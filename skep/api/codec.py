@@ -7,6 +7,7 @@ type's own annotations, so that no type is converted by hand.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import functools
 import re
@@ -20,9 +21,15 @@ from google.protobuf.message import DecodeError, Message
 
 from skep.api import attach_pb2, control_pb2, endpoints_pb2, objects_pb2, session_pb2
 from skep.domain.base import Pairs, Struct
+from skep.domain.endpoints import Endpoint
 from skep.env import Rejected
 
 S = TypeVar("S", bound=Struct)
+
+# A netproxy is told all endpoints of a service when one of them comes or goes. Those that it knows
+# are found by their bytes, in a tenth of the time, and are the very same objects. 300 bytes each.
+_REMEMBERED = frozenset((Endpoint,))
+_REMEMBERED_LIMIT = 1 << 17
 
 _MODULES = (objects_pb2, session_pb2, endpoints_pb2, control_pb2, attach_pb2)
 
@@ -180,6 +187,9 @@ def _repeated(of: Any) -> tuple[Callable[[Any, str], Any], Callable[[Any, Messag
         kind: type[Struct] = of
 
         def read(values: Any, where: str) -> tuple[Any, ...]:
+            if kind in _REMEMBERED:
+                with contextlib.suppress(Rejected):  # which is told below, with its place
+                    return tuple(_remembered(kind, each.SerializeToString()) for each in values)
             return tuple(
                 from_wire(kind, value, f"{where}[{place}]") for place, value in enumerate(values)
             )
@@ -198,6 +208,13 @@ def _repeated(of: Any) -> tuple[Callable[[Any, str], Any], Callable[[Any, Messag
         lambda values, where: tuple(values),
         lambda values, message, name: getattr(message, name).extend(values),
     )
+
+
+@functools.lru_cache(_REMEMBERED_LIMIT)
+def _remembered(kind: type[Struct], data: bytes) -> Struct:
+    message = _message_type(kind)()
+    message.ParseFromString(data)
+    return from_wire(kind, message)
 
 
 def _enum_tables(of: type[enum.Enum]) -> tuple[dict[int, Any], dict[Any, int]]:
