@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from skep.domain.base import NetworkId, NodeId, ServiceId
 from skep.domain.endpoints import EndpointUpdate, MeshNode, NetworkEntry, ServiceEndpoints
 from skep.netproxy.core.routes import Desired, Routing, VipForm
+from skep.netproxy.core.steps import Stepped
 
 # One step of 200,000 endpoints is about 16 MiB. More than this is not a cluster but a mistake.
 STEP_LIMIT_BYTES = 32 * 1024 * 1024
@@ -126,7 +127,7 @@ class EndpointTable:
     def __init__(self, node_id: NodeId, vip_form: VipForm | None = None) -> None:
         self._routing = Routing(node_id, vip_form)
         self.version = 0
-        self.services: dict[ServiceId, ServiceEndpoints] = {}
+        self.services: Stepped[ServiceId, ServiceEndpoints] = Stepped()
         self.nodes: dict[NodeId, MeshNode] = {}
         self.networks: dict[NetworkId, NetworkEntry] = {}
         self.in_force = 0
@@ -150,7 +151,7 @@ class EndpointTable:
             case StateLoaded(version, services, nodes, networks):
                 self.version = version
                 self.networks = {network.network_id: network for network in networks}
-                self.services = {service.service_id: service for service in services}
+                self.services = Stepped((service.service_id, service) for service in services)
                 self.nodes = {node.node_id: node for node in nodes}
                 # Where nothing is known, what an earlier process has put in force is left alone
                 # until a manager has said what there should be.
@@ -226,11 +227,11 @@ class EndpointTable:
         services = {s.service_id: s for frame in frames for s in frame.services}
         nodes = {n.node_id: n for frame in frames for n in frame.nodes}
         networks = {n.network_id: n for frame in frames for n in frame.networks}
-        # The same word as before is the very same object: see `World`.
+        # The same word as before is the very same object: see `Stepped`.
         for service_id, service in self.services.items():
             if services.get(service_id) == service:
                 services[service_id] = service
-        return self._hold(version, services, nodes, networks)
+        return self._hold(version, Stepped(services), nodes, networks)
 
     def _increment(self, frames: list[EndpointUpdate]) -> list[Effect]:
         from_version, version = frames[-1].from_version, frames[-1].version
@@ -239,10 +240,10 @@ class EndpointTable:
         if version < from_version:
             return self._resync(f"a step back, from {from_version} to {version}")
         self._behind_since = None
-        services, nodes, networks = dict(self.services), dict(self.nodes), dict(self.networks)
+        services: dict[ServiceId, ServiceEndpoints | None] = {}
+        nodes, networks = dict(self.nodes), dict(self.networks)
         for frame in frames:
-            for service_id in frame.removed_services:
-                services.pop(service_id, None)
+            services.update(dict.fromkeys(frame.removed_services))
             for node_id in frame.removed_nodes:
                 nodes.pop(node_id, None)
             for network_id in frame.removed_networks:
@@ -250,19 +251,20 @@ class EndpointTable:
             services.update((service.service_id, service) for service in frame.services)
             nodes.update((node.node_id, node) for node in frame.nodes)
             networks.update((network.network_id, network) for network in frame.networks)
-        return self._hold(version, services, nodes, networks)
+        return self._hold(version, self.services.after(services), nodes, networks)
 
     def _hold(
         self,
         version: int,
-        services: dict[ServiceId, ServiceEndpoints],
+        services: Stepped[ServiceId, ServiceEndpoints],
         nodes: dict[NodeId, MeshNode],
         networks: dict[NetworkId, NetworkEntry],
     ) -> list[Effect]:
-        before = (self.services, self.nodes, self.networks)
+        is_same = services is self.services or services == self.services
+        is_same = is_same and (nodes, networks) == (self.nodes, self.networks)
         self.version = version
         self.services, self.nodes, self.networks = services, nodes, networks
-        if (services, nodes, networks) != before or not self._has_begun:
+        if not is_same or not self._has_begun:
             self._is_dirty = True
             applied: list[Effect] = self._apply() if self._applying is None else []
             return [*applied, Save()]

@@ -8,7 +8,6 @@ has; services that share an alias share its answers.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
@@ -19,7 +18,8 @@ from skep.domain.base import NetworkId, ServiceId
 from skep.domain.endpoints import Endpoint, NetworkEntry, ServiceEndpoints
 from skep.domain.objects import Vip
 from skep.domain.spec import EndpointMode
-from skep.netproxy.core.world import World, moved
+from skep.netproxy.core.steps import Stepped, changed
+from skep.netproxy.core.world import World
 from skep.netproxy.dns.core.zones import NetworkZone, Record, key_of, merge
 
 
@@ -76,17 +76,17 @@ class Names:
     def zones(self, world: World) -> dict[NetworkId, NetworkZone]:
         """The zone of every network but the ingress one, on which nothing has a name. One that is
         as it was is the very same object."""
-        changed = moved(self._services, world.services)
+        told = changed(self._services, world.services)
         self._services = world.services
         before, self._networks = self._networks, {}
         for network_id, entry in world.networks.items():
             if entry.is_ingress:
                 continue
             network = before.get(network_id)
-            changed_here: Iterable[ServiceId] = changed
+            told_here: Iterable[ServiceId] = told
             if network is None:
-                network, changed_here = _Network(self._forms, entry), world.services
-            network.follow(entry, {each: world.services.get(each) for each in changed_here})
+                network, told_here = _Network(self._forms, entry), world.services
+            network.follow(entry, {each: world.services.get(each) for each in told_here})
             self._networks[network_id] = network
         return {network_id: network.zone for network_id, network in self._networks.items()}
 
@@ -104,7 +104,8 @@ class _Network:
         self._said: dict[ServiceId, _Said] = {}
         self._speakers: dict[str, set[ServiceId]] = {}
         self._titles: Counter[str] = Counter()
-        self.zone = self._zone(entry, {})
+        self._records: Stepped[str, Record] = Stepped()
+        self.zone = self._zone(entry)
 
     def follow(
         self, entry: NetworkEntry, changed: Mapping[ServiceId, ServiceEndpoints | None]
@@ -113,26 +114,18 @@ class _Network:
         spoken_of: set[str] = set()
         for service_id, service in changed.items():
             spoken_of.update(self._take(service_id, service))
-        before = self.zone.records
-        now = {key: self._record(key) for key in spoken_of}
-        touched = {key: record for key, record in now.items() if record != before.get(key)}
-        zone = self._zone(entry, before)
-        if touched or (zone.name, zone.subnets) != (self.zone.name, self.zone.subnets):
-            records = dict(before)
-            for key, record in touched.items():
-                if record is None:
-                    del records[key]
-                else:
-                    records[key] = record
-            self.zone = dataclasses.replace(
-                zone, records=records, since=self.zone.mark, touched=frozenset(touched)
-            )
+        records = self._records.after({key: self._record(key) for key in spoken_of})
+        subnets = self._forms.subnets(entry)
+        is_same = (entry.name, subnets) == (self.zone.name, self.zone.subnets)
+        if records is not self._records or not is_same:
+            self._records = records
+            self.zone = self._zone(entry)
 
-    def _zone(self, entry: NetworkEntry, records: Mapping[str, Record]) -> NetworkZone:
+    def _zone(self, entry: NetworkEntry) -> NetworkZone:
         return NetworkZone(
             network_id=entry.network_id,
             name=entry.name,
-            records=records,
+            records=self._records,
             subnets=self._forms.subnets(entry),
         )
 

@@ -21,7 +21,8 @@ from skep.domain.endpoints import Endpoint, MeshNode, NetworkEntry, ServiceEndpo
 from skep.domain.objects import Vip
 from skep.domain.spec import Balance, Port, PortMode, Protocol, ProxyProtocol
 from skep.env import Rejected
-from skep.netproxy.core.world import World, moved
+from skep.netproxy.core.steps import changed
+from skep.netproxy.core.world import World
 
 VipForm = Callable[[Vip], str]
 """Where a virtual address is on this node."""
@@ -105,20 +106,20 @@ class Routing:
     ) -> Desired:
         """What must be in force at `version`."""
         is_same_mesh = nodes is self._nodes or nodes == self._nodes
-        changed = moved(self._services, services)
+        told = changed(self._services, services)
         if not is_same_mesh:
-            changed = [*{**self._services, **services}]
+            told = {**self._services, **services}
         self._services, self._nodes = services, nodes
         ports: set[_Port] = set()
-        for service_id in changed:
+        for service_id in told:
             ports |= self._follow(service_id, services.get(service_id))
         self._settle(ports)
         by_service, by_port = sorted(self._problems_of.items()), sorted(self._refusals.items())
-        told = (each for _, texts in (*by_service, *by_port) for each in texts)
+        texts_of = (each for _, texts in (*by_service, *by_port) for each in texts)
         return Desired(
             version=version,
             routes=tuple(self._settled.values()),
-            problems=tuple(dict.fromkeys(told)),
+            problems=tuple(dict.fromkeys(texts_of)),
             world=World(version, services, nodes, networks),
         )
 

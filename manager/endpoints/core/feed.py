@@ -6,7 +6,9 @@ it is ready for more, so that a slow one skips what came and went and never hold
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
+from typing import TypeVar
 
 from skep.domain.base import NetworkId, NodeId, ServiceId
 from skep.domain.endpoints import (
@@ -28,6 +30,7 @@ FRAME_ENDPOINTS = 1000
 # Removed services that are remembered, so that a follower hears of them; beyond that, one that was
 # away for so long is given the whole.
 REMOVED_LIMIT = 10_000
+K = TypeVar("K")
 
 
 class EndpointFeed:
@@ -41,6 +44,7 @@ class EndpointFeed:
         self._services: dict[ServiceId, ServiceEndpoints] = {}
         self._nodes: dict[NodeId, MeshNode] = {}
         self._networks: dict[NetworkId, NetworkEntry] = {}
+        # In the order of their versions, so that the newest are found without a look at the rest.
         self._service_changed: dict[ServiceId, int] = {}
         self._node_changed: dict[NodeId, int] = {}
         self._network_changed: dict[NetworkId, int] = {}
@@ -107,9 +111,9 @@ class EndpointFeed:
         too old or was never this feed's."""
         if version < self._floor or version > self.version or version == 0:
             return self._frames(0, True, self._services, (), self._nodes, (), self._networks, ())
-        services = [id_ for id_, at in self._service_changed.items() if at > version]
-        nodes = [id_ for id_, at in self._node_changed.items() if at > version]
-        networks = [id_ for id_, at in self._network_changed.items() if at > version]
+        services = _newer(self._service_changed, version)
+        nodes = _newer(self._node_changed, version)
+        networks = _newer(self._network_changed, version)
         return self._frames(
             version,
             False,
@@ -138,6 +142,7 @@ class EndpointFeed:
             del self._services[service_id]
         else:
             self._services[service_id] = projected
+        self._service_changed.pop(service_id, None)
         self._service_changed[service_id] = self.version
         return True
 
@@ -150,6 +155,7 @@ class EndpointFeed:
             del self._nodes[node_id]
         else:
             self._nodes[node_id] = mesh
+        self._node_changed.pop(node_id, None)
         self._node_changed[node_id] = self.version
         return True
 
@@ -162,6 +168,7 @@ class EndpointFeed:
             del self._networks[network_id]
         else:
             self._networks[network_id] = entry
+        self._network_changed.pop(network_id, None)
         self._network_changed[network_id] = self.version
         return True
 
@@ -201,6 +208,12 @@ class EndpointFeed:
             )
             for place, chunk in enumerate(chunks)
         ]
+
+
+def _newer(changed: dict[K, int], version: int) -> list[K]:
+    """What has changed since this version, the oldest first."""
+    found = itertools.takewhile(lambda item: item[1] > version, reversed(changed.items()))
+    return [key for key, _ in found][::-1]
 
 
 def _project(view: View, service: Service) -> ServiceEndpoints | None:

@@ -14,6 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from skep.domain.base import Struct
+from skep.netproxy.core.steps import changed
 from skep.netproxy.dns.core.resolv import DNS_PORT
 from skep.netproxy.dns.core.zones import NetworkChange, NetworkZone, Scope
 
@@ -218,31 +219,31 @@ def network_changes(
     before: Mapping[str, NetworkZone], after: Mapping[str, NetworkZone]
 ) -> tuple[tuple[NetworkChange, ...], tuple[str, ...]]:
     """What leads from one set of networks (by id) to another: changes, and ids that go."""
-    changed = []
+    changes = []
     for network_id, zone in after.items():
         old = before.get(network_id)
         if old is None:
-            changed.append(whole(zone))
+            changes.append(whole(zone))
         elif (difference := _difference(old, zone)) is not None:
-            changed.append(difference)
-    return tuple(changed), tuple(key for key in before if key not in after)
+            changes.append(difference)
+    return tuple(changes), tuple(key for key in before if key not in after)
 
 
 def _difference(old: NetworkZone, new: NetworkZone) -> NetworkChange | None:
-    changed, removed = [], []
-    for key in new.keys_changed_since(old):
+    records, removed = [], []
+    for key in changed(old.records, new.records):
         record = new.records.get(key)
         if record is None:
             removed.append(key)
         elif record != old.records.get(key):
-            changed.append(record)
-    if not changed and not removed and (new.name, new.subnets) == (old.name, old.subnets):
+            records.append(record)
+    if not records and not removed and (new.name, new.subnets) == (old.name, old.subnets):
         return None
     return NetworkChange(
         network_id=new.network_id,
         name=new.name,
         subnets=new.subnets,
-        changed=tuple(changed),
+        changed=tuple(records),
         removed=tuple(removed),
     )
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from zlib import crc32
 
 from skep.domain.base import Struct
+from skep.netproxy.core.steps import changed
 from skep.netproxy.dns.core.wire import a_record
 
 # Names that one scope may hold a place in the rotation for; beyond, rotations begin anew.
@@ -41,27 +42,13 @@ class NetworkZone:
     """Everything that one network knows: `records` by key, as `merge` makes them. `subnets` (CIDR)
     are what PTR queries are answered for, known or not.
 
-    Nobody changes a zone. One that was made from another, whose `mark` is its `since`, has the same
-    records but for those of the keys `touched`: what one name's change costs does not depend on how
-    many others there are.
+    Nobody changes a zone; what a newer one costs to tell is what it differs in (`steps.changed`).
     """
 
     network_id: str
     name: str
     records: Mapping[str, Record] = field(default_factory=dict)
     subnets: tuple[str, ...] = ()
-    mark: object = field(default_factory=object)
-    since: object = None
-    touched: frozenset[str] = frozenset()
-
-    def keys_changed_since(self, old: NetworkZone) -> Iterable[str]:
-        """The keys of all records that may differ between `old` and this one."""
-        if old is self:
-            return ()
-        if old.mark is self.since:
-            return self.touched
-        changed = {k for k, record in self.records.items() if old.records.get(k) is not record}
-        return changed | (old.records.keys() - self.records.keys())
 
 
 class NetworkChange(Struct, frozen=True, kw_only=True):
@@ -124,7 +111,7 @@ def check(zone: NetworkZone, checked: NetworkZone | None = None) -> None:
             ipaddress.IPv4Network(subnet, strict=False)
         except ValueError:
             raise ValueError(f"network {zone.name!r}: {subnet!r} is no IPv4 subnet") from None
-    keys = zone.records if checked is None else zone.keys_changed_since(checked)
+    keys = zone.records if checked is None else changed(checked.records, zone.records)
     fresh = (zone.records[key] for key in keys if key in zone.records)
     _check_records(f"network {zone.name!r}", fresh)
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Protocol
 
 from skep.env import Rejected, Retryable
-from skep.netproxy.core.world import moved
+from skep.netproxy.core.steps import changed
 from skep.netproxy.kernel.adapters import cgroup, natrules, vips
 from skep.netproxy.kernel.adapters.inside import run_each
 from skep.netproxy.kernel.adapters.known import HINDRANCES
@@ -153,7 +153,7 @@ class ByBpf:
         places: Mapping[int, Place],
     ) -> None:
         before, places_before = done
-        for key in moved(before, backends):
+        for key in changed(before, backends):
             if (behind := backends.get(key)) is None:
                 self._vips.drop_service(*key)
             elif behind != before.get(key):

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from skep.domain.base import NetworkId, NodeId, ServiceId
 from skep.domain.endpoints import MeshNode, NetworkEntry, ServiceEndpoints
 from skep.env import Retryable
-from skep.netproxy.core.world import World, moved
+from skep.netproxy.core.steps import Stepped, changed
+from skep.netproxy.core.world import World
 from skep.netproxy.kernel.core.ingress import IngressPort
 from skep.netproxy.kernel.core.keys import parse_key
 from skep.netproxy.kernel.core.links import Network, Peer
@@ -87,9 +88,9 @@ class Planner:
         # Of these services others must know: they are few where most are reached by names alone.
         self._claiming: dict[ServiceId, Known] = {}
         # Parts of the plan; None of what must be made anew of all that is known.
-        self._vips: dict[VipKey, tuple[str, ...]] | None = None
+        self._vips: Stepped[VipKey, tuple[str, ...]] | None = None
         self._vip_names: dict[VipKey, str] = {}
-        self._moved_vips: dict[VipKey, tuple[str, ...]] = {}
+        self._moved_vips: dict[VipKey, tuple[str, ...] | None] = {}
         self._has_rivals = False
         self._claimed: _Claimed | None = None
         self._peers: tuple[frozenset[NetworkId], dict[str, tuple[Peer, ...]]] | None = None
@@ -97,14 +98,14 @@ class Planner:
 
     def plan(self, world: World) -> KernelPlan:
         """The plan of a world."""
-        changed = moved(self._services, world.services)
+        told: Iterable[ServiceId] = changed(self._services, world.services)
         if world.nodes != self._nodes or world.networks != self._networks:
-            changed = [*{**self._services, **world.services}]
+            told = {**self._services, **world.services}
             self._peers = self._mesh = None
         self._services = world.services
         self._nodes, self._networks = world.nodes, world.networks
         around = Surroundings(self._node_id, self._hosts, world.nodes, world.networks)
-        for service_id in changed:
+        for service_id in told:
             service = world.services.get(service_id)
             now = NOTHING if service is None else understand(around, service)
             self._follow(service_id, self._known.get(service_id, NOTHING), now)
@@ -156,19 +157,19 @@ class Planner:
             port_names=claimed.names,
         )
 
-    def _all_vips(self) -> dict[VipKey, tuple[str, ...]]:
+    def _all_vips(self) -> Mapping[VipKey, tuple[str, ...]]:
         """For moments two services may have one address, and the one with the greater id has it."""
-        moved_vips, self._moved_vips = self._moved_vips, {}
-        if not moved_vips and self._vips is not None:
+        moved, self._moved_vips = self._moved_vips, {}
+        if self._vips is not None and not (moved and self._has_rivals):
+            self._vips = self._vips.after(moved)
             return self._vips
-        if self._vips is not None and not self._has_rivals:
-            self._vips = {**self._vips, **moved_vips}
-            return self._vips
-        self._vips, self._vip_names = {}, {}
+        vips: dict[VipKey, tuple[str, ...]] = {}
+        self._vip_names = {}
         for _, known in sorted(self._known.items(), key=_by_id):
-            self._vips.update(known.vips)
+            vips.update(known.vips)
             self._vip_names.update(dict.fromkeys(known.vips, known.name))
-        self._has_rivals = sum(len(k.vips) for k in self._known.values()) > len(self._vips)
+        self._has_rivals = sum(len(k.vips) for k in self._known.values()) > len(vips)
+        self._vips = Stepped(vips)
         return self._vips
 
     def _peers_on(
