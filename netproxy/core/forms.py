@@ -42,8 +42,10 @@ class KernelForms:
 
     def task(self, endpoint: Endpoint, network_id: NetworkId) -> str:
         """See `Forms.task`."""
-        mine = (e.address for e in endpoint.attachments if e.network_id == network_id)
-        return next(mine, "")
+        for each in endpoint.attachments:
+            if each.network_id == network_id:
+                return each.address
+        return ""
 
     def subnets(self, network: NetworkEntry) -> tuple[str, ...]:
         """See `Forms.subnets`."""

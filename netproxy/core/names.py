@@ -8,6 +8,7 @@ has; services that share an alias share its answers.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
@@ -21,6 +22,9 @@ from skep.domain.spec import EndpointMode
 from skep.netproxy.core.steps import Stepped, changed
 from skep.netproxy.core.world import World
 from skep.netproxy.dns.core.zones import NetworkZone, Record, key_of, merge
+
+# More than a node of a large cluster hears of; some 300 bytes each.
+_TASKS_REMEMBERED = 1 << 17
 
 
 class Forms(Protocol):
@@ -180,17 +184,31 @@ def _listen(
     # Without an address yet there is nothing to say, which is not the same as no such name.
     is_direct = service.endpoint_mode is EndpointMode.DNSRR
     addresses = tasks if is_direct else vips
-    own = (
+    by_name = (
         Record(name=service.name, addresses=addresses, reverse=not is_direct),
         Record(name=f"tasks.{service.name}", addresses=tasks, reverse=False),
-        *(Record(name=e.name, addresses=(at,)) for e, at in found if at and e.name),
     )
+    own = dict(_task_record(e.name, at) for e, at in found if at and e.name)
+    titles = tuple(key_of(each.name) for each in by_name)
+    if len(own) < len(tasks) or not own.keys().isdisjoint(titles):
+        # Names that are equal, or that some don't have.
+        own = merge(Record(name=e.name, addresses=(at,)) for e, at in found if at and e.name)
+        own = merge((*by_name, *own.values()))
+    else:
+        own.update(merge(by_name))
     others: list[Record] = []
     for alias in dict.fromkeys(each for each in aliases if each != service.name):
         others.append(Record(name=alias, addresses=addresses, reverse=False))
         others.append(Record(name=f"tasks.{alias}", addresses=tasks, reverse=False))
-    titles = (key_of(own[0].name), key_of(own[1].name))
-    return _Said(merge(own), merge(others), titles)
+    return _Said(own, merge(others), titles)
+
+
+@functools.lru_cache(_TASKS_REMEMBERED)
+def _task_record(name: str, address: str) -> tuple[str, Record]:
+    """A task's own name, as `merge` has it. Remembered, since all tasks of a service are looked at
+    when one of them comes or goes."""
+    key = key_of(name)
+    return key, Record(name=key, addresses=(address,))
 
 
 def _differing(before: Mapping[str, Record], now: Mapping[str, Record]) -> Iterator[str]:

@@ -11,6 +11,7 @@ service's ports, published and exposed, and leads to all of its tasks.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -32,6 +33,8 @@ PROXY_VERSIONS: Mapping[ProxyProtocol, ProxyVersion] = {
     ProxyProtocol.V1: "v1",
     ProxyProtocol.V2: "v2",
 }
+# More than a cluster has tasks; some 200 bytes each.
+_HOSTS_REMEMBERED = 1 << 17
 NO_NETWORKS: Mapping[NetworkId, NetworkEntry] = {}
 
 
@@ -247,6 +250,10 @@ def _route(
     )
 
 
+# All tasks of a service are looked at when one of them comes or goes.
+_parse_host = functools.lru_cache(_HOSTS_REMEMBERED)(parse_host)
+
+
 def _candidates(
     node_id: NodeId,
     service: ServiceEndpoints,
@@ -257,7 +264,7 @@ def _candidates(
     for endpoint in sorted(endpoints, key=lambda e: e.task_id):
         mesh_address = None
         try:
-            address = parse_host(endpoint.address)
+            address = _parse_host(endpoint.address)
             if endpoint.node_id != node_id:
                 node = nodes.get(endpoint.node_id)
                 if node is None:
