@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
-from skep.netproxy.kernel.adapters import conntrack, sourceroutes
+from skep.netproxy.core.steps import changed
+from skep.netproxy.kernel.adapters import conntrack, nftcounter, sourceroutes
 from skep.netproxy.kernel.adapters.conntrack import UdpTarget
 from skep.netproxy.kernel.adapters.inside import exists, run_each, run_inside
 from skep.netproxy.kernel.adapters.known import Known, attempt
@@ -17,6 +19,20 @@ from skep.netproxy.kernel.core.script import STRAYS
 
 Backends = Mapping[str, tuple[str, ...]]
 """VIP to the addresses of the tasks behind it; none: connections are refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A namespace's table, and the VIPs that it was brought to; None: it is as it was found."""
+
+    table: VipTable | None
+    wanted: Backends | None = None
+
+    def changes(self, wanted: Backends) -> dict[str, tuple[str, ...] | None]:
+        """What is to be changed in it."""
+        if self.table is None or self.wanted is None:
+            return natvip.with_gone(self.table, wanted)
+        return {vip: wanted.get(vip) for vip in changed(self.wanted, wanted)}
 
 
 class NatVips:
@@ -30,7 +46,7 @@ class NatVips:
         self._nft = Nft()
         self._node = node
         self._table = natvip.table_of(node)
-        self._known: Known[VipTable] = Known()
+        self._known: Known[_Seen] = Known()
         self._unsettled: dict[str, set[str]] = {}
 
     def apply(self, wanted: Mapping[str, Backends]) -> tuple[str, ...]:
@@ -39,8 +55,9 @@ class NatVips:
         Returns, for a person, what could not be done. Raises Rejected for what can't be wanted;
         nothing is done then.
         """
-        for backends in wanted.values():
-            natvip.check_vips(backends)
+        for namespace, backends in wanted.items():
+            seen = self._seen(namespace)
+            natvip.check_vips(seen.changes(backends), seen.table or natvip.EMPTY)
         self._forget_gone(wanted)
         done = run_each(
             (
@@ -67,7 +84,7 @@ class NatVips:
 
     def strays(self, namespace: str) -> int:
         """How many packets the guard there has dropped. Raises NftFailed, OSError."""
-        return run_inside(namespace, partial(self._counter, STRAYS))
+        return run_inside(namespace, partial(nftcounter.packets, self._table, STRAYS))
 
     def forget(self) -> None:
         """Read everything in the next pass, in case that others have changed it."""
@@ -96,8 +113,17 @@ class NatVips:
                 self._known.forget(namespace)
                 self._unsettled.pop(namespace, None)
 
+    def _seen(self, namespace: str) -> _Seen:
+        try:
+            return self._known.get(namespace) or _Seen(None)
+        except OSError:
+            return _Seen(None)  # what becomes of it is told when it is to be changed
+
     def _apply(self, namespace: str, wanted: Backends) -> None:
         seen = self._known.get(namespace)
+        if seen is not None and not self._unsettled.get(namespace) and not seen.changes(wanted):
+            self._known.set(namespace, _Seen(seen.table, wanted))
+            return
         self._known.forget(namespace)
         try:
             self._pass(namespace, seen, wanted)
@@ -107,38 +133,29 @@ class NatVips:
             # Others may have changed the table behind our back: once more, on what is there now.
             self._pass(namespace, None, wanted)
 
-    def _pass(self, namespace: str, seen: VipTable | None, wanted: Backends) -> None:
-        if seen is not None:
-            change = natvip.change(self._node, seen, wanted)
-            if not change.script and not self._unsettled.get(namespace):
-                self._known.set(namespace, seen)
-                return
+    def _pass(self, namespace: str, seen: _Seen | None, wanted: Backends) -> None:
         after = run_inside(namespace, partial(self._pass_inside, namespace, seen, wanted))
-        self._known.set(namespace, after)
+        self._known.set(namespace, _Seen(after, wanted))
 
-    def _pass_inside(self, namespace: str, seen: VipTable | None, wanted: Backends) -> VipTable:
+    def _pass_inside(self, namespace: str, seen: _Seen | None, wanted: Backends) -> VipTable:
         unsettled = self._unsettled.setdefault(namespace, set())
         if seen is None:
             # One backend is reached by several addresses from here: with clocks that differ by
             # address, what it remembers of an earlier connection would make it ignore a new one.
             sourceroutes.write_setting("tcp_timestamps", "2")
-            seen = self._read()
+            seen = _Seen(self._read())
             unsettled.update(wanted)
-        change = natvip.change(self._node, seen, wanted)
+        change = natvip.change(self._node, seen.table, seen.changes(wanted))
         unsettled.update(change.touched)
         if change.script:
             self._nft.run(change.script)
         # Asking for flows takes the kernel longer than anything else here.
-        if unsettled and (seen is None or self._counter(natvip.UDP_FLOWS)):
+        if unsettled and (seen.table is None or nftcounter.packets(self._table, natvip.UDP_FLOWS)):
             conntrack.settle_udp(
                 UdpTarget(vip, None, frozenset(wanted.get(vip, ()))) for vip in sorted(unsettled)
             )
         unsettled.clear()
         return change.after
-
-    def _counter(self, name: str) -> int:
-        listing = self._nft.read_counters(self._table)
-        return 0 if listing is None else listing.counters.get(name, (0, 0))[0]
 
     def _read(self) -> VipTable | None:
         listing = self._nft.read(self._table)

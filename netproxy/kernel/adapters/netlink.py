@@ -53,12 +53,13 @@ def message(kind: Any, number: int, flags: int, fields: dict[str, Any], attrs: A
 class Netlink:
     """A socket of the namespace in which the calling thread is when it is made.
 
-    It keeps that namespace alive until it is closed. Not for several threads at once.
+    It keeps that namespace alive until it is closed. Not for several threads at once. `family` is
+    which part of the kernel it speaks to.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, family: int = socket.NETLINK_ROUTE) -> None:
         self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family
         )
         self._sequence = 0
         try:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Protocol
 
 from skep.env import Rejected, Retryable
-from skep.netproxy.core.steps import changed
+from skep.netproxy.core.steps import Stepped, changed
 from skep.netproxy.kernel.adapters import cgroup, natrules, vips
 from skep.netproxy.kernel.adapters.inside import run_each
 from skep.netproxy.kernel.adapters.known import HINDRANCES
@@ -218,6 +218,9 @@ class ByNft:
         self.hindrance = hindrance
         self._vips = NatVips(node)
         self._seen: dict[str, str] = {}
+        # What was wanted last, and by sets of networks what their virtual addresses lead to.
+        self._backends: Backends = {}
+        self._parts: dict[frozenset[int], Stepped[str, tuple[str, ...]]] = {}
 
     def apply(
         self, backends: Backends, places: Mapping[str, Place], *, is_all: bool
@@ -226,7 +229,7 @@ class ByNft:
         self._seen = {task_id: place.path for task_id, place in places.items()}
         try:
             return self._vips.apply(
-                {place.path: backends_of(place, backends) for place in places.values()}
+                {place.path: self._part(place, backends) for place in places.values()}
             )
         except Rejected as error:
             return (f"virtual addresses: {error}",)
@@ -234,11 +237,25 @@ class ByNft:
     def attach(self, place: Place, backends: Backends) -> None:
         """See `VipMode.attach`."""
         try:
-            problems = self._vips.apply({place.path: backends_of(place, backends)})
+            problems = self._vips.apply({place.path: self._part(place, backends)})
         except Rejected as error:
             raise Retryable(f"virtual addresses: {error}") from error
         if problems:
             raise Retryable("; ".join(problems))
+
+    def _part(self, place: Place, backends: Backends) -> Stepped[str, tuple[str, ...]]:
+        """As `backends_of`, but each time a step after the last one, and one for all namespaces
+        that are on the same networks."""
+        if backends is not self._backends:
+            told = changed(self._backends, backends)
+            for numbers, part in self._parts.items():
+                mine = {vip: backends.get((n, vip)) for n, vip in told if n in numbers}
+                self._parts[numbers] = part.after(mine)
+            self._backends = backends
+        numbers = frozenset(number for number, _ in place.networks)
+        if numbers not in self._parts:
+            self._parts[numbers] = Stepped(backends_of(place, backends))
+        return self._parts[numbers]
 
     def drop(self, place: Place) -> None:
         """See `VipMode.drop`: it goes with the namespace."""

@@ -30,6 +30,7 @@ from skep.netproxy.kernel.core.rotation import (
     Rotations,
     Target,
     turn,
+    with_gone,
 )
 from skep.netproxy.kernel.core.script import (
     PROTOCOL_NAMES,
@@ -260,11 +261,10 @@ def change(
     lines = script.new_table(table, body_of(interface)) if now is None else []
     before = now or IngressTable()
     targets, refused = _split(wanted)
-    turned = turn(before.rotations, targets)
-    is_turning = bool(turned.added or turned.changed or turned.removed)
+    turned = turn(before.rotations, with_gone(before.rotations, targets))
     after = IngressTable(
         # What is left over is cleared away with the next turn, not for its own sake.
-        turned.after if is_turning else before.rotations,
+        turned.after if turned.touched else before.rotations,
         refused,
         _subnets(egress.gateways),
         _subnets(egress.overlays),
@@ -279,13 +279,13 @@ def change(
     )
     lines += _set_lines(table, "untracked", ports_before, ports_after)
     lines += _counter_lines(table, new)
-    if is_turning:
+    if turned.touched:
         lines += turned.lines(table, chain_of, _rules_of)
     lines += verdict_lines(table, "ports", _chains(before), _chains(after))
     lines += verdict_lines(table, "guard", _guards(before), _guards(after))
     lines += turned.removal_lines(table, chain_of)
     lines += _lines_without_counters(table, gone)
-    touched = {*turned.added, *turned.changed, *turned.removed, *gone, *new}
+    touched = {*turned.touched, *gone, *new}
     udp = tuple(sorted(key for key in touched if key[0] == script.UDP))
     return Change("\n".join(lines) + "\n" if lines else "", after if lines else before, udp)
 

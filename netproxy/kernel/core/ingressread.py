@@ -21,7 +21,7 @@ from skep.netproxy.kernel.core.listing import (
     subnet_of,
     target_of,
 )
-from skep.netproxy.kernel.core.rotation import Rotations, read_backends, read_rule
+from skep.netproxy.kernel.core.rotation import found, read_backends, read_rule
 from skep.netproxy.kernel.core.script import PROTOCOL_NAMES, STRAYS
 
 
@@ -50,7 +50,7 @@ def read_table(interface: str, listing: Listing) -> IngressTable | None:
         }
         guards = {key: target_of(verdict) for key, verdict in _pairs(elements["guard"])}
         table = IngressTable(
-            Rotations(drawn, read_backends(elements["backends"])),
+            found(drawn, read_backends(elements["backends"])),
             frozenset(key for key, chain in guards.items() if chain == "refuse"),
             frozenset(map(subnet_of, elements["gateways"])),
             frozenset(map(subnet_of, elements["overlays"])),
@@ -65,15 +65,15 @@ def read_table(interface: str, listing: Listing) -> IngressTable | None:
 
 
 def _pairs(elements: list[object]) -> list[tuple[PortKey, object]]:
-    found: list[tuple[PortKey, object]] = []
+    pairs: list[tuple[PortKey, object]] = []
     for element in elements:
         match element:
             case [key, verdict]:
                 protocol, port = key_of(key)
-                found.append(((int(protocol), int(port)), verdict))
+                pairs.append(((int(protocol), int(port)), verdict))
             case _:
                 raise Unfamiliar(f"an element {element!r}")
-    return found
+    return pairs
 
 
 def _counters_missing(table: IngressTable, listing: Listing) -> bool:

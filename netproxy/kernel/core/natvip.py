@@ -11,7 +11,7 @@ dropped before the kernel can remember it so; see `ingress`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from skep.env import Rejected
@@ -24,6 +24,7 @@ from skep.netproxy.kernel.core.rotation import (
     Drawn,
     Rotations,
     Target,
+    found,
     read_backends,
     read_rule,
     turn,
@@ -63,18 +64,25 @@ class VipTable:
     rotations: Rotations[str] = field(default_factory=Rotations)
     refused: frozenset[str] = frozenset()
 
+    def __contains__(self, vip: str) -> bool:
+        """Whether it is a VIP here."""
+        return vip in self.rotations.drawn or vip in self.refused
+
     def vips(self) -> dict[str, tuple[str, ...]]:
         """The backends of each VIP; none for those that refuse."""
-        found: dict[str, tuple[str, ...]] = dict.fromkeys(self.refused, ())
+        vips: dict[str, tuple[str, ...]] = dict.fromkeys(self.refused, ())
         for vip in self.rotations.drawn:
             target = self.rotations.target(vip)
-            found[vip] = target.backends if target else ()
-        return dict(sorted(found.items()))
+            vips[vip] = target.backends if target else ()
+        return dict(sorted(vips.items()))
 
     def check_invariants(self) -> None:
         """A VIP is either served or refused."""
         assert not self.refused & set(self.rotations.drawn)
         self.rotations.check_invariants()
+
+
+EMPTY = VipTable()
 
 
 @dataclass(frozen=True)
@@ -97,28 +105,30 @@ def chain_of(vip: str) -> str:
     return "vip_" + vip.replace(".", "_")
 
 
-def change(node: str, now: VipTable | None, wanted: Mapping[str, tuple[str, ...]]) -> Change:
+def change(
+    node: str, now: VipTable | None, changes: Mapping[str, tuple[str, ...] | None]
+) -> Change:
     """The transaction that leads from `now` (None: no table, or one that is to be replaced) to
-    these VIPs and their backends. Raises Rejected."""
-    check_vips(wanted)
+    these VIPs with their backends, and without those of None; others stay. Raises Rejected."""
     table = table_of(node)
     lines = script.new_table(table, BODY) if now is None else []
     before = now or VipTable()
-    targets = {vip: Target(tuple(sorted(set(b)))) for vip, b in sorted(wanted.items()) if b}
-    turned = turn(before.rotations, targets)
-    is_turning = bool(turned.added or turned.changed or turned.removed)
+    check_vips(changes, before)
+    turned = turn(
+        before.rotations,
+        {vip: Target(tuple(sorted(set(b)))) if b else None for vip, b in sorted(changes.items())},
+    )
     after = VipTable(
         # What is left over is cleared away with the next turn, not for its own sake.
-        turned.after if is_turning else before.rotations,
-        frozenset(vip for vip, backends in wanted.items() if not backends),
+        turned.after if turned.touched else before.rotations,
+        before.refused.difference(changes).union(v for v, each in changes.items() if each == ()),
     )
-    if is_turning:
+    if turned.touched:
         lines += turned.lines(table, chain_of, _rules_of)
-    lines += verdict_lines(table, "vips", _chains(before), _chains(after))
-    lines += verdict_lines(table, "guard", _guards(before), _guards(after))
+    for name, chains_of in (("vips", _chains), ("guard", _guards)):
+        lines += verdict_lines(table, name, chains_of(before, changes), chains_of(after, changes))
     lines += turned.removal_lines(table, chain_of)
-    touched = {*turned.added, *turned.changed, *turned.removed}
-    touched |= before.refused ^ after.refused
+    touched = turned.touched | (before.refused ^ after.refused)
     return Change(
         "\n".join(lines) + "\n" if lines else "",
         after if lines else before,
@@ -126,29 +136,43 @@ def change(node: str, now: VipTable | None, wanted: Mapping[str, tuple[str, ...]
     )
 
 
-def check_vips(wanted: Mapping[str, tuple[str, ...]]) -> None:
+def with_gone(
+    now: VipTable | None, wanted: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...] | None]:
+    """`wanted` as the whole truth: all other VIPs go."""
+    there = () if now is None else (*now.rotations.drawn, *now.refused)
+    return {**dict.fromkeys(vip for vip in there if vip not in wanted), **wanted}
+
+
+def check_vips(changes: Mapping[str, tuple[str, ...] | None], now: VipTable = EMPTY) -> None:
     """Raises Rejected for what isn't addresses, or for a VIP that leads to a VIP."""
-    for vip, backends in wanted.items():
+    for vip, backends in changes.items():
         check_address(vip, "virtual address")
+        if backends is None:
+            continue
         if len(backends) > BACKEND_LIMIT:
             raise Rejected(f"{vip}: {len(backends)} backends; at most {BACKEND_LIMIT} fit")
         for backend in backends:
             check_address(backend, f"backend of {vip}")
-            if backend in wanted:
+            if changes.get(backend) is not None or (backend in now and backend not in changes):
                 raise Rejected(f"{vip}: its backend {backend} is a virtual address itself")
+    added = {vip for vip, backends in changes.items() if backends is not None and vip not in now}
+    for vip, backends in now.vips().items() if added else ():
+        if vip not in changes and (both := added.intersection(backends)):
+            raise Rejected(f"{vip}: its backend {min(both)} is a virtual address itself")
 
 
 def _rules_of(_: str, drawn: Drawn) -> tuple[str, ...]:
     return f"meta l4proto {script.UDP} counter name {UDP_FLOWS}", drawn.rule()
 
 
-def _chains(table: VipTable) -> dict[str, str]:
-    return {vip: chain_of(vip) for vip in table.rotations.drawn}
+def _chains(table: VipTable, vips: Iterable[str]) -> dict[str, str]:
+    return {vip: chain_of(vip) for vip in vips if vip in table.rotations.drawn}
 
 
-def _guards(table: VipTable) -> dict[str, str]:
-    guards = dict.fromkeys(table.rotations.drawn, "stray")
-    return guards | dict.fromkeys(table.refused, "refuse")
+def _guards(table: VipTable, vips: Iterable[str]) -> dict[str, str]:
+    refusing = {vip: "refuse" for vip in vips if vip in table.refused}
+    return refusing | dict.fromkeys(_chains(table, vips), "stray")
 
 
 def read_table(listing: Listing) -> VipTable | None:
@@ -164,13 +188,13 @@ def read_table(listing: Listing) -> VipTable | None:
             for vip, chain in map(_pair, listing.elements["vips"])
         }
         table = VipTable(
-            Rotations(drawn, read_backends(listing.elements["backends"])),
+            found(drawn, read_backends(listing.elements["backends"])),
             frozenset(vip for vip, chain in guards.items() if chain == "refuse"),
         )
         table.check_invariants()
     except (Unfamiliar, AssertionError, LookupError, ValueError):
         return None
-    return table if _guards(table) == guards else None
+    return table if _guards(table, (*drawn, *table.refused)) == guards else None
 
 
 def _pair(element: object) -> tuple[str, str]:

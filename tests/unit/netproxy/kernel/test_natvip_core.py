@@ -29,7 +29,9 @@ add element ip skepvip_n1 guard { 10.0.1.2 : goto stray, 10.0.1.3 : goto stray, 
 """
     )
     second = natvip.change(
-        "n1", first.after, {"10.0.1.2": ("10.0.1.11", "10.0.1.13"), "10.0.1.3": ()}
+        "n1",
+        first.after,
+        {"10.0.1.2": ("10.0.1.11", "10.0.1.13"), "10.0.1.3": (), "10.0.1.4": None},
     )
     assert second.touched == ("10.0.1.2", "10.0.1.3", "10.0.1.4")
     assert (
