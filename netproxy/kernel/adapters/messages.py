@@ -1,21 +1,22 @@
 """The requests that are made of a namespace, and its answers, in Skep's terms.
 
-This is where pyroute2's names for things end.
+Requests are written here as the kernel wants them (linux/if_link.h and others of its headers); this
+is where pyroute2's names for things in answers end.
 """
 
 from __future__ import annotations
 
 import socket
 import struct
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from skep.netproxy.kernel.adapters.netlink import Message, Netlink, message
+from skep.netproxy.kernel.adapters.netlink import Message, Netlink, attribute, message
 from skep.netproxy.kernel.core.found import (
     AddressRecord,
     ForwardRecord,
@@ -25,8 +26,8 @@ from skep.netproxy.kernel.core.found import (
 )
 from skep.netproxy.kernel.core.links import Vxlan
 
-NEW_LINK, DEL_LINK, GET_LINK = 16, 17, 18
-NEW_ADDRESS, GET_ADDRESS = 20, 22
+NEW_LINK, DEL_LINK, GET_LINK, SET_LINK = 16, 17, 18, 19
+NEW_ADDRESS, DEL_ADDRESS, GET_ADDRESS = 20, 21, 22
 NEW_ROUTE = 24
 NEW_NEIGHBOUR, DEL_NEIGHBOUR, GET_NEIGHBOUR = 28, 29, 30
 
@@ -39,67 +40,100 @@ OF_DEVICE, OF_BRIDGE = 0x02, 0x04  # NTF_SELF, NTF_MASTER
 _INDEX, _INDEX_OFFSET = struct.Struct("=i"), 20
 SKIP_STATISTICS = 1 << 3  # RTEXT_FILTER_SKIP_STATS
 
-Attributes = list[tuple[Any, ...]]
+# The fields that all requests of one type have.
+_LINK_FIELDS = struct.Struct("=BxHiII")  # family, type, index, flags, which flags to change
+_ADDRESS_FIELDS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
+_ROUTE_FIELDS = struct.Struct(
+    "=8BI"
+)  # family, 2 prefix lengths, tos, table, by, scope, type, flags
+_NEIGHBOUR_FIELDS = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
+# Attributes of links, and of what is nested in them.
+_ADDRESS, _NAME, _MTU, _MASTER, _PROTINFO, _LINKINFO = 1, 3, 4, 10, 12, 18
+_ALIAS, _GROUP, _NAMESPACE_FD, _EXT_MASK = 20, 27, 28, 29
+_KIND, _DATA = 1, 2
+_MULTICAST_SNOOPING = 23
+_VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PROXY, _VXLAN_PORT = 1, 4, 7, 11, 15
+_VETH_PEER = 1
+_PORT_LEARNING, _PORT_FLOOD, _PORT_ISOLATED = 8, 9, 33
+# Of addresses, routes and neighbours.
+_IF_ADDRESS, _IF_LOCAL = 1, 2
+_ROUTE_DEVICE, _ROUTE_GATEWAY = 4, 5
+_TO, _MAC = 1, 2
+_MAIN_TABLE, _BY_ADMINISTRATOR, _UNICAST = 254, 4, 1
 
 
 # ------------------------------------------------------------------------------------- requests
 
 
-def _link(number: int, flags: int, fields: dict[str, Any], attrs: Attributes) -> Message:
-    return message(ifinfmsg, number, flags, fields, attrs)
+def _text(number: int, value: str) -> bytes:
+    return attribute(number, value.encode() + b"\0")
 
 
-def _nested(kind: str, data: Attributes) -> tuple[str, Any]:
-    return (
-        "IFLA_LINKINFO",
-        {"attrs": [("IFLA_INFO_KIND", kind), ("IFLA_INFO_DATA", {"attrs": data})]},
-    )
+def _byte(number: int, value: int) -> bytes:
+    return attribute(number, bytes((value,)))
+
+
+def _number(number: int, value: int) -> bytes:
+    return attribute(number, value.to_bytes(4, sys.byteorder))
+
+
+def _ip(number: int, address: str) -> bytes:
+    return attribute(number, socket.inet_pton(socket.AF_INET, address))
+
+
+def _mac(number: int, address: str) -> bytes:
+    return attribute(number, bytes.fromhex(address.replace(":", "")))
+
+
+def _of_kind(kind: str, data: bytes = b"") -> bytes:
+    nested = attribute(_DATA, data) if data else b""
+    return attribute(_LINKINFO, _text(_KIND, kind) + nested)
+
+
+def _link(number: int, flags: int, index: int, *attributes: bytes, is_up: bool = False) -> Message:
+    fields = _LINK_FIELDS.pack(0, 0, index, UP * is_up, UP * is_up)
+    return message(number, flags, fields, b"".join(attributes))
 
 
 def make_bridge(name: str, mtu: int, alias: str, mac: str = "") -> list[Message]:
     """A bridge that is up. `mac` is its hardware address; one is drawn where it is ""."""
-    attrs: Attributes = [("IFLA_IFNAME", name), ("IFLA_MTU", mtu)]
-    if mac:
-        attrs.append(("IFLA_ADDRESS", mac))
+    address = _mac(_ADDRESS, mac) if mac else b""
     # Nobody here asks for multicast, and its queries would go out on every network.
-    attrs.append(_nested("bridge", [("IFLA_BR_MCAST_SNOOPING", 0)]))
-    up = {"flags": UP, "change": UP}
-    return [_link(NEW_LINK, CREATE | EXCL, up, attrs), alias_of(name, alias)]
+    kind = _of_kind("bridge", _byte(_MULTICAST_SNOOPING, 0))
+    attributes = (_text(_NAME, name), _number(_MTU, mtu), address, kind)
+    return [_link(NEW_LINK, CREATE | EXCL, 0, *attributes, is_up=True), alias_of(name, alias)]
 
 
 def make_vxlan(name: str, vxlan: Vxlan, namespace_fd: int) -> list[Message]:
     """A VXLAN device whose packets are those of the namespace that is asked, and which is itself
     in the one given."""
-    data: Attributes = [
-        ("IFLA_VXLAN_ID", vxlan.vni),
-        ("IFLA_VXLAN_LOCAL", vxlan.local),
-        ("IFLA_VXLAN_PORT", vxlan.port),
-        ("IFLA_VXLAN_LEARNING", 0),
+    data = (
+        _number(_VXLAN_ID, vxlan.vni),
+        _ip(_VXLAN_LOCAL, vxlan.local),
+        attribute(_VXLAN_PORT, vxlan.port.to_bytes(2, "big")),
+        _byte(_VXLAN_LEARNING, 0),
         # The device answers for the peers that it knows: questions never leave the node.
-        ("IFLA_VXLAN_PROXY", 1),
-    ]
-    attrs: Attributes = [
-        ("IFLA_IFNAME", name),
-        ("IFLA_MTU", vxlan.mtu),
-        ("IFLA_NET_NS_FD", namespace_fd),
-        _nested("vxlan", data),
-    ]
-    return [_link(NEW_LINK, CREATE | EXCL, {}, attrs)]
+        _byte(_VXLAN_PROXY, 1),
+    )
+    attributes = (
+        _text(_NAME, name),
+        _number(_MTU, vxlan.mtu),
+        _number(_NAMESPACE_FD, namespace_fd),
+        _of_kind("vxlan", b"".join(data)),
+    )
+    return [_link(NEW_LINK, CREATE | EXCL, 0, *attributes)]
 
 
 def make_wireguard(name: str, namespace_fd: int | None = None) -> Message:
     """A WireGuard device whose packets are those of the namespace that is asked, and which is
     itself in the one given."""
-    kind = {"attrs": [("IFLA_INFO_KIND", "wireguard")]}
-    attrs: Attributes = [("IFLA_IFNAME", name), ("IFLA_LINKINFO", kind)]
-    if namespace_fd is not None:
-        attrs.append(("IFLA_NET_NS_FD", namespace_fd))
-    return _link(NEW_LINK, CREATE | EXCL, {}, attrs)
+    place = _number(_NAMESPACE_FD, namespace_fd) if namespace_fd is not None else b""
+    return _link(NEW_LINK, CREATE | EXCL, 0, _text(_NAME, name), _of_kind("wireguard"), place)
 
 
 def move_link(index: int, namespace_fd: int) -> Message:
     """Put an interface into another namespace, where it is down."""
-    return _link(NEW_LINK, 0, {"index": index}, [("IFLA_NET_NS_FD", namespace_fd)])
+    return _link(NEW_LINK, 0, index, _number(_NAMESPACE_FD, namespace_fd))
 
 
 def make_veth(
@@ -110,37 +144,37 @@ def make_veth(
     This end is tagged and up. The other can't be put up before it is there.
     """
     peer_name, mac, namespace_fd = peer
-    other: Attributes = [
-        ("IFLA_IFNAME", peer_name),
-        ("IFLA_MTU", mtu),
-        ("IFLA_ADDRESS", mac),
-        ("IFLA_NET_NS_FD", namespace_fd),
-    ]
-    attrs: Attributes = [
-        ("IFLA_IFNAME", name),
-        ("IFLA_MTU", mtu),
-        ("IFLA_MASTER", master),
-        _nested("veth", [("VETH_INFO_PEER", {"attrs": other})]),
-    ]
-    up = {"flags": UP, "change": UP}
-    return [_link(NEW_LINK, CREATE | EXCL, up, attrs), alias_of(name, alias)]
+    other = (
+        _LINK_FIELDS.pack(0, 0, 0, 0, 0),
+        _text(_NAME, peer_name),
+        _number(_MTU, mtu),
+        _mac(_ADDRESS, mac),
+        _number(_NAMESPACE_FD, namespace_fd),
+    )
+    attributes = (
+        _text(_NAME, name),
+        _number(_MTU, mtu),
+        _number(_MASTER, master),
+        _of_kind("veth", attribute(_VETH_PEER, b"".join(other))),
+    )
+    return [_link(NEW_LINK, CREATE | EXCL, 0, *attributes, is_up=True), alias_of(name, alias)]
 
 
 def alias_of(name: str, alias: str) -> Message:
     """Tag an interface."""
-    return _link(NEW_LINK, 0, {}, [("IFLA_IFNAME", name), ("IFLA_IFALIAS", alias)])
+    return _link(NEW_LINK, 0, 0, _text(_NAME, name), _text(_ALIAS, alias))
 
 
 def set_up(index: int, *, mtu: int = 0, master: int = 0, alias: str = "") -> Message:
     """Put an interface up, with this MTU, on that bridge and with that tag where they are given."""
-    attrs: Attributes = []
+    attributes = []
     if alias:
-        attrs.append(("IFLA_IFALIAS", alias))
+        attributes.append(_text(_ALIAS, alias))
     if mtu:
-        attrs.append(("IFLA_MTU", mtu))
+        attributes.append(_number(_MTU, mtu))
     if master:
-        attrs.append(("IFLA_MASTER", master))
-    return _link(NEW_LINK, 0, {"index": index, "flags": UP, "change": UP}, attrs)
+        attributes.append(_number(_MASTER, master))
+    return _link(NEW_LINK, 0, index, *attributes, is_up=True)
 
 
 def set_port(index: int, *, is_isolated: bool = False) -> Message:
@@ -148,84 +182,72 @@ def set_port(index: int, *, is_isolated: bool = False) -> Message:
 
     Isolated ports reach none of their kind.
     """
-    data: Attributes = [
-        ("IFLA_BRPORT_LEARNING", 0),
-        ("IFLA_BRPORT_UNICAST_FLOOD", 0),
-        ("IFLA_BRPORT_ISOLATED", int(is_isolated)),
-    ]
-    fields = {"family": socket.AF_BRIDGE, "index": index}
-    return _link(
-        NEW_LINK + 3, 0, fields, [("IFLA_PROTINFO", {"attrs": data}, NESTED)]
-    )  # RTM_SETLINK
+    data = _byte(_PORT_LEARNING, 0) + _byte(_PORT_FLOOD, 0) + _byte(_PORT_ISOLATED, is_isolated)
+    fields = _LINK_FIELDS.pack(socket.AF_BRIDGE, 0, index, 0, 0)
+    return message(SET_LINK, 0, fields, attribute(_PROTINFO | NESTED, data))
 
 
 def drop_link(index: int) -> Message:
     """Remove an interface, and a veth's other end."""
-    return _link(DEL_LINK, 0, {"index": index}, [])
+    return _link(DEL_LINK, 0, index)
 
 
 def set_group(index: int, group: int) -> Message:
     """Put an interface into a group."""
-    return _link(NEW_LINK, 0, {"index": index}, [("IFLA_GROUP", group)])
+    return _link(NEW_LINK, 0, index, _number(_GROUP, group))
 
 
 def drop_group(group: int) -> Message:
     """Remove all interfaces of a group, and veths' other ends."""
-    return _link(DEL_LINK, 0, {}, [("IFLA_GROUP", group)])
+    return _link(DEL_LINK, 0, 0, _number(_GROUP, group))
 
 
 def set_address(index: int, address: str, prefix_length: int) -> Message:
     """Give an interface an address; raises nothing where it has it."""
-    attrs: Attributes = [("IFA_LOCAL", address), ("IFA_ADDRESS", address)]
-    fields = {"family": socket.AF_INET, "prefixlen": prefix_length, "index": index}
-    return message(ifaddrmsg, NEW_ADDRESS, CREATE | REPLACE, fields, attrs)
+    fields = _ADDRESS_FIELDS.pack(socket.AF_INET, prefix_length, 0, 0, index)
+    attributes = _ip(_IF_LOCAL, address) + _ip(_IF_ADDRESS, address)
+    return message(NEW_ADDRESS, CREATE | REPLACE, fields, attributes)
 
 
 def drop_address(index: int, address: str, prefix_length: int) -> Message:
     """Take an address from an interface."""
-    fields = {"family": socket.AF_INET, "prefixlen": prefix_length, "index": index}
-    return message(ifaddrmsg, NEW_ADDRESS + 1, 0, fields, [("IFA_LOCAL", address)])
+    fields = _ADDRESS_FIELDS.pack(socket.AF_INET, prefix_length, 0, 0, index)
+    return message(DEL_ADDRESS, 0, fields, _ip(_IF_LOCAL, address))
 
 
 def default_route(index: int, gateway: str) -> Message:
     """Send by that gateway what has no other way."""
-    fields = {
-        "family": socket.AF_INET,
-        "table": 254,
-        "proto": 4,  # static
-        "scope": 0,
-        "type": 1,  # unicast
-    }
-    attrs: Attributes = [("RTA_GATEWAY", gateway), ("RTA_OIF", index)]
-    return message(rtmsg, NEW_ROUTE, CREATE | REPLACE, fields, attrs)
+    how = (_MAIN_TABLE, _BY_ADMINISTRATOR, 0, _UNICAST)
+    fields = _ROUTE_FIELDS.pack(socket.AF_INET, 0, 0, 0, *how, 0)
+    attributes = _ip(_ROUTE_GATEWAY, gateway) + _number(_ROUTE_DEVICE, index)
+    return message(NEW_ROUTE, CREATE | REPLACE, fields, attributes)
 
 
 def forward(index: int, mac: str, vtep: str = "") -> Message:
     """A bridge's static entry for one of its ports; with a vtep, the VXLAN device's own too."""
-    fields = {"family": socket.AF_BRIDGE, "ifindex": index, "state": STATIC, "flags": OF_BRIDGE}
-    attrs: Attributes = [("NDA_LLADDR", mac)]
-    if vtep:
-        fields.update(state=STATIC | REACHABLE, flags=OF_BRIDGE | OF_DEVICE)
-        attrs.append(("NDA_DST", vtep))
-    return message(ndmsg, NEW_NEIGHBOUR, CREATE | REPLACE, fields, attrs)
+    if not vtep:
+        fields = _NEIGHBOUR_FIELDS.pack(socket.AF_BRIDGE, index, STATIC, OF_BRIDGE, 0)
+        return message(NEW_NEIGHBOUR, CREATE | REPLACE, fields, _mac(_MAC, mac))
+    state, flags = STATIC | REACHABLE, OF_BRIDGE | OF_DEVICE
+    fields = _NEIGHBOUR_FIELDS.pack(socket.AF_BRIDGE, index, state, flags, 0)
+    return message(NEW_NEIGHBOUR, CREATE | REPLACE, fields, _mac(_MAC, mac) + _ip(_TO, vtep))
 
 
 def neighbour(index: int, address: str, mac: str) -> Message:
     """What the VXLAN device answers to who asks for that address."""
-    fields = {"family": socket.AF_INET, "ifindex": index, "state": PERMANENT}
-    attrs: Attributes = [("NDA_DST", address), ("NDA_LLADDR", mac)]
-    return message(ndmsg, NEW_NEIGHBOUR, CREATE | REPLACE, fields, attrs)
+    fields = _NEIGHBOUR_FIELDS.pack(socket.AF_INET, index, PERMANENT, 0, 0)
+    return message(NEW_NEIGHBOUR, CREATE | REPLACE, fields, _ip(_TO, address) + _mac(_MAC, mac))
 
 
 def drop_peer(index: int, address: str, mac: str) -> list[Message]:
     """Remove the three entries of a peer, each of which may be gone (ENOENT)."""
-    bridge = {"family": socket.AF_BRIDGE, "ifindex": index, "flags": OF_BRIDGE}
-    device = {"family": socket.AF_BRIDGE, "ifindex": index, "flags": OF_DEVICE}
-    asked = {"family": socket.AF_INET, "ifindex": index}
+    asked = _NEIGHBOUR_FIELDS.pack(socket.AF_INET, index, 0, 0, 0)
+    bridge = _NEIGHBOUR_FIELDS.pack(socket.AF_BRIDGE, index, 0, OF_BRIDGE, 0)
+    device = _NEIGHBOUR_FIELDS.pack(socket.AF_BRIDGE, index, 0, OF_DEVICE, 0)
     return [
-        message(ndmsg, DEL_NEIGHBOUR, 0, asked, [("NDA_DST", address)]),
-        message(ndmsg, DEL_NEIGHBOUR, 0, bridge, [("NDA_LLADDR", mac)]),
-        message(ndmsg, DEL_NEIGHBOUR, 0, device, [("NDA_LLADDR", mac)]),
+        message(DEL_NEIGHBOUR, 0, asked, _ip(_TO, address)),
+        message(DEL_NEIGHBOUR, 0, bridge, _mac(_MAC, mac)),
+        message(DEL_NEIGHBOUR, 0, device, _mac(_MAC, mac)),
     ]
 
 
@@ -245,19 +267,18 @@ def index_named(netlink: Netlink, name: str) -> int:
 
 
 def _get_link(name: str) -> Message:
-    attrs: Attributes = [("IFLA_IFNAME", name), ("IFLA_EXT_MASK", SKIP_STATISTICS)]
-    return _link(GET_LINK, 0, {}, attrs)
+    return _link(GET_LINK, 0, 0, _text(_NAME, name), _number(_EXT_MASK, SKIP_STATISTICS))
 
 
 def links(netlink: Netlink) -> tuple[LinkRecord, ...]:
     """All interfaces."""
-    request = _link(GET_LINK, 0, {}, [("IFLA_EXT_MASK", SKIP_STATISTICS)])
+    request = _link(GET_LINK, 0, 0, _number(_EXT_MASK, SKIP_STATISTICS))
     return tuple(map(_link_record, netlink.dump(request)))
 
 
 def addresses(netlink: Netlink) -> tuple[AddressRecord, ...]:
     """All IPv4 addresses."""
-    request = message(ifaddrmsg, GET_ADDRESS, 0, {"family": socket.AF_INET}, [])
+    request = message(GET_ADDRESS, 0, _ADDRESS_FIELDS.pack(socket.AF_INET, 0, 0, 0, 0))
     found = []
     for answer in netlink.dump(request):
         decoded = _decoded(ifaddrmsg, answer)
@@ -269,19 +290,23 @@ def addresses(netlink: Netlink) -> tuple[AddressRecord, ...]:
 def records(netlink: Netlink) -> Records:
     """All that the namespace holds of what Skep makes."""
     forwards = []
-    for answer in netlink.dump(message(ndmsg, GET_NEIGHBOUR, 0, {"family": socket.AF_BRIDGE}, [])):
+    for answer in netlink.dump(_all_neighbours(socket.AF_BRIDGE)):
         decoded = _decoded(ndmsg, answer)
         if decoded["state"] & STATIC:
             vtep = decoded.get_attr("NDA_DST") or ""
             mac = decoded.get_attr("NDA_LLADDR")
             forwards.append(ForwardRecord(decoded["ifindex"], mac, vtep))
     neighbours = []
-    for answer in netlink.dump(message(ndmsg, GET_NEIGHBOUR, 0, {"family": socket.AF_INET}, [])):
+    for answer in netlink.dump(_all_neighbours(socket.AF_INET)):
         decoded = _decoded(ndmsg, answer)
         if decoded["state"] & PERMANENT:
             address, mac = decoded.get_attr("NDA_DST"), decoded.get_attr("NDA_LLADDR")
             neighbours.append(NeighbourRecord(decoded["ifindex"], address, mac))
     return Records(links(netlink), addresses(netlink), tuple(forwards), tuple(neighbours))
+
+
+def _all_neighbours(family: int) -> Message:
+    return message(GET_NEIGHBOUR, 0, _NEIGHBOUR_FIELDS.pack(family, 0, 0, 0, 0))
 
 
 def _decoded(kind: Any, answer: bytes) -> Any:

@@ -1,9 +1,9 @@
 """A netlink socket in one network namespace: many requests in one system call, typed answers.
 
-pyroute2 knows the form of the messages. The socket is our own, since its own one has an event
-loop to each and sends one request at a time. Requests of one call are all carried out by the
-kernel before the call returns, whatever happens to this process meanwhile: what is made and
-tagged by one call is never found without its tag.
+pyroute2 reads the answers. Requests and the socket are our own: its own socket has an event loop
+to each and sends one request at a time, and it took 0.3 ms to make a request. Requests of one call
+are all carried out by the kernel before the call returns, whatever happens to this process
+meanwhile: what is made and tagged by one call is never found without its tag.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 # Acknowledgements of one batch must fit in the receive buffer.
 BATCH = 64
@@ -31,23 +30,37 @@ NLM_F_DUMP_INTR, NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x10, 0x100, 0x200
 NLMSGERR_ATTR_MSG = 1
 
 _HEADER = struct.Struct("=IHHII")
+HEADER_BYTES = _HEADER.size
 _ERROR = struct.Struct("=i")
 _ATTRIBUTE = struct.Struct("=HH")
+_NUMBER_MASK = 0x3FFF  # beside it there are flags
 
 Message = bytearray
 """One request, ready but for its sequence number."""
 
 
-def message(kind: Any, number: int, flags: int, fields: dict[str, Any], attrs: Any) -> Message:
-    """A request: a pyroute2 message class, its type's number, flags, header and attributes."""
-    built = kind()
-    built["header"]["type"] = number
-    built["header"]["flags"] = flags | NLM_F_REQUEST | NLM_F_ACK
-    for name, value in fields.items():
-        built[name] = value
-    built["attrs"] = attrs
-    built.encode()
-    return bytearray(built.data)
+def message(number: int, flags: int, fields: bytes, attributes: bytes = b"") -> Message:
+    """A request: its type's number, flags, the fields that all of its type have, attributes."""
+    length = _HEADER.size + len(fields) + len(attributes)
+    header = _HEADER.pack(length, number, flags | NLM_F_REQUEST | NLM_F_ACK, 0, 0)
+    return bytearray(b"".join((header, fields, attributes)))
+
+
+def attribute(number: int, value: bytes) -> bytes:
+    """One attribute of a request."""
+    padding = b"\0" * (-len(value) % 4)
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), number) + value + padding
+
+
+def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The attributes of an answer, by number."""
+    at = 0
+    while at + _ATTRIBUTE.size <= len(data):
+        length, number = _ATTRIBUTE.unpack_from(data, at)
+        if length < _ATTRIBUTE.size:
+            break
+        yield number & _NUMBER_MASK, data[at + _ATTRIBUTE.size : at + length]
+        at += (length + 3) & ~3
 
 
 class Netlink:
@@ -179,12 +192,7 @@ def _said(flags: int, body: bytes) -> str:
     if not flags & NLM_F_CAPPED:
         length = _HEADER.unpack_from(body, _ERROR.size)[0]
         offset = _ERROR.size + ((length + 3) & ~3)
-    while offset + _ATTRIBUTE.size <= len(body):
-        length, kind = _ATTRIBUTE.unpack_from(body, offset)
-        if length < _ATTRIBUTE.size:
-            break
-        if kind & 0x3FFF == NLMSGERR_ATTR_MSG:
-            text = body[offset + _ATTRIBUTE.size : offset + length]
+    for number, text in attributes(body[offset:]):
+        if number == NLMSGERR_ATTR_MSG:
             return text.rstrip(b"\0").decode(errors="replace")
-        offset += (length + 3) & ~3
     return ""
