@@ -40,6 +40,7 @@ from skep.netproxy.kernel.adapters.place import HostPlace
 from skep.netproxy.kernel.adapters.tasks import LOOSE_REVERSE_PATH, TaskOptions
 from skep.netproxy.kernel.adapters.vipmodes import Place, VipMode
 from skep.netproxy.kernel.adapters.vipswitch import Switch
+from skep.netproxy.kernel.adapters.ways import Ways
 from skep.netproxy.kernel.adapters.wireguard import Encryption
 from skep.netproxy.kernel.core.ingress import Egress, IngressPort
 from skep.netproxy.kernel.core.links import TaskLink
@@ -47,7 +48,7 @@ from skep.netproxy.kernel.core.names import HOST_INGRESS
 from skep.netproxy.kernel.core.plan import ANY_HOST, KernelPlan, Planner, check_apart, prefix_of
 from skep.netproxy.kernel.core.sources import TaskLink as IngressLink
 from skep.netproxy.kernel.core.tunnel import check_clear
-from skep.netproxy.relay.core.protocol import Key, Listener
+from skep.netproxy.relay.core.protocol import Key
 
 log = logging.getLogger(__name__)
 # There where the kernel has IPv6 at all.
@@ -95,6 +96,7 @@ class KernelPlane:
         self._rules = concurrent.futures.ThreadPoolExecutor(1, "kernel-rules")
         self._change = asyncio.Lock()
         self._links: Links | None = None
+        self._ways: Ways | None = None
         self._vips: VipMode | None = None
         self._ingress: Ingress | None = None
         self._switch: Switch | None = None
@@ -102,12 +104,6 @@ class KernelPlane:
         self._counting: Counting | None = None
         # Until all is known once, nothing of what is in force may be taken for left over.
         self._is_applied = False
-        # This node's own end of the ingress network, once it is there.
-        self._own_end: tuple[str, str, int] | None = None
-        self._lacks_ends = False
-        # What links and relay were last asked for and have done; None: they are to be asked again.
-        self._connected: tuple[object, ...] | None = None
-        self._served: tuple[Listener, ...] | None = None
 
     async def open(self, vip_mode: str, *, counts_traffic: bool = False) -> None:
         """Find what is there, or begin. Raises Rejected with what is missing, OSError."""
@@ -115,6 +111,7 @@ class KernelPlane:
         self._ingress = Ingress(self._place.node, None, HOST_INGRESS)
         self._held = hold(self._place)
         self._links = await Links.open(self._place, self._encryption)
+        self._ways = Ways(self._links, self._relay)
         choose = functools.partial(vipmodes.choose, counts_traffic=counts_traffic)
         self._vips = await self._blocking(choose, self._place.node, vip_mode)
         self._switch = Switch(self._place.node, self._vips.name)
@@ -136,9 +133,9 @@ class KernelPlane:
         async with self._change:
             plan = self._plan = self._planner.plan(desired.world)
             self._expected = desired.world.tasks
-            problems = (*plan.problems, *await self._connect(plan))
+            problems = (*plan.problems, *await self._known_ways.connect(plan))
             # Before the rules: a port that something else on this node has is not taken from it.
-            problems += await self._serve(plan)
+            problems += await self._known_ways.serve(plan)
             self._taken = frozenset(key for key in _keys(plan) if not self._relay.is_open(key))
             failures, hindrances = await self._blocking(self._put_rules, plan, dict(self._tasks))
             self._is_applied = True
@@ -153,7 +150,7 @@ class KernelPlane:
             there = {network.network_id for network in self._plan.networks}
             if not {each.network_id for each in request.attachments} <= there:
                 self._plan = self._planner.plan(world)
-                for problem in await self._connect(self._plan):
+                for problem in await self._known_ways.connect(self._plan):
                     log.warning("networks=incomplete why=%r", problem)
             self._expected = world.tasks
             task = await self._attach(request, world)
@@ -176,7 +173,7 @@ class KernelPlane:
                 try:
                     await self._opened.detach(task_id)
                 except (OSError, Rejected) as error:
-                    self._connected = None
+                    self._known_ways.doubt()
                     raise Retryable(f"task {task_id} can't be detached: {error}") from error
 
     async def attached(self) -> frozenset[TaskId]:
@@ -209,17 +206,15 @@ class KernelPlane:
             links: dict[str, tuple[TaskLink, ...]] = {i: tasks[i].links for i in tasks}
             wanted = Wanted(plan.networks, plan.peers, links, plan.tunnel)
             try:
-                own = (HOST_INGRESS,) if plan.ingress_address else ()
-                missing = await self._opened.missing_ends(*own)
+                missing = await self._known_ways.missing_ends(plan)
                 found = tuple(f"interface {name} of this node is gone" for name in missing)
-                self._lacks_ends = bool(missing)
                 found += await self._opened.differences(wanted)
                 found += await self._blocking(self._rule_differences, plan, tasks)
             except (OSError, Retryable) as error:
                 found = (f"the kernel can't be read: {error}",)
             if found and self._ingress is not None:
                 # What is remembered of it is wrong: the next `apply` reads it anew.
-                self._own_end = self._connected = self._served = None
+                self._known_ways.forget()
                 self._ingress.forget()
                 self._mode.forget()
             return found
@@ -271,40 +266,14 @@ class KernelPlane:
         return self._links
 
     @property
+    def _known_ways(self) -> Ways:
+        assert self._ways is not None, "it is not open"
+        return self._ways
+
+    @property
     def _mode(self) -> VipMode:
         assert self._vips is not None, "it is not open"
         return self._vips
-
-    async def _connect(self, plan: KernelPlan) -> tuple[str, ...]:
-        """Networks and their peers, and this node's own place on the ingress network."""
-        asked = (plan.networks, plan.peers, plan.tunnel)
-        try:
-            problems: tuple[str, ...] = ()
-            if self._connected is None or not _are_same(asked, self._connected):
-                self._connected = None
-                problems = await self._opened.apply(*asked)
-                self._connected = None if problems else asked
-            if plan.ingress is not None and plan.ingress_address:
-                if self._lacks_ends:
-                    await self._opened.ensure_egress()
-                    self._lacks_ends = False
-                end = (plan.ingress.network_id, plan.ingress_address, prefix_of(plan.ingress))
-                if end != self._own_end:
-                    self._own_end = None
-                    await self._opened.ensure_ingress(*end)
-                    self._own_end = end
-        except (OSError, Retryable, Rejected) as error:
-            return (f"networks: {error}",)
-        return problems
-
-    async def _serve(self, plan: KernelPlan) -> tuple[str, ...]:
-        """What only the relay can; one that is started anew knows what it was last told."""
-        if plan.listeners is self._served:
-            return ()
-        self._served = None
-        problems = await self._relay.serve(plan.version, plan.listeners)
-        self._served = None if problems else plan.listeners
-        return problems
 
     async def _attach(self, request: AttachRequest, world: World) -> _Task:
         links: list[TaskLink] = []
@@ -330,7 +299,7 @@ class KernelPlane:
             made = await self._opened.attach(request.task_id, links, options)
         except (OSError, Rejected) as error:
             # The links doubt what they know, and look again when they are next asked.
-            self._connected = None
+            self._known_ways.doubt()
             raise Retryable(f"task {request.task_id} can't be attached: {error}") from error
         networks = tuple(
             (world.networks[a.network_id].vni, world.networks[a.network_id].subnet)
@@ -410,11 +379,6 @@ class KernelPlane:
 
     async def _blocking(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._rules, work, *arguments)
-
-
-def _are_same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
-    """Whether they are of the same objects, as the parts of plans that haven't changed are."""
-    return all(a is b or a == b for a, b in zip(one, other, strict=True))
 
 
 def _keys(plan: KernelPlan) -> tuple[Key, ...]:
