@@ -95,6 +95,7 @@ class Ingress:
         self._table = ingress.table_of(node)
         self._now: IngressTable | None = None
         self._done: tuple[tuple[IngressPort, ...], Egress] | None = None
+        self._wanted: IngressWanted | None = None
         self._unsettled: set[PortKey] = set()
         self._in_the_way: tuple[str, ...] = ()
         self._tasks: Known[_TaskWanted] = Known()
@@ -104,20 +105,32 @@ class Ingress:
 
         Raises Rejected for what can't be wanted; nothing is done then.
         """
+        if self._is_done(wanted):
+            return self._in_the_way
+        self._wanted = None
         nodes = sources.check_routes(wanted.nodes)
         ports = ingress.check_ports(wanted.ports)
         ingress.check_egress(wanted.egress)
         # First the way back, then the way in.
         jobs = {}
+        udp_ports = [port for port in wanted.ports if port.protocol == "udp"]
         for task, link in wanted.tasks.items():
             sources.check_link(link)
-            of_task = _TaskWanted(link, nodes, ingress.udp_targets(wanted.ports, link.address))
+            of_task = _TaskWanted(link, nodes, ingress.udp_targets(udp_ports, link.address))
             jobs[task] = partial(self._apply_task, task, of_task)
         problems = self._on_tasks(jobs)
         problems += attempt("published ports", partial(self._apply_node, wanted, ports))
         gone = set(self._tasks.names()) - set(wanted.tasks)
         problems += self._on_tasks({task: partial(self._drop_task, task) for task in gone})
+        self._wanted = None if problems else wanted
         return (*problems, *self._in_the_way)
+
+    def _is_done(self, wanted: IngressWanted) -> bool:
+        """Whether it is what was done last, in the same namespaces."""
+        try:
+            return wanted == self._wanted and all(map(self._tasks.get, wanted.tasks))
+        except OSError:
+            return False
 
     @property
     def in_the_way(self) -> tuple[str, ...]:
@@ -126,7 +139,7 @@ class Ingress:
 
     def forget(self) -> None:
         """Read everything in the next pass, in case that others have changed it."""
-        self._done = self._now = None
+        self._done = self._now = self._wanted = None
         self._tasks.forget_all()
 
     def observe(self, tasks: Mapping[str, TaskLink]) -> IngressObserved:

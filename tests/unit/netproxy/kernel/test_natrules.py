@@ -13,6 +13,7 @@ import pytest
 from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 
 from skep.env import Rejected
+from skep.netproxy.kernel.adapters import netns
 from skep.netproxy.kernel.adapters.natrules import Ingress, IngressWanted, supported
 from skep.netproxy.kernel.adapters.nft import Nft
 from skep.netproxy.kernel.core import ingress
@@ -328,6 +329,27 @@ def test_nodes_come_and_go_in_the_tasks_namespaces(cluster: Cluster) -> None:
         assert routes.count("table 10") == len(nodes) + 1
     assert of_node.apply(IngressWanted(nodes=kept)) == ()
     assert of_node.observe(tasks).tasks == {str(path): None}
+
+
+def test_another_namespace_of_the_same_name_is_not_taken_for_done(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    of_node, path = cluster.ingresses["n2"], tmp_path / "task"
+    link = TaskLink(INTERFACE, "10.255.0.77", "10.255.0.2")
+    wanted = IngressWanted(nodes=cluster.lab.routes("n1", "n2"), tasks={str(path): link})
+    for _ in range(2):
+        netns.make(path, lambda: None)
+        try:
+            for words in (
+                ("link", "add", INTERFACE, "type", "bridge"),
+                ("address", "add", "10.255.0.77/24", "dev", INTERFACE),
+                ("link", "set", INTERFACE, "up"),
+            ):
+                cluster.lab.lab.command(path, "ip", *words)
+            assert of_node.apply(wanted) == of_node.apply(wanted) == ()
+            assert of_node.observe(wanted.tasks).tasks == {str(path): wanted.nodes}
+        finally:
+            netns.remove(path)
 
 
 def test_a_task_s_namespace_that_is_gone_is_one_problem_and_stops_nothing_else(
