@@ -297,25 +297,28 @@ class Sandbox:
                         [*asked, *_fasten(index, plug.address, is_isolated=plug.is_isolated)]
                     )
                 return False
-        asked = messages.make_veth(
-            plug.name,
-            plug.mtu,
-            plug.bridge,
-            (plug.peer, mac_of(plug.address), namespace_fd),
-            plug.alias,
-        )
-        try:
-            self.netlink.ask(asked)
-        except FileExistsError:
-            # The end of a namespace that is gone but for a process or a socket which holds it.
-            if is_there or not messages.index_named(self.netlink, plug.name):
-                raise
-            self.unplug([plug.name])
-            self.netlink.ask(asked)
-        self._indexes.pop(plug.name, None)
-        index = self.index(plug.name)
-        self.netlink.ask(_fasten(index, plug.address, is_isolated=plug.is_isolated))
+        self.plug_new([plug], namespace_fd)
         return True
+
+    def plug_new(self, plugs: Sequence[Plug], namespace_fd: int) -> None:
+        """Make veths that aren't there, all in few calls. Raises OSError."""
+        ends = [(plug.peer, mac_of(plug.address), namespace_fd) for plug in plugs]
+        made = [
+            messages.make_veth(plug.name, plug.mtu, plug.bridge, end, plug.alias)
+            for plug, end in zip(plugs, ends, strict=True)
+        ]
+        try:
+            self.netlink.ask(messages.all_of(made))
+        except FileExistsError:
+            # Our ends of a namespace that is gone but for a process or a socket which holds it.
+            self.unplug([plug.name for plug in plugs])
+            self.netlink.ask(messages.all_of(made))
+        asked = []
+        for plug in plugs:
+            self._indexes.pop(plug.name, None)
+            index = self.index(plug.name)
+            asked.append(_fasten(index, plug.address, is_isolated=plug.is_isolated))
+        self.netlink.ask(messages.all_of(asked))
 
     def settle(self, names: Sequence[str]) -> None:
         """Have these ports carry packets from now on, once the other ends are up. Raises OSError.

@@ -102,9 +102,12 @@ class Tasks:
         enter = netns.inside if is_there else netns.make
         netlink = enter(path, lambda: _opened(options, is_fresh=not is_there))
         try:
-            there = _inventory(netlink) if is_there else {}
-            self._plug_all(task_id, links, bridges, there)
-            address = self._plug_out(task_id, there) if has_egress else ""
+            plugs = self._plugs(task_id, links, bridges)
+            address = ""
+            if has_egress:
+                plugs.append(self._plug_out(task_id))
+                address = plugs[-1].address
+            self._plug_all(task_id, plugs, _inventory(netlink) if is_there else None)
             self._configure(netlink, task_id, links, address, is_fresh=not is_there)
             self._sandbox.settle(self._interfaces(task_id))
             return TaskNamespace(task_id, str(path), netlink.cookie())
@@ -114,40 +117,43 @@ class Tasks:
         finally:
             netlink.close()
 
-    def _plug_all(
-        self,
-        task_id: str,
-        links: Sequence[TaskLink],
-        bridges: Sequence[tuple[int, int]],
-        there: Mapping[str, LinkRecord],
-    ) -> None:
+    def _plugs(
+        self, task_id: str, links: Sequence[TaskLink], bridges: Sequence[tuple[int, int]]
+    ) -> list[Plug]:
         node = self._place.node
-        with netns.opened(self._place.task(task_id)) as fd:
-            for link, (bridge, mtu) in zip(links, bridges, strict=True):
-                name = interface_name(TASK, task_id, link.network_id)
-                alias = tag(node, task=task_id, net=link.network_id, ip=link.address)
-                # Noted before it is made: whatever happens, `detach` looks for it.
-                self._sandbox.ports[name] = Port(name, link.network_id, link.address, task_id)
-                plug = Plug(name, alias, bridge, mtu, link.interface, link.address)
-                self._sandbox.plug(plug, fd, is_there=link.interface in there)
+        plugs = []
+        for link, (bridge, mtu) in zip(links, bridges, strict=True):
+            name = interface_name(TASK, task_id, link.network_id)
+            alias = tag(node, task=task_id, net=link.network_id, ip=link.address)
+            # Noted before it is made: whatever happens, `detach` looks for it.
+            self._sandbox.ports[name] = Port(name, link.network_id, link.address, task_id)
+            plugs.append(Plug(name, alias, bridge, mtu, link.interface, link.address))
+        return plugs
 
-    def _plug_out(self, task_id: str, there: Mapping[str, LinkRecord]) -> str:
-        """The task's address on its way out."""
+    def _plug_out(self, task_id: str) -> Plug:
+        """The task's way out, with its address there."""
         bridge = self._egress.ensure()
         address = self._egress.address_of(task_id)
-        alias = tag(self._place.node, task=task_id, egress="1", ip=address)
-        plug = Plug(
+        return Plug(
             name=interface_name(EGRESS, task_id),
-            alias=alias,
+            alias=tag(self._place.node, task=task_id, egress="1", ip=address),
             bridge=bridge,
             mtu=self._sandbox.underlay.mtu,
             peer=TASK_GATEWAY,
             address=address,
             is_isolated=True,
         )
+
+    def _plug_all(
+        self, task_id: str, plugs: Sequence[Plug], there: Mapping[str, LinkRecord] | None
+    ) -> None:
+        """`there` are the ends that a namespace has already; None for a new one."""
         with netns.opened(self._place.task(task_id)) as fd:
-            self._sandbox.plug(plug, fd, is_there=TASK_GATEWAY in there)
-        return address
+            if there is None:
+                self._sandbox.plug_new(plugs, fd)
+                return
+            for plug in plugs:
+                self._sandbox.plug(plug, fd, is_there=plug.peer in there)
 
     def _configure(
         self,
