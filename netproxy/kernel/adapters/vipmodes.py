@@ -227,10 +227,11 @@ class ByNft:
     ) -> tuple[str, ...]:
         """See `VipMode.apply`."""
         self._seen = {task_id: place.path for task_id, place in places.items()}
+        wanted = {place.path: self._part(place, backends) for place in places.values()}
+        in_use = {_numbers(place) for place in places.values()}
+        self._parts = {numbers: each for numbers, each in self._parts.items() if numbers in in_use}
         try:
-            return self._vips.apply(
-                {place.path: self._part(place, backends) for place in places.values()}
-            )
+            return self._vips.apply(wanted)
         except Rejected as error:
             return (f"virtual addresses: {error}",)
 
@@ -252,7 +253,7 @@ class ByNft:
                 mine = {vip: backends.get((n, vip)) for n, vip in told if n in numbers}
                 self._parts[numbers] = part.after(mine)
             self._backends = backends
-        numbers = frozenset(number for number, _ in place.networks)
+        numbers = _numbers(place)
         if numbers not in self._parts:
             self._parts[numbers] = Stepped(backends_of(place, backends))
         return self._parts[numbers]
@@ -330,9 +331,13 @@ def clean(node: str) -> None:
         Vips(node, root).clean()
 
 
+def _numbers(place: Place) -> frozenset[int]:
+    return frozenset(number for number, _ in place.networks)
+
+
 def backends_of(place: Place, backends: Backends) -> dict[str, tuple[str, ...]]:
     """What the virtual addresses on the networks of one namespace lead to."""
-    mine = {number for number, _ in place.networks}
+    mine = _numbers(place)
     return {vip: behind for (number, vip), behind in backends.items() if number in mine}
 
 

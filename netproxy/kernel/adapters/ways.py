@@ -52,9 +52,9 @@ class Ways:
         return problems
 
     async def serve(self, plan: KernelPlan) -> tuple[str, ...]:
-        """What only the relay can; returns problems. A worker that is started anew is told what
-        the relay was last asked for."""
-        if plan.listeners is self._served:
+        """What only the relay can; returns problems, as when one of its workers doesn't run."""
+        is_whole = len(self._relay.worker_pids) == self._relay.worker_count
+        if plan.listeners is self._served and is_whole:
             return ()
         self._served = None
         problems = await self._relay.serve(plan.version, plan.listeners)

@@ -48,6 +48,9 @@ DEADLINE_S = 30.0
 class _NoRelay:
     """User space's part, which is tested elsewhere."""
 
+    worker_count = 0
+    worker_pids = ()
+
     async def serve(self, *_: object) -> tuple[str, ...]:
         return ()
 
