@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from skep.actor import Mailbox, Overflow
-from skep.domain.base import ClusterId, NodeId
+from skep.domain.base import ClusterId, NodeId, replace
 from skep.domain.objects import NodeDescription, NodeRole
 from skep.domain.session import SESSION_FORMAT, WorkerHello
 from skep.env import Env
 from skep.supervisor import Child, Supervisor
 from skep.worker.actor import AGENT_INBOX_LIMIT, AgentActor, AgentMessage, AgentParts, AgentView
 from skep.worker.core.agent import AgentCore
-from skep.worker.core.link import LinkCore
+from skep.worker.core.link import Described, LinkCore
 from skep.worker.engine.protocol import Engine, NodeFacts
 from skep.worker.link import LINK_INBOX_LIMIT, LinkActor, LinkMessage
 from skep.worker.logs import LogPublisher
@@ -61,7 +61,9 @@ class Agent:
             view=self.view,
             on_step=on_step,
         )
-        hello = WorkerHello(
+        self._env = env
+        self._link_inbox = link_inbox
+        self._hello = WorkerHello(
             format=SESSION_FORMAT,
             cluster_id=config.cluster_id,
             node_id=config.node_id,
@@ -84,7 +86,7 @@ class Agent:
                         link_inbox,
                         inbox.put,
                         logs,
-                        lambda: LinkCore(hello, config.managers, dice),
+                        lambda: LinkCore(self._hello, config.managers, dice),
                     ),
                 ),
             ),
@@ -94,6 +96,11 @@ class Agent:
     def start(self) -> None:
         """Begin; must run on the loop."""
         self.supervisor.start()
+
+    def describe(self, description: NodeDescription) -> None:
+        """Say this of the node from now on; its session is begun anew for that."""
+        self._hello = replace(self._hello, description=description)
+        self._link_inbox.tell(Described(self._env.now(), description))
 
     async def stop(self) -> None:
         """End; tasks go on."""

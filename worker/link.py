@@ -29,6 +29,7 @@ from skep.worker.core.link import (
     Begun,
     Connect,
     Connected,
+    Described,
     Disconnected,
     HangUp,
     LinkCore,
@@ -81,7 +82,7 @@ class _Handed:
     reply: Reply[None]
 
 
-LinkMessage = Begun | SessionRefused | TermRaised | Ticked | BatchReady | _Handed
+LinkMessage = Begun | SessionRefused | TermRaised | Described | Ticked | BatchReady | _Handed
 
 
 class LinkActor(Actor[LinkMessage]):

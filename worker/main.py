@@ -27,7 +27,7 @@ from skep.domain.objects import NodeDescription, NodeRole
 from skep.env import Fatal, RealDisk, Rejected, real_env
 from skep.rpc import GrpcTransport
 from skep.worker.adapters.metrics import AgentMetrics
-from skep.worker.adapters.nodenotes import network_notes
+from skep.worker.adapters.nodenotes import follow_notes, network_notes
 from skep.worker.agent import Agent, AgentConfig
 from skep.worker.engine.adapters.process import ProcessEngine
 from skep.worker.engine.network import TaskNetwork
@@ -93,8 +93,9 @@ async def _run(config: ConfigFile, disk: RealDisk) -> int:
     env = real_env(config.name, GrpcTransport(), disk)
     network = TaskNetwork(env, config.netproxy, config.plane)
     engine = ProcessEngine(Path(config.tasks_dir), env, config.node_id, network)
-    notes = (*await network_notes(env, config.netproxy), *engine.notes)
-    agent = Agent(env, _agent_config(config, engine, notes), {engine.name: engine}, escalated)
+    told = await network_notes(env, config.netproxy)
+    first = _agent_config(config, engine, told)
+    agent = Agent(env, first, {engine.name: engine}, escalated)
     REGISTRY.register(AgentMetrics(agent))
     telemetry.serve(config.metrics)
     telemetry.watch_gc()
@@ -102,6 +103,11 @@ async def _run(config: ConfigFile, disk: RealDisk) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     agent.start()
+
+    def on_news(notes: Pairs) -> None:
+        agent.describe(_agent_config(config, engine, notes).description)
+
+    following = env.spawn("notes", follow_notes(env, config.netproxy, told, on_news))
     log.info("worker=%s state=started managers=%s", config.name, ",".join(config.managers))
     gc.collect()
     gc.freeze()
@@ -109,6 +115,7 @@ async def _run(config: ConfigFile, disk: RealDisk) -> int:
     await stop.wait()
     log.info("worker=%s state=stopping tasks=left running", config.name)
     stalls.cancel()
+    following.cancel()
     await agent.stop()
     await engine.close()
     for failure in failures:
@@ -116,7 +123,7 @@ async def _run(config: ConfigFile, disk: RealDisk) -> int:
     return 1 if failures else 0
 
 
-def _agent_config(config: ConfigFile, engine: ProcessEngine, notes: Pairs) -> AgentConfig:
+def _agent_config(config: ConfigFile, engine: ProcessEngine, network: Pairs) -> AgentConfig:
     description = NodeDescription(
         hostname=config.name,
         address=config.address,
@@ -126,7 +133,7 @@ def _agent_config(config: ConfigFile, engine: ProcessEngine, notes: Pairs) -> Ag
         cpu_nano=len(os.sched_getaffinity(0)) * SECOND_NS,
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         engines=(engine.name,),
-        notes=notes,
+        notes=(*network, *engine.notes),
         plane=config.plane,
     )
     return AgentConfig(

@@ -14,6 +14,7 @@ import enum
 from dataclasses import dataclass
 
 from skep.domain.base import SECOND_NS, SessionId, replace
+from skep.domain.objects import NodeDescription
 from skep.domain.session import (
     SESSION_FORMAT,
     Heartbeat,
@@ -108,8 +109,23 @@ class TermRaised:
     term: int
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What the node says of itself has changed."""
+
+    now: float
+    description: NodeDescription
+
+
 LinkEvent = (
-    Begun | Connected | Disconnected | MessageReceived | Ticked | SessionRefused | TermRaised
+    Begun
+    | Connected
+    | Disconnected
+    | MessageReceived
+    | Ticked
+    | SessionRefused
+    | TermRaised
+    | Described
 )
 
 
@@ -215,9 +231,19 @@ class LinkCore:
             case TermRaised(_, term):
                 self._raise_term(term)
                 return []
+            case Described(now, description):
+                return self._described(now, description)
 
     def _raise_term(self, term: int) -> None:
         self._hello = replace(self._hello, highest_term=max(term, self._hello.highest_term))
+
+    def _described(self, now: float, description: NodeDescription) -> list[LinkEffect]:
+        self._hello = replace(self._hello, description=description)
+        if self.phase not in (Phase.GREETING, Phase.IN_SESSION):
+            return []  # Nothing of it was said yet.
+        # Managers hear it in a hello alone, and of the one that leads: back there at once.
+        self._leader = self.address
+        return [*self._give_up("there is news of the node"), *self._connect(now)]
 
     # -------------------------------------------------------------------------- connecting
 

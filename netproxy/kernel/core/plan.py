@@ -212,7 +212,7 @@ class Planner:
                 if self._key is not None and key != self._key:
                     problems.append(
                         "encrypted networks: managers don't have this node's WireGuard key, and so "
-                        "no other node answers it; restart its agent, which tells them"
+                        "no other node answers it; its agent tells them within seconds, if it runs"
                     )
             elif node.wireguard_key and key is None:
                 problems.append(

@@ -11,6 +11,7 @@ import pytest
 from skep.api import codec
 from skep.domain.base import TaskId
 from skep.domain.control import LogEvent
+from skep.domain.objects import NodeDescription
 from skep.domain.session import LeaderMessage, LogMessage, LogOrder, LogsCancelled, LogWanted
 from skep.domain.states import DesiredState, TaskState
 from skep.env import Env, Rejected, Retryable, Stream
@@ -210,6 +211,23 @@ def test_the_worker_is_sent_on_to_the_leader_and_follows_a_new_one() -> None:
         await asyncio.sleep(1.0)
         assert stage.machine.starts == {"t1": 1}
         assert stage.m1.hellos[-1].highest_term == 2
+
+    on_stage(body)
+
+
+def test_what_is_new_of_the_node_is_told_and_its_tasks_go_on() -> None:
+    news = NodeDescription(hostname="w1", notes=(("network.encryption", "wireguard"),))
+
+    async def body(stage: Stage) -> None:
+        await stage.until("a session", lambda: stage.m1.has_session)
+        await stage.m1.assign(assignment())
+        await stage.until_state("t1", TaskState.RUNNING)
+        stage.agents[-1].describe(news)
+        await stage.until("news", lambda: stage.m1.hellos[-1].description == news)
+        await stage.until("a session", lambda: stage.m1.has_session)
+        await asyncio.sleep(1.0)
+        assert stage.machine.starts == {"t1": 1}
+        assert stage.m1.is_in("t1", TaskState.RUNNING)
 
     on_stage(body)
 

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from skep.domain.base import Pairs
 from skep.env import Env, RealDisk, Service, real_env
 from skep.netproxy.adapters.facts import answering
 from skep.rpc import GrpcTransport
 from skep.worker.adapters import nodenotes
-from skep.worker.adapters.nodenotes import network_notes
+from skep.worker.adapters.nodenotes import follow_notes, network_notes
 
+DEADLINE_S = 30.0
 NOTES = (("network.encryption", "none: not here"), ("network.plane", "in user space"))
 
 
@@ -69,3 +71,29 @@ def test_an_older_one_is_not_waited_for(tmp_path: Path) -> None:
 
     asyncio.run(asyncio.wait_for(go(), nodenotes.PATIENCE_S))
     assert asyncio.run(network_notes(_env(tmp_path / "2"), "")) == ()
+
+
+def test_news_are_told_once_and_silence_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodenotes, "PERIOD_S", 0.01)
+
+    async def go() -> None:
+        address, env = _address(), _env(tmp_path)
+        news: asyncio.Queue[Pairs] = asyncio.Queue()
+        following = asyncio.create_task(follow_notes(env, address, (), news.put_nowait))
+        try:
+            for notes in (NOTES, (("network.encryption", "wireguard"),)):
+                listener = await GrpcTransport().listen(address, answering(Service(), notes))
+                async with asyncio.timeout(DEADLINE_S):
+                    assert await news.get() == notes
+                await listener.close()
+            assert news.empty()
+        finally:
+            following.cancel()
+
+    asyncio.run(go())
+
+
+def test_who_has_no_netproxy_asks_nobody(tmp_path: Path) -> None:
+    asyncio.run(follow_notes(_env(tmp_path), "", (), lambda _: None))

@@ -21,6 +21,7 @@ from skep.worker.core.link import (
     Begun,
     Connect,
     Connected,
+    Described,
     Disconnected,
     HangUp,
     LinkCore,
@@ -116,6 +117,34 @@ def test_the_first_heartbeat_goes_out_at_once_and_then_one_a_period() -> None:
     assert core.step(Ticked(1.0)) == []
     core.step(MessageReceived(1.0, core.connection, LeaderMessage(heartbeat=Heartbeat(number=1))))
     assert core.step(Ticked(2.0)) == [beat(2), SetTick(4.0)]
+
+
+def test_news_of_the_node_are_told_in_a_new_session_with_the_same_leader() -> None:
+    news = NodeDescription(hostname="w1", notes=(("a", "b"),))
+    core = in_session()
+    [hang_up, closed, connect, _] = core.step(Described(3.0, news))
+    assert isinstance(hang_up, HangUp)
+    assert isinstance(closed, TellClosed)
+    assert isinstance(connect, Connect)
+    assert connect.address == "m1"
+    [send, _] = core.step(Connected(3.1, connect.connection))
+    assert isinstance(send, Send)
+    assert send.message.hello is not None
+    assert send.message.hello.description == news
+    core.check_invariants()
+
+
+def test_news_of_the_node_before_its_hello_disturb_nothing() -> None:
+    news = NodeDescription(hostname="w1", notes=(("a", "b"),))
+    core = link()
+    assert core.step(Described(0.0, news)) == []
+    [connect, _] = core.step(Begun(0.0, 0))
+    assert isinstance(connect, Connect)
+    assert core.step(Described(0.1, news)) == []
+    [send, _] = core.step(Connected(0.2, connect.connection))
+    assert isinstance(send, Send)
+    assert send.message.hello is not None
+    assert send.message.hello.description == news
 
 
 def test_two_silent_periods_end_a_session() -> None:
