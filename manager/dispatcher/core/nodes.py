@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from skep.domain.base import NodeId, replace
+from skep.domain.base import NodeId, lookup, pairs, replace
+from skep.domain.notes import ENCRYPTION_NOTE, WIREGUARD_KEY_NOTE
 from skep.domain.objects import Node, NodeDescription, NodeRole, NodeState
 from skep.domain.session import WorkerHello
 from skep.env import CallError, Code
@@ -56,13 +57,22 @@ def register(tx: Transaction, hello: WorkerHello) -> None:
     changed = replace(
         node,
         name=hello.name,
-        description=hello.description,
+        description=_described(node.description, hello.description),
         state=NodeState.READY,
         message="",
         runs_tasks=True,
     )
     if changed != node:
         tx.update(changed)
+
+
+def _described(old: NodeDescription, new: NodeDescription) -> NodeDescription:
+    """What the node says of itself now. Where it says nothing of encryption, its netproxy was not
+    heard; what that put in force goes on, and so does what the others need to reach it."""
+    if lookup(new.notes, ENCRYPTION_NOTE) is not None:
+        return new
+    former = (note for note in old.notes if note[0] in (ENCRYPTION_NOTE, WIREGUARD_KEY_NOTE))
+    return replace(new, notes=pairs((*former, *new.notes)))
 
 
 def set_state(tx: Transaction, node_id: NodeId, state: NodeState, why: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from skep.actor import Mailbox
-from skep.domain.base import ClusterId, NodeId, ServiceId, TaskId
+from skep.domain.base import ClusterId, NodeId, ServiceId, TaskId, pairs
 from skep.domain.objects import (
     Node,
     NodeDescription,
@@ -128,6 +128,28 @@ def test_a_worker_is_put_on_record_welcomed_and_told_what_to_hold() -> None:
         stream.hang_up()
         await asyncio.sleep(0.1)
         assert desk.dispatcher.session_count == 0
+
+    at_desk(body)
+
+
+def test_a_node_that_says_nothing_of_encryption_is_what_it_said_before() -> None:
+    can = (("network.encryption", "wireguard"), ("network.wireguard-key", "key"))
+    silent = (("network.plane", "not known"),)
+    can_not = (("network.encryption", "none: why"),)
+
+    async def body(desk: Desk) -> None:
+        for told, known in (
+            (silent, silent),
+            ((*can, *silent), (*can, *silent)),
+            (silent, (*can, *silent)),
+            (can_not, can_not),
+        ):
+            description = NodeDescription(hostname="w1", notes=told)
+            stream, _ = desk.open(hello(description=description))
+            await asyncio.sleep(0.1)
+            assert desk.node().description.notes == pairs(known)
+            stream.hang_up()
+            await asyncio.sleep(0.1)
 
     at_desk(body)
 
