@@ -141,7 +141,7 @@ class NodeNetwork:
         attached = self._attachments
         self._world = replace(
             world,
-            networks={**attached.entries(), **world.networks},
+            networks=attached.entries(world.networks),
             here=attached.networks(),
             tasks=frozenset(attached.by_task),
         )

@@ -8,10 +8,10 @@ is kept for as long as a task is on them: it stands in the tasks' resolv.conf.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from skep.domain.attach import AttachRequest
-from skep.domain.base import NetworkId, Struct, TaskId
+from skep.domain.base import NetworkId, Struct, TaskId, replace
 from skep.domain.endpoints import NetworkEntry
 from skep.env import Retryable
 
@@ -66,9 +66,17 @@ class Attachments:
         """All networks that a task of this node is on."""
         return frozenset(i for each in self.by_task.values() for i in each.network_ids)
 
-    def entries(self) -> dict[NetworkId, NetworkEntry]:
-        """The same, as they were known when tasks were attached."""
-        return {e.network_id: e for each in self.by_task.values() for e in each.networks}
+    def entries(self, told: Mapping[NetworkId, NetworkEntry]) -> dict[NetworkId, NetworkEntry]:
+        """What managers tell of networks, and those of tasks as they were known when these were
+        attached. One that was encrypted then still is: a manager that knows nothing of encryption
+        says that none is."""
+        found = {e.network_id: e for each in self.by_task.values() for e in each.networks}
+        encrypted = [network_id for network_id, entry in found.items() if entry.is_encrypted]
+        found.update(told)
+        for network_id in encrypted:
+            if not found[network_id].is_encrypted:
+                found[network_id] = replace(found[network_id], is_encrypted=True)
+        return found
 
     def sets(self) -> dict[int, tuple[NetworkId, ...]]:
         """The sets of networks by number."""

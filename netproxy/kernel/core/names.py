@@ -7,6 +7,7 @@ without any file. Interface names carry no meaning, since they are too short for
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import ipaddress
 import re
@@ -58,6 +59,17 @@ def mac_of(address: str) -> str:
     except ValueError:
         raise Rejected(f"{address!r} is no IPv4 address, which overlay networks need") from None
     return "02:42:" + ":".join(f"{byte:02x}" for byte in packed)
+
+
+# All peers of a network are told again with each change of one of them.
+@functools.lru_cache(maxsize=1 << 16)
+def is_address(text: str) -> bool:
+    """Whether it is an IPv4 address in its one plain form."""
+    parts = text.split(".")
+    return len(parts) == 4 and all(
+        part.isascii() and part.isdigit() and int(part) < 256 and str(int(part)) == part
+        for part in parts
+    )
 
 
 def address_of(mac: str) -> str:

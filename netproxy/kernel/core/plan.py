@@ -20,6 +20,7 @@ from skep.netproxy.core.world import World
 from skep.netproxy.kernel.core.ingress import IngressPort
 from skep.netproxy.kernel.core.keys import parse_key
 from skep.netproxy.kernel.core.links import Network, Peer
+from skep.netproxy.kernel.core.names import is_address
 from skep.netproxy.kernel.core.sources import NODE_NUMBER_LIMIT, SourceRoute
 from skep.netproxy.kernel.core.tunnel import Tunnel, TunnelPeer
 from skep.netproxy.kernel.core.understood import NOTHING, Known, Surroundings, VipKey, understand
@@ -29,6 +30,8 @@ from skep.netproxy.relay.core.protocol import Listener
 # unless the port is all the relay's; but a port that something else has is noticed by it.
 ANY_HOST = "0.0.0.0"
 ANY_HOST_6 = "::"
+# Of what should be an address.
+ADDRESS_SHOWN = 40
 
 
 @dataclass(frozen=True)
@@ -225,8 +228,16 @@ class Planner:
                     "of its own"
                 )
             elif key is not None and node.ingress_address and node.address:
-                names[key] = name
-                peers[key] = TunnelPeer(node.ingress_address, node.address)
+                if is_address(node.ingress_address) and is_address(node.address):
+                    names[key] = name
+                    peers[key] = TunnelPeer(node.ingress_address, node.address)
+                else:
+                    # What a node says of itself; it goes into what WireGuard is told of all nodes.
+                    problems.append(
+                        f"encrypted networks: node {name} can't be reached: "
+                        f"{node.address[:ADDRESS_SHOWN]!r} or "
+                        f"{node.ingress_address[:ADDRESS_SHOWN]!r} is no IPv4 address"
+                    )
         return Tunnel(address, prefix_length, peers), tuple(problems)
 
     def _claims(self) -> _Claimed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import ipaddress
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from skep.env import Rejected
 from skep.netproxy.kernel.core.links import Bridge, Network, Overlay, Peer, Vxlan
-from skep.netproxy.kernel.core.names import check_id
+from skep.netproxy.kernel.core.names import check_id, is_address
 
 VXLAN_PORT = 4789  # IANA's
 VNI_LIMIT = 1 << 24
@@ -60,7 +59,8 @@ def wanted_overlays(
     """These networks as they should be on a node, and, for a person, what can't be had.
 
     A peer that is refused is left out. A network that is refused is left as it is: its tasks are
-    not cut off for an error in what a manager says of it.
+    not cut off for an error in what a manager says of it. One that is encrypted never becomes
+    clear: a manager that doesn't know of encryption would say that of every network.
     """
     wanted: dict[str, Overlay] = {}
     problems: list[str] = []
@@ -69,6 +69,11 @@ def wanted_overlays(
         try:
             if vnis[network.vni] > 1:
                 raise Rejected(f"VNI {network.vni} is given to {vnis[network.vni]} networks")
+            if not network.is_encrypted and _is_encrypted(found.get(network.network_id)):
+                raise Rejected(
+                    "it is encrypted here, and a manager says that it isn't, which no network ever "
+                    "becomes; are all managers of one release?"
+                )
             overlay, refused = _overlay(network, peers.get(network.network_id, ()), underlay)
         except Rejected as error:
             problems.append(f"network {network.network_id}: {error}")
@@ -78,6 +83,10 @@ def wanted_overlays(
         wanted[network.network_id] = overlay
         problems.extend(f"network {network.network_id}: {text}" for text in refused)
     return wanted, problems
+
+
+def _is_encrypted(found: Overlay | None) -> bool:
+    return found is not None and found.vxlan is not None and found.vxlan.is_encrypted
 
 
 def _left(found: Overlay, network: Network) -> Overlay:
@@ -98,7 +107,7 @@ def _overlay(
         subnet = ipaddress.IPv4Network(network.subnet)
     except ValueError as error:
         raise Rejected(f"its subnet {network.subnet!r} is no IPv4 network: {error}") from None
-    if network.gateway and not _is_address(network.gateway):
+    if network.gateway and not is_address(network.gateway):
         raise Rejected(f"its gateway {network.gateway!r} is no IPv4 address")
     if network.is_encrypted and not underlay.tunnel:
         raise Rejected(f"it is encrypted, which this node can't: {underlay.hindrance}")
@@ -107,7 +116,7 @@ def _overlay(
         local, mtu = underlay.tunnel, underlay.encrypted_mtu
     good, refused = {}, []
     for peer in peers:
-        if not _is_address(peer.address) or not _is_address(peer.vtep):
+        if not is_address(peer.address) or not is_address(peer.vtep):
             refused.append(f"no IPv4 addresses: {peer.address!r} by {peer.vtep!r}")
         elif peer.vtep != local:
             # What is said to be here itself needs no entry, and an entry would send it round.
@@ -120,13 +129,3 @@ def _overlay(
         good,
     )
     return overlay, refused
-
-
-# All peers of a network are told again with each change of one of them.
-@functools.lru_cache(maxsize=1 << 16)
-def _is_address(text: str) -> bool:
-    parts = text.split(".")
-    return len(parts) == 4 and all(
-        part.isascii() and part.isdigit() and int(part) < 256 and str(int(part)) == part
-        for part in parts
-    )

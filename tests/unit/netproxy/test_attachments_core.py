@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skep.domain.attach import AttachRequest
-from skep.domain.base import NetworkId, ServiceId, TaskId
+from skep.domain.base import NetworkId, ServiceId, TaskId, replace
+from skep.domain.endpoints import NetworkEntry
 from skep.domain.objects import Attachment
 from skep.env import Retryable
 from skep.netproxy.core.attachments import SET_LIMIT, Attachments
@@ -48,6 +49,24 @@ def test_a_number_stays_until_the_last_task_of_its_set_is_gone() -> None:
     assert not known.drop((TaskId("t2"),))
     again = Attachments(known.by_task.values())
     assert again.sets() == known.sets()
+
+
+def test_a_network_that_was_encrypted_is_so_whatever_is_told_later() -> None:
+    sealed = NetworkEntry(
+        network_id=NetworkId("a"), name="a", vni=9, subnet="10.0.1.0/24", is_encrypted=True
+    )
+    other = replace(sealed, network_id=NetworkId("b"), is_encrypted=False)
+    known = Attachments()
+    known.add(request("t1", "a", "b"), (sealed, other))
+    told = {
+        sealed.network_id: replace(sealed, name="new", is_encrypted=False),
+        other.network_id: replace(other, is_encrypted=True),
+    }
+    assert known.entries(told) == {
+        "a": replace(sealed, name="new"),
+        "b": replace(other, is_encrypted=True),
+    }
+    assert known.entries({}) == {"a": sealed, "b": other}
 
 
 def test_more_sets_than_addresses_are_refused_for_now() -> None:

@@ -241,6 +241,13 @@ def test_an_encrypted_network_is_never_left_in_the_clear() -> None:
     ]
 
 
+def test_an_encrypted_network_never_becomes_clear_whatever_a_manager_says() -> None:
+    clear, peers = replace(SEALED, is_encrypted=False), {"s": [Peer("10.0.1.9", THERE)]}
+    left, problems = wanted_overlays([clear], peers, TUNNELED, of(SEALED_HERE))
+    assert diff(left, of(SEALED_HERE)) == []
+    assert ["it is encrypted here" in text for text in problems] == [True]
+
+
 def test_ids_that_could_leave_the_folder_or_the_tag_are_refused() -> None:
     for text in ("", "..", ".x", "a/b", "a:b", "a=b", "x" * 65, "ä"):
         with pytest.raises(Rejected):

@@ -325,6 +325,22 @@ def test_a_node_without_a_key_is_never_reached_in_the_clear(lacks: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"address": "n3.example"},
+        {"address": "fd00::3"},
+        {"address": "192.0.2.3:1\nallowed_ip=0.0.0.0/0\nendpoint=192.0.2.3"},
+    ],
+)
+def test_a_node_whose_addresses_are_none_is_left_out_and_named(changes: dict[str, str]) -> None:
+    made = secret_plan({**KEYED, THERE: replace(KEYED[THERE], **changes)})
+    assert made.tunnel == Tunnel("10.255.0.2", 16, {})
+    (problem,) = (text for text in made.problems if "no IPv4 address" in text)
+    assert problem.startswith("encrypted networks: node n3 can't be reached: ")
+    assert "\n" not in problem
+
+
+@pytest.mark.parametrize(
     ("ours", "theirs", "problem"),
     [
         (None, THEIR_KEY, "managers don't have this node's WireGuard key"),
