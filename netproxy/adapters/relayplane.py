@@ -18,6 +18,7 @@ from skep.netproxy.core.forms import RelayForms
 from skep.netproxy.core.routes import Desired
 from skep.netproxy.core.world import World
 from skep.netproxy.dataplane import Joined, Observed
+from skep.netproxy.kernel.core.tunnel import check_clear
 
 # Where names are asked for; as root, and else.
 DNS_PORT, HIGH_DNS_PORT = 53, 5300
@@ -49,7 +50,9 @@ class RelayPlane:
         return await self._relay.apply(desired)
 
     async def attach(self, request: AttachRequest, world: World) -> Joined:
-        """See `Dataplane.attach`: there is nothing to do."""
+        """See `Dataplane.attach`: there is nothing to do, but to refuse what can't be had."""
+        own = [world.networks[each.network_id] for each in request.attachments]
+        check_clear(own, "it is in user space")
         return Joined()
 
     async def detach(self, task_ids: Iterable[TaskId]) -> None:
