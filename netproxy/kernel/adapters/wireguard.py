@@ -19,7 +19,7 @@ import shutil
 import socket
 import struct
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -154,7 +154,7 @@ class Encryption:
     """How a node encrypts: by a driver, with its private key; or why it can't."""
 
     driver: Driver | None = None
-    private_key: bytes = b""
+    private_key: bytes = field(default=b"", repr=False)
     hindrance: str = "it was not tried"
 
     @property

@@ -39,7 +39,7 @@ class Tunnel:
 class Device:
     """What makes up a device, wanted or found. All nodes use the same UDP port."""
 
-    private_key: bytes
+    private_key: bytes = field(repr=False)
     port: int
     peers: Mapping[bytes, TunnelPeer] = field(default_factory=dict)
 
@@ -48,7 +48,7 @@ class Device:
 class Change:
     """The step from one device to another: the peers `removed` go first. None: as it is."""
 
-    private_key: bytes | None = None
+    private_key: bytes | None = field(default=None, repr=False)
     port: int | None = None
     removed: tuple[bytes, ...] = ()
     peers: Mapping[bytes, TunnelPeer] = field(default_factory=dict)

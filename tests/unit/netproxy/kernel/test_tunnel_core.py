@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from skep.env import Retryable
+from skep.netproxy.kernel.adapters.wireguard import Encryption, KernelDriver
 from skep.netproxy.kernel.core.keys import text_of
 from skep.netproxy.kernel.core.tunnel import (
     Change,
@@ -38,6 +39,17 @@ public_key={OTHER.hex()}
 endpoint=192.0.2.4:51820
 allowed_ip=10.255.0.4/32
 """
+
+
+@pytest.mark.parametrize(
+    "holder",
+    [WANTED, Change(OWN), Encryption(KernelDriver(), OWN)],
+    ids=("device", "change", "encryption"),
+)
+def test_a_private_key_is_in_no_text(holder: object) -> None:
+    for text in (repr(holder), str(holder)):
+        assert repr(OWN) not in text
+        assert "private_key" not in text
 
 
 def test_a_device_as_it_is_described() -> None:
