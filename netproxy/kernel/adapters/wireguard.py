@@ -106,6 +106,8 @@ class ProgramDriver:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 cwd="/",
+                # With LOG_LEVEL it would keep our pipe, and be waited for as long as it runs.
+                env={"PATH": os.environ.get("PATH", os.defpath)},
                 start_new_session=True,
                 text=True,
                 timeout=PROGRAM_S,

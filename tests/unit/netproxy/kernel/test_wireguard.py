@@ -248,6 +248,22 @@ def test_a_dead_program_is_noticed_and_started_anew(two: Two) -> None:
 
 
 @needs_program
+def test_the_program_starts_whatever_is_in_our_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With LOG_LEVEL it keeps the output that it is given, and says there what it does."""
+    monkeypatch.setenv("LOG_LEVEL", "debug")
+    monkeypatch.setenv("WG_PROCESS_FOREGROUND", "1")
+    with lab(2) as machine:
+        made = Two(machine, tmp_path)
+        try:
+            made.start()
+            eventually(made.can_talk)
+        finally:
+            made.remove()
+
+
+@needs_program
 def test_the_program_outlives_whoever_started_it(two: Two) -> None:
     eventually(two.can_talk)
     pid = two.pid(0)
