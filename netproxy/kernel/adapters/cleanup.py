@@ -24,15 +24,17 @@ OURS = ("bridge", "vxlan", "veth", "wireguard", "tun")
 def clean_node(place: HostPlace) -> None:
     """Remove everything of a node. The calling thread must be in the node's own namespace, and no
     `Sandbox` of it may be open. Raises OSError; what is left then is removed by the next call."""
-    if netns.is_namespace(place.sandbox):
-        netns.inside(place.sandbox, _drop_everything)
+    for held in (place.sandbox, place.tunnel):
+        if netns.is_namespace(held):
+            netns.inside(held, _drop_everything)
     _drop_tagged(place.node)
     for task_id in place.task_ids():
         path = place.tasks / task_id
         if netns.is_namespace(path):
             netns.inside(path, lambda: _drop_tagged(place.node))
         netns.remove(path)
-    netns.remove(place.sandbox)
+    for held in (place.sandbox, place.tunnel):
+        netns.remove(held)
     # Of a wireguard-go that was killed; any other has removed it.
     (SOCKETS / f"{interface_name(WIREGUARD, place.node)}.sock").unlink(missing_ok=True)
     for path in _held_by_processes():
@@ -45,7 +47,7 @@ def clean_node(place: HostPlace) -> None:
 
 
 def _drop_everything() -> None:
-    """In a sandbox, where all is the node's: at once, tagged or not."""
+    """In a sandbox or a tunnel, where all is the node's: at once, tagged or not."""
     netlink = Netlink()
     try:
         ours = (link for link in messages.links(netlink) if link.kind)

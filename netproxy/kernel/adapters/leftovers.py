@@ -36,7 +36,7 @@ def look(place: HostPlace) -> tuple[str, ...]:
     Raises OSError and Retryable where the kernel can't be asked; a part that this machine hasn't
     holds nothing.
     """
-    return (*_sandbox(place), *_tasks(place), *_host(place), *_rules(place), *_programs(place))
+    return (*_own(place), *_tasks(place), *_host(place), *_rules(place), *_programs(place))
 
 
 async def clean(place: HostPlace) -> tuple[str, ...]:
@@ -66,13 +66,13 @@ def namespaces(place: HostPlace) -> dict[str, Path]:
     return {task_id: path for task_id, path in paths.items() if netns.is_namespace(path)}
 
 
-def _sandbox(place: HostPlace) -> Iterator[str]:
-    if not netns.is_namespace(place.sandbox):
-        return
-    links = netns.inside(place.sandbox, _links)
-    counts = Counter(link.kind for link in links)
-    inside = ", ".join(f"{counts[kind]} {name}" for kind, name in _KINDS.items() if counts[kind])
-    yield f"network namespace {place.sandbox} ({inside or 'empty'})"
+def _own(place: HostPlace) -> Iterator[str]:
+    for path in (place.sandbox, place.tunnel):
+        if not netns.is_namespace(path):
+            continue
+        counts = Counter(link.kind for link in netns.inside(path, _links))
+        each = [f"{counts[kind]} {name}" for kind, name in _KINDS.items() if counts[kind]]
+        yield f"network namespace {path} ({', '.join(each) or 'empty'})"
 
 
 def _tasks(place: HostPlace) -> Iterator[str]:

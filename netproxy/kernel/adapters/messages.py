@@ -10,13 +10,22 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 
-from skep.netproxy.kernel.adapters.netlink import Message, Netlink, attribute, message
+from skep.netproxy.kernel.adapters import netns
+from skep.netproxy.kernel.adapters.netlink import (
+    HEADER_BYTES,
+    Message,
+    Netlink,
+    attribute,
+    attributes,
+    message,
+)
 from skep.netproxy.kernel.core.found import (
     AddressRecord,
     ForwardRecord,
@@ -30,6 +39,7 @@ NEW_LINK, DEL_LINK, GET_LINK, SET_LINK = 16, 17, 18, 19
 NEW_ADDRESS, DEL_ADDRESS, GET_ADDRESS = 20, 21, 22
 NEW_ROUTE = 24
 NEW_NEIGHBOUR, DEL_NEIGHBOUR, GET_NEIGHBOUR = 28, 29, 30
+GET_NAMESPACE_NUMBER = 90
 
 REPLACE, EXCL, CREATE = 0x100, 0x200, 0x400
 NESTED = 0x8000
@@ -59,6 +69,9 @@ _PORT_LEARNING, _PORT_FLOOD, _PORT_ISOLATED = 8, 9, 33
 _IF_ADDRESS, _IF_LOCAL = 1, 2
 _ROUTE_DEVICE, _ROUTE_GATEWAY = 4, 5
 _TO, _MAC = 1, 2
+# Of namespaces, whose answers have no more than a family (4 bytes) before their attributes.
+_NUMBER, _BY_FD = 1, 3
+_NUMBER_OFFSET, _SIGNED = HEADER_BYTES + 4, struct.Struct("=i")
 _MAIN_TABLE, _BY_ADMINISTRATOR, _UNICAST = 254, 4, 1
 
 
@@ -270,6 +283,19 @@ def _get_link(name: str) -> Message:
     return _link(GET_LINK, 0, 0, _text(_NAME, name), _number(_EXT_MASK, SKIP_STATISTICS))
 
 
+def number_of(netlink: Netlink, namespace: Path) -> int | None:
+    """By which number links tell of that namespace; None while none has told of it. Raises
+    OSError."""
+    with netns.opened(namespace) as fd:
+        answer = netlink.get(
+            message(GET_NAMESPACE_NUMBER, 0, bytes(4), _number(_BY_FD, fd)),
+        )
+    for number, value in attributes(answer[_NUMBER_OFFSET:] if answer else b""):
+        if number == _NUMBER and _SIGNED.unpack(value)[0] >= 0:
+            return int(_SIGNED.unpack(value)[0])
+    return None
+
+
 def links(netlink: Netlink) -> tuple[LinkRecord, ...]:
     """All interfaces."""
     request = _link(GET_LINK, 0, 0, _number(_EXT_MASK, SKIP_STATISTICS))
@@ -336,7 +362,7 @@ def _link_record(answer: bytes) -> LinkRecord:
         vni,
         local,
         port,
-        decoded.get_attr("IFLA_LINK_NETNSID") is None,
+        decoded.get_attr("IFLA_LINK_NETNSID"),
     )
 
 

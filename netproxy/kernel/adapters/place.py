@@ -44,6 +44,11 @@ class HostPlace:
         return self.home / "sandbox"
 
     @property
+    def tunnel(self) -> Path:
+        """The file that holds the namespace of WireGuard's inner side."""
+        return self.home / "tunnel"
+
+    @property
     def tasks(self) -> Path:
         """The folder of the files that hold the tasks' namespaces."""
         return self.home / "netns"

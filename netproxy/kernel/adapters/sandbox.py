@@ -9,10 +9,10 @@ from __future__ import annotations
 import errno
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from skep.env import Rejected, Retryable
-from skep.netproxy.kernel.adapters import messages, netns
+from skep.netproxy.kernel.adapters import messages, netns, spaces
 from skep.netproxy.kernel.adapters.netlink import Message, Netlink
 from skep.netproxy.kernel.adapters.place import HostPlace
 from skep.netproxy.kernel.core.found import Found, LinkRecord, assemble
@@ -43,20 +43,8 @@ from skep.netproxy.kernel.core.names import (
 )
 from skep.netproxy.kernel.core.wanted import Underlay
 
-LOOPBACK = 1  # its index in every namespace
 # No namespace but this process uses the number: what gets it is about to be removed.
 DOOMED_GROUP = 0x534B
-# Bridged frames are nobody's to filter here, and nothing is routed from one network to another, or
-# taken from a task for what comes by WireGuard.
-SANDBOX_SWITCHES = (
-    ("bridge/bridge-nf-call-iptables", 0),
-    ("bridge/bridge-nf-call-ip6tables", 0),
-    ("bridge/bridge-nf-call-arptables", 0),
-    ("ipv4/ip_forward", 0),
-    ("ipv4/conf/all/rp_filter", 1),
-    ("ipv6/conf/all/disable_ipv6", 1),
-    ("ipv6/conf/default/disable_ipv6", 1),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +70,7 @@ class Sandbox:
         self.host = Netlink()
         try:
             self.underlay = _underlay(self.host, place)
-            is_there = netns.is_namespace(place.sandbox)
-            enter = netns.inside if is_there else netns.make
-            self.netlink = enter(place.sandbox, _prepared)
+            self.netlink = spaces.ensure(place.sandbox)
         except BaseException:
             self.host.close()
             raise
@@ -93,21 +79,42 @@ class Sandbox:
         self.egress: dict[str, str] = {}
         self._indexes: dict[str, int] = {}
         self._is_known = False
+        # Its socket in the tunnel, which is made with the first encrypted network.
+        self.tunnel: Netlink | None = None
         self.look()
 
     def close(self) -> None:
         """Let go of it; nothing that it has made is changed."""
         self.host.close()
         self.netlink.close()
+        self._leave_tunnel()
+
+    def ensure_tunnel(self) -> Netlink:
+        """Its socket in the tunnel, which is made where there is none. Raises OSError."""
+        if self.tunnel is None:
+            self.tunnel = spaces.ensure(self.place.tunnel)
+        return self.tunnel
+
+    def _leave_tunnel(self) -> None:
+        if self.tunnel is not None:
+            self.tunnel.close()
+        self.tunnel = None
 
     # ------------------------------------------------------------------------------ looking
 
     def look(self) -> Found:
         """Read what is there, and remove what a process that died left without a tag."""
         # The filter of bridged frames may have been loaded, and be on, since we last looked.
-        netns.inside(self.place.sandbox, _switch)
+        netns.inside(self.place.sandbox, spaces.switch)
+        # Anew each time: the file may hold another one by now, or none.
+        self._leave_tunnel()
+        self.tunnel = spaces.find(self.place.tunnel)
         self.underlay = _underlay(self.host, self.place)
         records = messages.records(self.netlink)
+        if self.tunnel is not None:
+            # After the links: the kernel numbers it when it first names it, in one of them.
+            number = messages.number_of(self.netlink, self.place.tunnel)
+            records = replace(records, tunnel=number)
         strays = [link.index for link in records.links if self._is_stray(link)]
         self.drop(strays)
         self._indexes = {link.name: link.index for link in records.links}
@@ -233,7 +240,7 @@ class Sandbox:
 
     def _make_vxlan(self, name: str, vxlan: Vxlan, network_id: str) -> None:
         # Its packets begin where it is asked for.
-        asked = self.netlink if vxlan.is_encrypted else self.host
+        asked = self.ensure_tunnel() if vxlan.is_encrypted else self.host
         with netns.opened(self.place.sandbox) as fd:
             asked.ask(messages.make_vxlan(name, vxlan, fd))
         self.netlink.ask([messages.alias_of(name, tag(self.place.node, net=network_id))])
@@ -355,23 +362,6 @@ def _fasten(index: int, address: str, *, is_isolated: bool = False) -> list[Mess
         messages.set_port(index, is_isolated=is_isolated),
         messages.forward(index, mac_of(address)),
     ]
-
-
-def _prepared() -> Netlink:
-    """In the sandbox: its socket, and the loopback interface up."""
-    netlink = Netlink()
-    try:
-        _switch()
-        netlink.ask([messages.set_up(LOOPBACK)])
-    except BaseException:
-        netlink.close()
-        raise
-    return netlink
-
-
-def _switch() -> None:
-    for name, value in SANDBOX_SWITCHES:
-        netns.sysctl(name, value)
 
 
 def _underlay(host: Netlink, place: HostPlace) -> Underlay:

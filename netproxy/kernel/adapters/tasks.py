@@ -14,7 +14,8 @@ from skep.env import Rejected, Retryable
 from skep.netproxy.kernel.adapters import messages, netns
 from skep.netproxy.kernel.adapters.egress import Egress
 from skep.netproxy.kernel.adapters.netlink import Message, Netlink
-from skep.netproxy.kernel.adapters.sandbox import LOOPBACK, Plug, Sandbox
+from skep.netproxy.kernel.adapters.sandbox import Plug, Sandbox
+from skep.netproxy.kernel.adapters.spaces import LOOPBACK
 from skep.netproxy.kernel.core.found import LinkRecord
 from skep.netproxy.kernel.core.links import Network, Port, TaskLink
 from skep.netproxy.kernel.core.names import (

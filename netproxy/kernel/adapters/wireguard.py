@@ -1,8 +1,9 @@
 """The WireGuard device of a node, made by the kernel or, where it has none, by wireguard-go.
 
-The device is in the sandbox, and what it sends leaves from the node's own namespace, where it was
-made. So are the VXLAN devices of encrypted networks, all of them: nothing else leads out of the
-sandbox, and nothing else leads in. Whatever becomes of WireGuard, none of it is in the clear.
+The device is in a namespace of its own, the node's tunnel, and what it sends leaves from the node's
+own namespace, where it was made. The VXLAN devices of encrypted networks, all of them, were made in
+the tunnel, and send and hear there: nothing else leads out of it, and nothing else leads in.
+Whatever becomes of WireGuard, none of it is in the clear.
 
 A wireguard-go lives as long as its device: it ends when that is removed, and the device goes with
 it when it dies. It is found again by the device's name.
@@ -49,8 +50,8 @@ _TUNSETIFF, _IFF_TUN = 0x400454CA, 0x1
 
 
 class Driver(Protocol):
-    """What makes a device in the sandbox, and speaks with it. All of this blocks, on the sandbox's
-    thread, and raises OSError."""
+    """What makes a device in the tunnel, which is there, and speaks with it. All of this blocks, on
+    the sandbox's thread, and raises OSError."""
 
     means: str
     kind: str
@@ -76,17 +77,17 @@ class KernelDriver:
 
     def make(self, sandbox: Sandbox, name: str) -> None:
         """See `Driver.make`."""
-        with netns.opened(sandbox.place.sandbox) as fd:
+        with netns.opened(sandbox.place.tunnel) as fd:
             sandbox.host.ask([messages.make_wireguard(name, fd)])
 
     def tell(self, sandbox: Sandbox, name: str, step: Change) -> None:
         """See `Driver.tell`."""
         port = sandbox.place.wireguard_port
-        netns.inside(sandbox.place.sandbox, lambda: wireguard_netlink.tell(name, step, port))
+        netns.inside(sandbox.place.tunnel, lambda: wireguard_netlink.tell(name, step, port))
 
     def read(self, sandbox: Sandbox, name: str) -> Device:
         """See `Driver.read`."""
-        return netns.inside(sandbox.place.sandbox, lambda: wireguard_netlink.read(name))
+        return netns.inside(sandbox.place.tunnel, lambda: wireguard_netlink.read(name))
 
 
 class ProgramDriver:
@@ -121,7 +122,7 @@ class ProgramDriver:
         # The process that goes on looks for its device where it is itself: once it has answered,
         # it has found it.
         self._ask(name, GET)
-        with netns.opened(sandbox.place.sandbox) as fd:
+        with netns.opened(sandbox.place.tunnel) as fd:
             index = messages.index_named(sandbox.host, name)
             sandbox.host.ask([messages.move_link(index, fd)])
 
@@ -250,7 +251,7 @@ class WireGuard:
         if self._is_up() and self._told == wanted:
             return
         self._told = None
-        netlink = self._sandbox.netlink
+        netlink = self._sandbox.ensure_tunnel()
         link = messages.link_named(netlink, self._name)
         if link is not None and link.kind != self._driver.kind:
             netlink.ask([messages.drop_link(link.index)])
@@ -265,7 +266,7 @@ class WireGuard:
         if step != Change():
             self._driver.tell(self._sandbox, self._name, step)
         asked = []
-        for other in self._addresses(index):
+        for other in self._addresses(netlink, index):
             if other != _address(wanted):
                 # First: the kernel drops with it what has come after it in the same subnet.
                 address, _, prefix_length = other.partition("/")
@@ -281,16 +282,17 @@ class WireGuard:
         if self._is_gone:
             return
         self._told = None
-        netlink = self._sandbox.netlink
-        if index := messages.index_named(netlink, self._name):
+        netlink = self._sandbox.tunnel
+        if netlink is not None and (index := messages.index_named(netlink, self._name)):
             netlink.ask([messages.drop_link(index)], but_for=(errno.ENODEV,))
         self._is_gone = True
 
     def differences(self, wanted: Tunnel) -> list[str]:
         """In which ways it isn't as wanted, for a person; the next `ensure` puts them right.
         Raises OSError."""
-        index = messages.index_named(self._sandbox.netlink, self._name)
-        if not index:
+        netlink = self._sandbox.tunnel
+        index = 0 if netlink is None else messages.index_named(netlink, self._name)
+        if netlink is None or not index:
             texts = ["WireGuard: its device is gone"]
         else:
             try:
@@ -298,7 +300,7 @@ class WireGuard:
                 texts = list(core.differences(self._device(wanted), found))
             except (OSError, ValueError) as error:
                 texts = [f"WireGuard: {self._name} does not answer: {error}"]
-            if not self._is_up() or _address(wanted) not in self._addresses(index):
+            if not self._is_up() or _address(wanted) not in self._addresses(netlink, index):
                 mtu = self._sandbox.underlay.tunnel_mtu
                 texts.append(
                     f"WireGuard: {self._name} should be up with MTU {mtu} and address "
@@ -312,11 +314,14 @@ class WireGuard:
         return Device(self._private_key, self._sandbox.place.wireguard_port, wanted.peers)
 
     def _is_up(self) -> bool:
-        link = messages.link_named(self._sandbox.netlink, self._name)
+        if (netlink := self._sandbox.tunnel) is None:
+            return False
+        link = messages.link_named(netlink, self._name)
         return link is not None and link.is_up and link.mtu == self._sandbox.underlay.tunnel_mtu
 
-    def _addresses(self, index: int) -> list[str]:
-        there = messages.addresses(self._sandbox.netlink)
+    @staticmethod
+    def _addresses(netlink: Netlink, index: int) -> list[str]:
+        there = messages.addresses(netlink)
         return [record.address for record in there if record.index == index]
 
 

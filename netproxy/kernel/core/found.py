@@ -13,7 +13,8 @@ from skep.netproxy.kernel.core.names import address_of, mac_of, parse_tag
 @dataclass(frozen=True, slots=True)
 class LinkRecord:
     """A network interface. `master` is the index of its bridge or 0; `vni`, `local` and `port`
-    are those of a VXLAN device, `is_inside` that its packets begin in this same namespace."""
+    are those of a VXLAN device, and `namespace` the number of that in which its packets begin: None
+    where it is this same one."""
 
     index: int
     name: str
@@ -25,7 +26,7 @@ class LinkRecord:
     vni: int = 0
     local: str = ""
     port: int = 0
-    is_inside: bool = False
+    namespace: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +58,13 @@ class NeighbourRecord:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """All that one namespace holds."""
+    """All that one namespace holds; `tunnel` is the number by which it knows the node's tunnel."""
 
     links: tuple[LinkRecord, ...] = ()
     addresses: tuple[AddressRecord, ...] = ()
     forwards: tuple[ForwardRecord, ...] = ()
     neighbours: tuple[NeighbourRecord, ...] = ()
+    tunnel: int | None = None
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,9 @@ def _overlays(
         vxlan = None
         if device is not None:
             is_ready = link is not None and device.is_up and device.master == link.index
+            is_encrypted = records.tunnel is not None and device.namespace == records.tunnel
             vxlan = Vxlan(
-                *(device.vni, device.local, device.port, device.mtu), is_ready, device.is_inside
+                *(device.vni, device.local, device.port, device.mtu), is_ready, is_encrypted
             )
         those = peers[device.index] if device else {}
         overlays[network_id] = Overlay(network_id, bridge, vxlan, those)

@@ -57,8 +57,8 @@ class Bridge:
 @dataclass(frozen=True, slots=True)
 class Vxlan:
     """The device that carries a network to the other nodes. One that is not ready is down or not
-    on the bridge. The packets of one that is encrypted begin in the sandbox, out of which nothing
-    leads but WireGuard; those of others begin in the node's own namespace."""
+    on the bridge. The packets of one that is encrypted begin in the node's tunnel, which nothing
+    leads into or out of but WireGuard; those of others begin in the node's own namespace."""
 
     vni: int
     local: str

@@ -2,7 +2,7 @@
 
 There is one for all encrypted networks. Each node's address in the tunnel is the one that it has
 on the ingress network: managers give it, and never to two. It means nothing outside of the
-sandbox, which is where the device is.
+namespace that holds the device and nothing else.
 """
 
 from __future__ import annotations

@@ -309,6 +309,22 @@ def test_a_sandbox_is_put_together_from_its_parts() -> None:
     assert found.egress == {"t1": "172.29.0.2"}
 
 
+@pytest.mark.parametrize(
+    ("begins", "tunnel", "is_encrypted"),
+    [(None, None, False), (None, 1, False), (0, None, False), (0, 1, False), (1, 1, True)],
+)
+def test_a_device_is_encrypted_if_its_packets_begin_in_the_tunnel(
+    begins: int | None, tunnel: int | None, is_encrypted: bool
+) -> None:
+    """None: they begin in the sandbox, or the sandbox knows of no tunnel."""
+    parts = records()
+    links = [replace(each, namespace=begins) for each in parts.links]
+    found = assemble("n1", replace(parts, links=tuple(links), tunnel=tunnel))
+    vxlan = found.overlays["a"].vxlan
+    assert vxlan is not None
+    assert vxlan.is_encrypted is is_encrypted
+
+
 @pytest.mark.parametrize("missing", range(3))
 def test_a_peer_without_one_of_its_entries_is_incomplete(missing: int) -> None:
     parts = records()

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from skep.env import RealDisk, Retryable, real_env
-from skep.netproxy.kernel.adapters import leftovers, wireguard
+from skep.netproxy.kernel.adapters import leftovers, messages, netns, wireguard
 from skep.netproxy.kernel.adapters.links import Links
+from skep.netproxy.kernel.adapters.netlink import Netlink
 from skep.netproxy.kernel.adapters.wireguard import (
     KEY_FILE,
     SOCKETS,
@@ -27,8 +28,8 @@ from skep.netproxy.kernel.adapters.wireguard import (
     prepared,
 )
 from skep.netproxy.kernel.core.keys import public_key, text_of
-from skep.netproxy.kernel.core.links import Network, Peer
-from skep.netproxy.kernel.core.names import BRIDGE, WIREGUARD, interface_name
+from skep.netproxy.kernel.core.links import Network, Peer, Vxlan
+from skep.netproxy.kernel.core.names import BRIDGE, VXLAN, WIREGUARD, interface_name, tag
 from skep.netproxy.kernel.core.tunnel import Change, Tunnel, TunnelPeer
 from skep.rpc import GrpcTransport
 from tests.support.netns import Lab, lab, needs_namespaces, run_in
@@ -40,6 +41,7 @@ from tests.unit.netproxy.kernel.support import (
     dial,
     do,
     exchange,
+    interfaces,
     link,
     ping,
     serve,
@@ -57,6 +59,7 @@ needs_program = pytest.mark.skipif(
 
 SECRET = b"nobody else may read this"
 FIRST, SECOND = "10.0.1.2", "10.0.1.3"
+CLEAR = 5002
 DEADLINE_S = 15.0
 
 
@@ -64,6 +67,15 @@ def eventually(is_so: Callable[[], bool], within_s: float = DEADLINE_S) -> None:
     ends = time.monotonic() + within_s
     while not is_so():
         assert time.monotonic() < ends
+
+
+def _make_device(name: str, vxlan: Vxlan, namespace_fd: int) -> None:
+    """A VXLAN device whose packets are those of the calling thread's namespace."""
+    netlink = Netlink()
+    try:
+        netlink.ask(messages.make_vxlan(name, vxlan, namespace_fd))
+    finally:
+        netlink.close()
 
 
 def _send(address: str, data: bytes) -> None:
@@ -84,9 +96,18 @@ def _udp(source: str, target: str, data: bytes) -> bytes:
     return checked + struct.pack("!HHHH", 9999, 4789, 8 + len(data), 0) + data
 
 
-def lab_command(two: Two, *command: str) -> str:
+def _in_vxlan(vni: int, frame: bytes) -> bytes:
+    return b"\x08\0\0\0" + vni.to_bytes(3, "big") + b"\0" + frame
+
+
+def in_sandbox(two: Two, *command: str) -> str:
     """What it prints in the sandbox of n1."""
     return two.nodes[0].lab.command(two.nodes[0].place.sandbox, *command)
+
+
+def in_tunnel(two: Two, *command: str) -> str:
+    """What it prints in the tunnel of n1."""
+    return two.nodes[0].lab.command(two.nodes[0].place.tunnel, *command)
 
 
 class Two:
@@ -97,7 +118,7 @@ class Two:
         self.keys = [bytes([number]) * 31 + b"\x40" for number in (8, 16)]
         self.nodes = [
             Node(machine, name, folder, Encryption(DRIVER, key))
-            for name, key in zip(machine.nodes, self.keys, strict=True)
+            for name, key in zip(machine.nodes[:2], self.keys, strict=True)
         ]
         self.paths: list[Path] = []
         self.wire = Wire(machine.path("n1"), "eth0")
@@ -132,6 +153,17 @@ class Two:
                         return int(entry)
         return 0
 
+    def add_clear(self) -> list[Path]:
+        """Have a network that isn't encrypted, too, with a task on each node."""
+        clear = Network("clear", CLEAR, "10.0.2.0/24", is_internal=True)
+        paths = []
+        for number, node in enumerate(self.nodes):
+            node.networks = [*node.networks, clear]
+            node.peers["clear"] = [Peer(f"10.0.2.{3 - number}", self.nodes[1 - number].address)]
+            assert node.apply() == ()
+            paths.append(node.attach(f"c{number}", link("clear", f"10.0.2.{number + 2}")))
+        return paths
+
     def can_talk(self) -> bool:
         return ping(self.paths[0], SECOND, within_s=NO_ANSWER_S) is not None
 
@@ -144,7 +176,8 @@ class Two:
 
 @pytest.fixture
 def two(tmp_path: Path) -> Iterator[Two]:
-    with lab(2) as machine:
+    # The third is no node of theirs.
+    with lab(3) as machine:
         made = Two(machine, tmp_path)
         try:
             made.start()
@@ -194,37 +227,28 @@ def test_what_comes_in_the_clear_is_not_taken(two: Two) -> None:
     """Whoever can send to a node's VXLAN port is on all networks but the encrypted ones."""
     eventually(two.can_talk)
     two.wire.forget()
-    clear = Network("clear", 5002, "10.0.2.0/24", is_internal=True)
-    for number, node in enumerate(two.nodes):
-        node.networks = [*node.networks, clear]
-        node.peers["clear"] = [Peer(f"10.0.2.{3 - number}", two.nodes[1 - number].address)]
-        assert node.apply() == ()
-    paths = [
-        node.attach(f"c{number}", link("clear", f"10.0.2.{number + 2}"))
-        for number, node in enumerate(two.nodes)
-    ]
+    paths = two.add_clear()
     assert ping(paths[0], "10.0.2.3") is not None
-    sent = next(f for f in two.wire.udp(4789) if f[VNI] == (5002).to_bytes(3, "big"))
+    sent = next(f for f in two.wire.udp(4789) if f[VNI] == CLEAR.to_bytes(3, "big"))
     # The same with the id of the encrypted network, and for one that listens there.
     with Wire(two.nodes[1].place.sandbox) as heard:
-        for number in (5002, 5001):
+        for number in (CLEAR, 5001):
             forged = sent[42:46] + number.to_bytes(3, "big") + sent[49:50]
             forged += _broadcast(number.to_bytes(4, "big"))
             two.nodes[0].lab.run("n1", _send, two.nodes[1].address, forged)
-        eventually(lambda: heard.has((5002).to_bytes(4, "big") * 16))
+        eventually(lambda: heard.has(CLEAR.to_bytes(4, "big") * 16))
         assert not heard.has((5001).to_bytes(4, "big") * 16)
 
 
 def test_what_a_task_sends_to_its_node_s_own_end_is_not_taken(two: Two) -> None:
-    """A task may speak to the bridge of its network, which is where the tunnel's end is, too."""
+    """A task may speak to the bridge of its network."""
     bridge = interface_name(BRIDGE, "secret")
-    told = lab_command(two, "ip", "-o", "link", "show", bridge)
+    told = in_sandbox(two, "ip", "-o", "link", "show", bridge)
     mac = bytes.fromhex(told.partition("link/ether ")[2].split()[0].replace(":", ""))
-    own, vni = b"\x02\x42\x0a\0\1\2", (5001).to_bytes(3, "big")
+    own = b"\x02\x42\x0a\0\1\2"
     for source in (FIRST, "10.255.0.3", "192.0.2.1"):
         marker = socket.inet_aton(source)
-        vxlan = b"\x08\0\0\0" + vni + b"\0" + _broadcast(marker)
-        packet = _udp(source, "10.255.0.2", vxlan)
+        packet = _udp(source, "10.255.0.2", _in_vxlan(5001, _broadcast(marker)))
         frame = mac + own + b"\x08\0" + packet
         with Wire(two.nodes[0].place.sandbox) as heard:
             sender = run_in(two.paths[0], packet_socket, "eth0")
@@ -232,6 +256,91 @@ def test_what_a_task_sends_to_its_node_s_own_end_is_not_taken(two: Two) -> None:
                 sender.send(frame)
             eventually(functools.partial(heard.has, frame))
             assert not any(each[12:14] == b"\x88\xb5" for each in heard.read())
+
+
+EVERYBODY = [
+    pytest.param(source, target, mac, id=f"{source} to {target}")
+    for source in ("0.0.0.0", "10.255.0.3")
+    for target, mac in (
+        ("255.255.255.255", b"\xff" * 6),
+        ("224.0.0.1", b"\x01\0\x5e\0\0\1"),
+    )
+]
+
+
+@pytest.mark.parametrize("sender", ["a task of the node", "a machine that is no node"])
+@pytest.mark.parametrize(("source", "target", "mac"), EVERYBODY)
+def test_what_is_sent_to_everybody_on_another_network_is_not_taken(
+    two: Two, sender: str, source: str, target: str, mac: bytes
+) -> None:
+    """Bridges hand it to the namespace that they are in, whatever address it is said to be from."""
+    eventually(two.can_talk)
+    task, node = two.add_clear()[0], two.nodes[0]
+    forged = _udp(source, target, _in_vxlan(5001, _broadcast(b"forged")))
+    frame = mac + b"\x02\x42\x0a\0\2\3" + b"\x08\0" + forged
+
+    def send(what: bytes) -> None:
+        if sender == "a task of the node":
+            with run_in(task, packet_socket, "eth0") as sock:
+                sock.send(what)
+        else:
+            node.lab.run("n3", _send, node.address, _in_vxlan(CLEAR, what))
+
+    with Wire(two.paths[0], "eth0") as heard, Wire(node.place.sandbox) as sandbox:
+        send(frame)
+        eventually(functools.partial(sandbox.has, frame))
+        # What comes after it by the same way has arrived, and so has what the network's own say.
+        send(_broadcast(b"after"))
+        eventually(lambda: sandbox.has(b"after" * 16))
+        with run_in(two.paths[1], packet_socket, "eth0") as other:
+            other.send(b"\x02\x42\x0a\0\1\2\x02\x42\x0a\0\1\3\x88\xb5" + b"honest" * 16)
+        eventually(lambda: heard.has(b"honest" * 16))
+        assert not heard.has(b"forged" * 16)
+        assert not any(b"forged" in each for each in sandbox.read() if each[12:14] == b"\x88\xb5")
+
+
+def test_nothing_takes_packets_in_the_sandbox_and_only_wireguard_leads_to_the_tunnel(
+    two: Two,
+) -> None:
+    two.add_clear()
+    assert in_sandbox(two, "ss", "-Hlnu") == ""
+    assert ":4789 " in in_tunnel(two, "ss", "-Hlnu")
+    assert interfaces(two.nodes[0].place.tunnel) == {"lo", two.device(0)}
+
+
+@pytest.mark.parametrize("where", ["sandbox", "node"])
+def test_an_encrypted_network_s_device_is_replaced_where_its_packets_begin_elsewhere(
+    two: Two, where: str
+) -> None:
+    eventually(two.can_talk)
+    node, name = two.nodes[0], interface_name(VXLAN, "secret")
+    begins = node.place.sandbox if where == "sandbox" else node.lab.path("n1")
+    wrong = Vxlan(5001, "10.255.0.2", 4789, 1375, is_encrypted=True)
+    in_sandbox(two, "ip", "link", "delete", name)
+    with netns.opened(node.place.sandbox) as fd:
+        run_in(begins, _make_device, name, wrong, fd)
+    in_sandbox(two, "ip", "link", "set", name, "alias", tag(node.place.node, net="secret"))
+    in_sandbox(two, "ip", "link", "set", name, "master", interface_name(BRIDGE, "secret"), "up")
+    two.wire.forget()
+    assert not two.can_talk()
+    assert two.wire.udp(4789) == []
+    assert "network secret: its VXLAN device is in the way" in node.differences()
+    assert node.apply() == ()
+    assert node.differences() == ()
+    eventually(two.can_talk)
+
+
+def test_a_tunnel_that_is_gone_is_made_anew(two: Two) -> None:
+    eventually(two.can_talk)
+    node = two.nodes[0]
+    run_in(node.lab.path("n1"), netns.remove, node.place.tunnel)
+    eventually(lambda: "WireGuard: its device is gone" in node.differences())
+    # The kernel takes its time with a namespace that nobody holds any more.
+    eventually(lambda: not two.can_talk())
+    assert two.wire.udp(4789) == []
+    assert node.apply() == ()
+    eventually(two.can_talk)
+    assert node.differences() == ()
 
 
 @needs_program
@@ -287,9 +396,9 @@ def test_what_others_do_to_the_device_is_noticed_and_put_right(two: Two) -> None
     assert f"WireGuard: {text_of(stranger)} is no node's key" in told
     assert "WireGuard: its port is 1, not 51820" in told
     assert any("the node at 10.200.0.2 is missing" in text for text in told)
-    lab_command(two, "ip", "link", "set", two.device(0), "mtu", "1300")
+    in_tunnel(two, "ip", "link", "set", two.device(0), "mtu", "1300")
     assert any("should be up with MTU 1425" in text for text in node.differences())
-    lab_command(two, "ip", "addr", "flush", "dev", two.device(0))
+    in_tunnel(two, "ip", "addr", "flush", "dev", two.device(0))
     assert any("and address 10.255.0.2" in text for text in node.differences())
     assert node.apply() == ()
     assert node.differences() == ()
@@ -313,21 +422,22 @@ def test_a_node_s_address_in_the_tunnel_may_change(two: Two) -> None:
 
 def test_it_goes_with_the_last_encrypted_network(two: Two) -> None:
     node = two.nodes[0]
-    assert two.device(0) in node.sandbox()
+    assert two.device(0) in interfaces(node.place.tunnel)
     do(node.links.detach("t0"))
     node.networks, node.peers, node.tunnel = [], {}, None
     assert node.apply() == ()
-    assert two.device(0) not in node.sandbox()
+    assert interfaces(node.place.tunnel) == {"lo"}
     eventually(lambda: not two.pid(0) and not (SOCKETS / f"{two.device(0)}.sock").exists())
 
 
 def test_cleaning_up_names_the_device_and_removes_it(two: Two) -> None:
     node = two.nodes[0]
     there = node.lab.run("n1", leftovers.look, node.place)
-    assert "1 WireGuard device" in there[0]
+    assert f"network namespace {node.place.tunnel} (1 WireGuard device" in there[1]
     two.paths.clear()
     do(node.links.clean())
     assert node.lab.run("n1", leftovers.look, node.place) == ()
+    assert not node.place.tunnel.exists()
     eventually(lambda: not two.pid(0))
     node.links = do(Links.open(node.place, node.encryption))
 
