@@ -10,11 +10,10 @@ import errno
 import os
 from pathlib import Path
 
-from skep.netproxy.kernel.adapters import messages, netns
+from skep.netproxy.kernel.adapters import messages, netns, wireguard_go
 from skep.netproxy.kernel.adapters.netlink import Netlink
 from skep.netproxy.kernel.adapters.place import HostPlace
 from skep.netproxy.kernel.adapters.sandbox import drop_all
-from skep.netproxy.kernel.adapters.wireguard import SOCKETS
 from skep.netproxy.kernel.core.names import WIREGUARD, interface_name, parse_tag
 
 PROC = Path("/proc")
@@ -35,8 +34,7 @@ def clean_node(place: HostPlace) -> None:
         netns.remove(path)
     for held in (place.sandbox, place.tunnel):
         netns.remove(held)
-    # Of a wireguard-go that was killed; any other has removed it.
-    (SOCKETS / f"{interface_name(WIREGUARD, place.node)}.sock").unlink(missing_ok=True)
+    wireguard_go.end(interface_name(WIREGUARD, place.node))
     for path in _held_by_processes():
         # What has lost its file lives on with its processes. They may end, and their namespaces
         # with them, while we look.

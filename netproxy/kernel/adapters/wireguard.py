@@ -4,9 +4,6 @@ The device is in a namespace of its own, the node's tunnel, and what it sends le
 own namespace, where it was made. The VXLAN devices of encrypted networks, all of them, were made in
 the tunnel, and send and hear there: nothing else leads out of it, and nothing else leads in.
 Whatever becomes of WireGuard, none of it is in the clear.
-
-A wireguard-go lives as long as its device: it ends when that is removed, and the device goes with
-it when it dies. It is found again by the device's name.
 """
 
 from __future__ import annotations
@@ -17,9 +14,7 @@ import fcntl
 import logging
 import os
 import shutil
-import socket
 import struct
-import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -30,6 +25,7 @@ from skep.env import Env
 from skep.netproxy.kernel.adapters import messages, netns, wireguard_netlink
 from skep.netproxy.kernel.adapters.netlink import Netlink
 from skep.netproxy.kernel.adapters.sandbox import Sandbox
+from skep.netproxy.kernel.adapters.wireguard_go import PROGRAM, ProgramDriver, Unanswered
 from skep.netproxy.kernel.core import tunnel as core
 from skep.netproxy.kernel.core.keys import KEY_BYTES, clamped, parse_key, public_key, text_of
 from skep.netproxy.kernel.core.names import WIREGUARD, interface_name, tag
@@ -38,14 +34,7 @@ from skep.netproxy.kernel.core.tunnel import Change, Device, Tunnel
 log = logging.getLogger(__name__)
 
 KEY_FILE = "wireguard-key"
-PROGRAM = "wireguard-go"
 TUN = Path("/dev/net/tun")
-# Where wireguard-go has its sockets, which is not for us to choose.
-SOCKETS = Path("/var/run/wireguard")
-# It starts in 20 ms and answers in one; this is for what we can't imagine.
-PROGRAM_S = 10.0
-ANSWER_BYTES = 1 << 16
-GET = "get=1\n\n"
 _TUNSETIFF, _IFF_TUN = 0x400454CA, 0x1
 
 
@@ -62,11 +51,15 @@ class Driver(Protocol):
         ...
 
     def tell(self, sandbox: Sandbox, name: str, step: Change) -> None:
-        """Change it."""
+        """Change it. Raises Unanswered where it must be made anew."""
         ...
 
     def read(self, sandbox: Sandbox, name: str) -> Device:
-        """How it is."""
+        """How it is. Raises Unanswered where it must be made anew."""
+        ...
+
+    def end(self, name: str) -> None:
+        """See that nothing is left of one that has been removed."""
         ...
 
 
@@ -89,67 +82,8 @@ class KernelDriver:
         """See `Driver.read`."""
         return netns.inside(sandbox.place.tunnel, lambda: wireguard_netlink.read(name))
 
-
-class ProgramDriver:
-    """wireguard-go, one process for each device."""
-
-    means, kind = PROGRAM, "tun"
-
-    def make(self, sandbox: Sandbox, name: str) -> None:
-        """See `Driver.make`: it starts where the calling thread is, and detaches itself."""
-        if left := messages.index_named(sandbox.host, name):
-            # Of a netproxy that died before it could move it.
-            sandbox.host.ask([messages.drop_link(left)], but_for=(errno.ENODEV,))
-        try:
-            done = subprocess.run(
-                (PROGRAM, name),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                cwd="/",
-                # With LOG_LEVEL it would keep our pipe, and be waited for as long as it runs.
-                env={"PATH": os.environ.get("PATH", os.defpath)},
-                start_new_session=True,
-                text=True,
-                timeout=PROGRAM_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise OSError(errno.ETIMEDOUT, f"{PROGRAM} did not start in {PROGRAM_S:g} s") from None
-        if done.returncode != 0:
-            said = done.stdout.strip().splitlines()
-            raise OSError(errno.EIO, f"{PROGRAM}: {said[-1] if said else done.returncode}")
-        # The process that goes on looks for its device where it is itself: once it has answered,
-        # it has found it.
-        self._ask(name, GET)
-        with netns.opened(sandbox.place.tunnel) as fd:
-            index = messages.index_named(sandbox.host, name)
-            sandbox.host.ask([messages.move_link(index, fd)])
-
-    def tell(self, sandbox: Sandbox, name: str, step: Change) -> None:
-        """See `Driver.tell`."""
-        self._ask(name, core.request_of(step, sandbox.place.wireguard_port))
-
-    def read(self, sandbox: Sandbox, name: str) -> Device:
-        """See `Driver.read`."""
-        return core.parse_device(self._ask(name, GET))
-
-    def _ask(self, name: str, request: str) -> str:
-        with socket.socket(socket.AF_UNIX) as link:
-            link.settimeout(PROGRAM_S)
-            link.connect(str(SOCKETS / f"{name}.sock"))
-            link.sendall(request.encode())
-            answer = ""
-            while not answer.endswith("\n\n"):
-                data = link.recv(ANSWER_BYTES)
-                if not data:
-                    raise OSError(errno.EPIPE, f"{PROGRAM} broke off")
-                answer += data.decode()
-        told, _, code = answer.strip().rpartition("errno=")
-        if code != "0":
-            number = abs(int(code))
-            raise OSError(number, f"{PROGRAM}: {os.strerror(number)}")
-        return told
+    def end(self, name: str) -> None:
+        """See `Driver.end`: nothing ever is."""
 
 
 @dataclass(frozen=True)
@@ -253,18 +187,16 @@ class WireGuard:
         self._told = None
         netlink = self._sandbox.ensure_tunnel()
         link = messages.link_named(netlink, self._name)
-        if link is not None and link.kind != self._driver.kind:
-            netlink.ask([messages.drop_link(link.index)])
-            link = None
-        if link is None:
-            self._driver.make(self._sandbox, self._name)
-            log.info("wireguard=%s state=made by=%s", self._name, self._driver.means)
-        index = messages.index_named(netlink, self._name)
+        if link is None or link.kind != self._driver.kind:
+            self._make()
         # First its keys: once it is up, it does what it is told.
-        found = self._driver.read(self._sandbox, self._name)
-        step = core.change(self._device(wanted), found)
-        if step != Change():
-            self._driver.tell(self._sandbox, self._name, step)
+        try:
+            self._tell(wanted)
+        except Unanswered as error:
+            log.warning("wireguard=%s state=unanswered why=%r", self._name, str(error))
+            self._make()
+            self._tell(wanted)
+        index = messages.index_named(netlink, self._name)
         asked = []
         for other in self._addresses(netlink, index):
             if other != _address(wanted):
@@ -282,9 +214,7 @@ class WireGuard:
         if self._is_gone:
             return
         self._told = None
-        netlink = self._sandbox.tunnel
-        if netlink is not None and (index := messages.index_named(netlink, self._name)):
-            netlink.ask([messages.drop_link(index)], but_for=(errno.ENODEV,))
+        self._drop()
         self._is_gone = True
 
     def differences(self, wanted: Tunnel) -> list[str]:
@@ -309,6 +239,24 @@ class WireGuard:
         if texts:
             self._told = None
         return texts
+
+    def _make(self) -> None:
+        """Make it, in place of whatever there is of it."""
+        self._drop()
+        self._driver.make(self._sandbox, self._name)
+        log.info("wireguard=%s state=made by=%s", self._name, self._driver.means)
+
+    def _drop(self) -> None:
+        for netlink in (self._sandbox.tunnel, self._sandbox.host):
+            if netlink is not None and (index := messages.index_named(netlink, self._name)):
+                netlink.ask([messages.drop_link(index)], but_for=(errno.ENODEV,))
+        self._driver.end(self._name)
+
+    def _tell(self, wanted: Tunnel) -> None:
+        found = self._driver.read(self._sandbox, self._name)
+        step = core.change(self._device(wanted), found)
+        if step != Change():
+            self._driver.tell(self._sandbox, self._name, step)
 
     def _device(self, wanted: Tunnel) -> Device:
         return Device(self._private_key, self._sandbox.place.wireguard_port, wanted.peers)

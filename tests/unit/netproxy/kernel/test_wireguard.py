@@ -20,13 +20,8 @@ from skep.env import RealDisk, Retryable, real_env
 from skep.netproxy.kernel.adapters import leftovers, messages, netns, wireguard
 from skep.netproxy.kernel.adapters.links import Links
 from skep.netproxy.kernel.adapters.netlink import Netlink
-from skep.netproxy.kernel.adapters.wireguard import (
-    KEY_FILE,
-    SOCKETS,
-    Encryption,
-    ProgramDriver,
-    prepared,
-)
+from skep.netproxy.kernel.adapters.wireguard import KEY_FILE, Encryption, prepared
+from skep.netproxy.kernel.adapters.wireguard_go import SOCKETS, ProgramDriver
 from skep.netproxy.kernel.core.keys import public_key, text_of
 from skep.netproxy.kernel.core.links import Network, Peer, Vxlan
 from skep.netproxy.kernel.core.names import BRIDGE, VXLAN, WIREGUARD, interface_name, tag
@@ -143,15 +138,17 @@ class Two:
         return interface_name(WIREGUARD, self.nodes[number].place.node)
 
     def pid(self, number: int) -> int:
-        """That of a node's wireguard-go."""
+        """That of a node's wireguard-go, of which there is one at most."""
         wanted = self.device(number).encode()
+        found = []
         for entry in os.listdir("/proc"):
             with contextlib.suppress(OSError):
                 if entry.isdigit():
                     command = Path("/proc", entry, "cmdline").read_bytes().split(b"\0")
                     if command[1:2] == [wanted]:
-                        return int(entry)
-        return 0
+                        found.append(int(entry))
+        assert len(found) < 2
+        return found[0] if found else 0
 
     def add_clear(self) -> list[Path]:
         """Have a network that isn't encrypted, too, with a task on each node."""
@@ -354,6 +351,48 @@ def test_a_dead_program_is_noticed_and_started_anew(two: Two) -> None:
     assert two.nodes[0].apply() == ()
     eventually(two.can_talk)
     assert two.nodes[0].differences() == ()
+
+
+def is_unanswered(text: str) -> bool:
+    return "does not answer" in text
+
+
+@needs_program
+def test_a_hung_program_is_replaced_in_little_time(two: Two) -> None:
+    eventually(two.can_talk)
+    node, pid = two.nodes[0], two.pid(0)
+    os.kill(pid, signal.SIGSTOP)
+    began = time.monotonic()
+    assert any(map(is_unanswered, node.differences()))
+    assert node.apply() == ()
+    # A second to ask in each, half a one to end, and the rest is for a busy machine.
+    assert time.monotonic() - began < 6
+    assert two.pid(0) not in (0, pid)
+    eventually(two.can_talk)
+    assert node.differences() == ()
+
+
+@needs_program
+def test_a_program_whose_socket_is_gone_is_replaced(two: Two) -> None:
+    eventually(two.can_talk)
+    node, pid = two.nodes[0], two.pid(0)
+    os.kill(pid, signal.SIGSTOP)
+    (SOCKETS / f"{two.device(0)}.sock").unlink()
+    assert any(map(is_unanswered, node.differences()))
+    assert node.apply() == ()
+    assert two.pid(0) not in (0, pid)
+    eventually(two.can_talk)
+
+
+@needs_program
+def test_a_hung_program_is_cleaned_up(two: Two) -> None:
+    node, pid = two.nodes[0], two.pid(0)
+    os.kill(pid, signal.SIGSTOP)
+    do(node.links.clean())
+    assert not two.pid(0)
+    assert not (SOCKETS / f"{two.device(0)}.sock").exists()
+    two.paths.clear()
+    node.links = do(Links.open(node.place, node.encryption))
 
 
 @needs_program
