@@ -9,6 +9,7 @@ Whatever becomes of WireGuard, none of it is in the clear.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import logging
@@ -241,13 +242,21 @@ class WireGuard:
         return texts
 
     def _make(self) -> None:
-        """Make it, in place of whatever there is of it."""
+        """Make it, in place of whatever there is of it; what can't be finished is dropped."""
         self._drop()
-        self._driver.make(self._sandbox, self._name)
+        try:
+            self._driver.make(self._sandbox, self._name)
+        except OSError:
+            with contextlib.suppress(OSError):  # the next attempt, or `remove`, tries it again
+                self._drop()
+            raise
         log.info("wireguard=%s state=made by=%s", self._name, self._driver.means)
 
     def _drop(self) -> None:
-        for netlink in (self._sandbox.tunnel, self._sandbox.host):
+        """Wherever it is: in the node's own namespace while it is not finished, and in the sandbox
+        where an earlier release has made it."""
+        sandbox = self._sandbox
+        for netlink in (sandbox.tunnel, sandbox.host, sandbox.netlink):
             if netlink is not None and (index := messages.index_named(netlink, self._name)):
                 netlink.ask([messages.drop_link(index)], but_for=(errno.ENODEV,))
         self._driver.end(self._name)

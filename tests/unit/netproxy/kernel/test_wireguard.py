@@ -20,8 +20,9 @@ from skep.env import RealDisk, Retryable, real_env
 from skep.netproxy.kernel.adapters import leftovers, messages, netns, wireguard
 from skep.netproxy.kernel.adapters.links import Links
 from skep.netproxy.kernel.adapters.netlink import Netlink
+from skep.netproxy.kernel.adapters.sandbox import Sandbox
 from skep.netproxy.kernel.adapters.wireguard import KEY_FILE, Encryption, prepared
-from skep.netproxy.kernel.adapters.wireguard_go import SOCKETS, ProgramDriver
+from skep.netproxy.kernel.adapters.wireguard_go import PROGRAM, SOCKETS, ProgramDriver
 from skep.netproxy.kernel.core.keys import public_key, text_of
 from skep.netproxy.kernel.core.links import Network, Peer, Vxlan
 from skep.netproxy.kernel.core.names import BRIDGE, VXLAN, WIREGUARD, interface_name, tag
@@ -69,6 +70,14 @@ def _make_device(name: str, vxlan: Vxlan, namespace_fd: int) -> None:
     netlink = Netlink()
     try:
         netlink.ask(messages.make_vxlan(name, vxlan, namespace_fd))
+    finally:
+        netlink.close()
+
+
+def _move(name: str, namespace_fd: int) -> None:
+    netlink = Netlink()
+    try:
+        netlink.ask([messages.move_link(messages.index_named(netlink, name), namespace_fd)])
     finally:
         netlink.close()
 
@@ -393,6 +402,60 @@ def test_a_hung_program_is_cleaned_up(two: Two) -> None:
     assert not (SOCKETS / f"{two.device(0)}.sock").exists()
     two.paths.clear()
     node.links = do(Links.open(node.place, node.encryption))
+
+
+@needs_program
+@pytest.mark.parametrize("where", ["node", "sandbox"])
+def test_a_device_that_stayed_behind_goes_when_nobody_wants_it(two: Two, where: str) -> None:
+    """Of a netproxy that died before it could move it, or of an earlier release."""
+    node, name = two.nodes[0], two.device(0)
+    do(node.links.detach("t0"))
+    node.networks, node.peers, node.tunnel = [], {}, None
+    assert node.apply() == ()
+    node.lab.command(node.lab.path("n1"), PROGRAM, name)
+    if where == "sandbox":
+        with netns.opened(node.place.sandbox) as fd:
+            node.lab.run("n1", _move, name, fd)
+    node.restart()
+    assert node.apply() == ()
+    assert name not in node.interfaces() | node.sandbox()
+    assert not two.pid(0)
+
+
+@needs_program
+@pytest.mark.parametrize("where", ["node", "sandbox"])
+def test_a_device_that_stayed_behind_is_not_in_the_way(two: Two, where: str) -> None:
+    node, name = two.nodes[0], two.device(0)
+    source = node.place.tunnel
+    with netns.opened(node.place.sandbox if where == "sandbox" else node.lab.path("n1")) as fd:
+        run_in(source, _move, name, fd)
+    node.restart()
+    assert node.apply() == ()
+    assert name not in node.interfaces() | node.sandbox()
+    eventually(two.can_talk)
+    assert node.differences() == ()
+
+
+def test_a_device_that_can_not_be_finished_is_dropped(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eventually(two.can_talk)
+    node = two.nodes[0]
+    in_tunnel(two, "ip", "link", "delete", two.device(0))
+    assert "WireGuard: its device is gone" in node.differences()
+
+    def fail(sandbox: Sandbox, name: str) -> None:
+        if isinstance(DRIVER, ProgramDriver):
+            node.lab.command(node.lab.path("n1"), PROGRAM, name)
+        raise OSError("no more of it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(DRIVER), "make", lambda _, *given: fail(*given))
+        assert any("no more of it" in text for text in node.apply())
+    assert two.device(0) not in node.interfaces()
+    assert not two.pid(0)
+    assert node.apply() == ()
+    eventually(two.can_talk)
 
 
 @needs_program
