@@ -83,6 +83,7 @@ class TaskMachine:
         self.is_forgotten = False
         """Its engine has nothing of it left: the agent may forget it too."""
         self.story: deque[str] = deque(maxlen=STORY_LIMIT)
+        self._is_held = False
         self._is_acknowledged = False
         self._is_drained = False
         self._stop: Stop | None = None
@@ -111,6 +112,7 @@ class TaskMachine:
     def begin(self, at: Moment, held: Held | None) -> list[TaskEffect]:
         """Take it up: anew, or as its engine holds it after an agent's death."""
         self._tell(at, f"begun held={held.state.value if held else None}")
+        self._is_held = held is not None
         if self.is_over:
             # What never started may still be connected to networks.
             if held is not None and held.state is not HeldState.ENDED:
@@ -193,7 +195,9 @@ class TaskMachine:
     def _begin_stop(self, at: Moment) -> None:
         self._stop = Stop(StopCause.WANTED)
         self._due.pop(Call.PROBE, None)
-        if order(self.status.state) < order(TaskState.PREPARING) and not self._busy:
+        is_untouched = order(self.status.state) < order(TaskState.PREPARING) and not self._busy
+        # An agent that died may have prepared more than it could note.
+        if is_untouched and not self._is_held:
             self._finish(at, NEVER_STARTED)
         elif self._has_connections():
             self._put_off(at, Call.STOP, DRAIN_DEADLINE_S)

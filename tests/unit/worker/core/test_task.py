@@ -561,6 +561,14 @@ def test_a_stop_under_way_is_taken_again() -> None:
     assert effects == [task.call(Call.WAIT), task.call(Call.STOP)]
 
 
+def test_what_was_prepared_and_never_noted_is_undone() -> None:
+    """An agent may die between its engine's answer and its own note of it."""
+    task = Driver(assignment(desired=DesiredState.SHUTDOWN))
+    assert task.begin(0.0, held("t1", HeldState.PREPARED)) == [task.call(Call.STOP)]
+    task.done(Call.STOP)
+    assert (task.status.state, task.status.message) == (S.SHUTDOWN, "never started")
+
+
 def test_a_process_of_a_task_that_is_over_is_stopped() -> None:
     task = Driver(assignment(), S.FAILED)
     assert task.begin(0.0, held("t1", HeldState.RUNNING)) == [task.call(Call.STOP)]
