@@ -280,6 +280,7 @@ class Netproxy:
         disk: MemoryDisk | None = None,
         host: str | None = None,
         workers: int = 1,
+        host6: str = "",
     ) -> None:
         self.node_id = NodeId(node_id)
         self.host = host or fresh_host()
@@ -292,6 +293,7 @@ class Netproxy:
             cluster_id=CLUSTER,
             node_id=self.node_id,
             ingress_host=self.host,
+            ingress_host6=host6,
             mesh=(self.host, MESH_PORT),
             connection_limit=10_000,
             workers=workers,

@@ -15,6 +15,7 @@ from tests.unit.netproxy.support import (
     LOOPS,
     PORT,
     TARGET,
+    FakeManager,
     FakeTask,
     Netproxy,
     ask_name,
@@ -26,6 +27,7 @@ from tests.unit.netproxy.support import (
     service,
 )
 
+LOOPBACK6 = "::1"
 pytestmark = pytest.mark.parametrize("loop", LOOPS)
 
 
@@ -82,6 +84,36 @@ def test_the_port_comes_and_goes_with_the_tasks_of_its_node(loop: str) -> None:
             assert await ask_name(a.ingress()) == "t1"
             await first.stop()
             await second.stop()
+
+    run(loop, play())
+
+
+def test_a_published_port_is_open_by_ipv6_as_well(loop: str) -> None:
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind((LOOPBACK6, 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6 loopback address")
+        number = probe.getsockname()[1]
+
+    async def play() -> None:
+        manager = FakeManager()
+        managers = {"manager:1": manager}
+        async with Netproxy("a", managers, host6=LOOPBACK6) as a, Netproxy("b", managers) as b:
+            here, there = await FakeTask("t1", "a").start(), await FakeTask("t2", "b").start()
+            web = replace(service(here, there), ports=(Port(target=TARGET, published=number),))
+            await publish(manager, [a, b], complete(5, web, nodes=(a, b)))
+            for host in (LOOPBACK6, a.host):
+                assert {await ask_name((host, number)) for _ in range(4)} == {"t1", "t2"}
+            await publish(
+                manager,
+                [a, b],
+                EndpointUpdate(from_version=5, version=6, removed_services=(web.service_id,)),
+            )
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection(LOOPBACK6, number)
+            await here.stop()
+            await there.stop()
 
     run(loop, play())
 
