@@ -84,15 +84,31 @@ def test_news_are_told_once_and_silence_is_none(
         following = asyncio.create_task(follow_notes(env, address, (), news.put_nowait))
         try:
             for notes in (NOTES, (("network.encryption", "wireguard"),)):
-                listener = await GrpcTransport().listen(address, answering(Service(), notes))
+                asked: asyncio.Queue[None] = asyncio.Queue()
+                calls = _noting(answering(Service(), notes), asked)
+                listener = await GrpcTransport().listen(address, calls)
                 async with asyncio.timeout(DEADLINE_S):
                     assert await news.get() == notes
+                    for _ in range(3):
+                        await asked.get()
                 await listener.close()
-            assert news.empty()
+                # By the third question, what came of the second has been heard.
+                assert news.empty()
         finally:
             following.cancel()
 
     asyncio.run(go())
+
+
+def _noting(calls: Service, asked: asyncio.Queue[None]) -> Service:
+    """The same calls, and a note of each."""
+    ((name, answer),) = calls.calls.items()
+
+    async def noted(data: bytes) -> bytes:
+        asked.put_nowait(None)
+        return await answer(data)
+
+    return Service({name: noted})
 
 
 def test_who_has_no_netproxy_asks_nobody(tmp_path: Path) -> None:
