@@ -1,4 +1,4 @@
-"""What is asked of links and relay: what differs from what they have done, and what may be wrong."""
+"""What is asked of links and relay: what differs from what they have done, or may be wrong."""
 
 from __future__ import annotations
 
