@@ -56,7 +56,7 @@ api: setup  ## generate skep/api/*_pb2.py from proto/skep/v1/*.proto
 lock: setup  ## pin what pyproject.toml asks for; ARGS=--upgrade takes the newest versions
 	@$(PIP) install uv
 	@cp constraints.txt constraints.new
-	@$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	@$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header \
 	  --all-extras --output-file constraints.new $(ARGS) pyproject.toml
 	@{ echo '# Every package that Skep and its tools need, pinned by hash. Made by `make lock`; do not edit.'; \
 	  cat constraints.new; } > constraints.txt
