@@ -327,6 +327,19 @@ class Life:
             self.feed(PlaneApplied(0.0, desired.version))
 
 
+def test_what_a_whole_says_again_is_the_very_same_object() -> None:
+    """So that nobody who knows it looks at it again."""
+    table = EndpointTable(HERE)
+    table.step(StateLoaded(0, (), ()))
+    table.step(StreamOpened())
+    table.step(received(whole(4, web("t1"), web("t2", name="other"))))
+    before = dict(table.services)
+    table.step(received(whole(5, web("t1"), web("t3", name="other"))))
+    same, other = ServiceId("id-web"), ServiceId("id-other")
+    assert table.services[same] is before[same]
+    assert table.services[other] is not before[other]
+
+
 @given(st.data())
 def test_whatever_comes_only_what_is_in_force_is_ever_acknowledged(data: st.DataObject) -> None:
     """What is acknowledged was confirmed by the data plane with that version's content, and what
