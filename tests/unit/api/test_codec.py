@@ -19,8 +19,9 @@ from skep.api import (
     session_pb2,
 )
 from skep.domain import base
-from skep.domain.base import Struct
+from skep.domain.base import NodeId, ServiceId, Struct, TaskId
 from skep.domain.control import CreateServiceRequest, GetRequest
+from skep.domain.endpoints import Endpoint, EndpointUpdate, ServiceEndpoints
 from skep.domain.objects import Node, Request, Service, Task
 from skep.domain.session import AssignmentSet
 from skep.domain.spec import Port, RunSpec, ServiceSpec, TaskSpec
@@ -194,3 +195,18 @@ def test_a_number_that_no_wire_can_carry_is_refused_by_its_path() -> None:
     with pytest.raises(Rejected) as caught:
         codec.encode(CreateServiceRequest(request_id="r", spec=spec))
     assert caught.value.field == "spec.replicas"
+
+
+def test_an_endpoint_that_is_told_again_is_the_very_same_object() -> None:
+    def told(*addresses: str) -> tuple[Endpoint, ...]:
+        endpoints = tuple(
+            Endpoint(task_id=TaskId(f"t{at}"), node_id=NodeId("n"), address=at) for at in addresses
+        )
+        service = ServiceEndpoints(service_id=ServiceId("s"), name="web", endpoints=endpoints)
+        update = EndpointUpdate(from_version=1, version=2, services=(service,))
+        return codec.decode(EndpointUpdate, codec.encode(update)).services[0].endpoints
+
+    first = told("10.0.0.1", "10.0.0.2")
+    again = told("10.0.0.2", "10.0.0.3")
+    assert [each.address for each in again] == ["10.0.0.2", "10.0.0.3"]
+    assert again[0] is first[1]
