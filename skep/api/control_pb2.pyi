@@ -423,3 +423,158 @@ class DiagnoseNetworkResponse(_message.Message):
     silent: _containers.ScalarMap[str, str]
     differences: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, version: _Optional[int] = ..., diagnoses: _Optional[_Iterable[_Union[_endpoints_pb2.Diagnosis, _Mapping]]] = ..., silent: _Optional[_Mapping[str, str]] = ..., differences: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class CreateConfigRequest(_message.Message):
+    __slots__ = ("request_id", "spec", "stack", "is_versioned")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    STACK_FIELD_NUMBER: _ClassVar[int]
+    IS_VERSIONED_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    spec: _objects_pb2.ConfigSpec
+    stack: str
+    is_versioned: bool
+    def __init__(self, request_id: _Optional[str] = ..., spec: _Optional[_Union[_objects_pb2.ConfigSpec, _Mapping]] = ..., stack: _Optional[str] = ..., is_versioned: _Optional[bool] = ...) -> None: ...
+
+class ConfigView(_message.Message):
+    __slots__ = ("config", "services")
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    SERVICES_FIELD_NUMBER: _ClassVar[int]
+    config: _objects_pb2.Config
+    services: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, config: _Optional[_Union[_objects_pb2.Config, _Mapping]] = ..., services: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ListConfigsRequest(_message.Message):
+    __slots__ = ("stack", "is_stale")
+    STACK_FIELD_NUMBER: _ClassVar[int]
+    IS_STALE_FIELD_NUMBER: _ClassVar[int]
+    stack: str
+    is_stale: bool
+    def __init__(self, stack: _Optional[str] = ..., is_stale: _Optional[bool] = ...) -> None: ...
+
+class ListConfigsResponse(_message.Message):
+    __slots__ = ("configs", "version")
+    CONFIGS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    configs: _containers.RepeatedCompositeFieldContainer[ConfigView]
+    version: int
+    def __init__(self, configs: _Optional[_Iterable[_Union[ConfigView, _Mapping]]] = ..., version: _Optional[int] = ...) -> None: ...
+
+class CreateSecretRequest(_message.Message):
+    __slots__ = ("request_id", "spec", "stack", "is_versioned")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    STACK_FIELD_NUMBER: _ClassVar[int]
+    IS_VERSIONED_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    spec: _objects_pb2.SecretSpec
+    stack: str
+    is_versioned: bool
+    def __init__(self, request_id: _Optional[str] = ..., spec: _Optional[_Union[_objects_pb2.SecretSpec, _Mapping]] = ..., stack: _Optional[str] = ..., is_versioned: _Optional[bool] = ...) -> None: ...
+
+class SecretView(_message.Message):
+    __slots__ = ("id", "name", "version", "created_ns", "updated_ns", "labels", "stack", "services")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CREATED_NS_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_NS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    STACK_FIELD_NUMBER: _ClassVar[int]
+    SERVICES_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    name: str
+    version: int
+    created_ns: int
+    updated_ns: int
+    labels: _containers.ScalarMap[str, str]
+    stack: str
+    services: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., stack: _Optional[str] = ..., services: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ListSecretsRequest(_message.Message):
+    __slots__ = ("stack", "is_stale")
+    STACK_FIELD_NUMBER: _ClassVar[int]
+    IS_STALE_FIELD_NUMBER: _ClassVar[int]
+    stack: str
+    is_stale: bool
+    def __init__(self, stack: _Optional[str] = ..., is_stale: _Optional[bool] = ...) -> None: ...
+
+class ListSecretsResponse(_message.Message):
+    __slots__ = ("secrets", "version")
+    SECRETS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    secrets: _containers.RepeatedCompositeFieldContainer[SecretView]
+    version: int
+    def __init__(self, secrets: _Optional[_Iterable[_Union[SecretView, _Mapping]]] = ..., version: _Optional[int] = ...) -> None: ...
+
+class SetRegistryRequest(_message.Message):
+    __slots__ = ("request_id", "name", "username", "password")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    USERNAME_FIELD_NUMBER: _ClassVar[int]
+    PASSWORD_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    name: str
+    username: str
+    password: str
+    def __init__(self, request_id: _Optional[str] = ..., name: _Optional[str] = ..., username: _Optional[str] = ..., password: _Optional[str] = ...) -> None: ...
+
+class RegistryView(_message.Message):
+    __slots__ = ("id", "name", "username", "version", "created_ns", "updated_ns")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    USERNAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CREATED_NS_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_NS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    name: str
+    username: str
+    version: int
+    created_ns: int
+    updated_ns: int
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., username: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ...) -> None: ...
+
+class ListRegistriesRequest(_message.Message):
+    __slots__ = ("is_stale",)
+    IS_STALE_FIELD_NUMBER: _ClassVar[int]
+    is_stale: bool
+    def __init__(self, is_stale: _Optional[bool] = ...) -> None: ...
+
+class ListRegistriesResponse(_message.Message):
+    __slots__ = ("registries", "version")
+    REGISTRIES_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    registries: _containers.RepeatedCompositeFieldContainer[RegistryView]
+    version: int
+    def __init__(self, registries: _Optional[_Iterable[_Union[RegistryView, _Mapping]]] = ..., version: _Optional[int] = ...) -> None: ...
+
+class VolumeView(_message.Message):
+    __slots__ = ("volume", "services")
+    VOLUME_FIELD_NUMBER: _ClassVar[int]
+    SERVICES_FIELD_NUMBER: _ClassVar[int]
+    volume: _objects_pb2.Volume
+    services: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, volume: _Optional[_Union[_objects_pb2.Volume, _Mapping]] = ..., services: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ListVolumesRequest(_message.Message):
+    __slots__ = ("is_stale",)
+    IS_STALE_FIELD_NUMBER: _ClassVar[int]
+    is_stale: bool
+    def __init__(self, is_stale: _Optional[bool] = ...) -> None: ...
+
+class ListVolumesResponse(_message.Message):
+    __slots__ = ("volumes", "version")
+    VOLUMES_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    volumes: _containers.RepeatedCompositeFieldContainer[VolumeView]
+    version: int
+    def __init__(self, volumes: _Optional[_Iterable[_Union[VolumeView, _Mapping]]] = ..., version: _Optional[int] = ...) -> None: ...

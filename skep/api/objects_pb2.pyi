@@ -63,6 +63,20 @@ class RestartCondition(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RESTART_CONDITION_ON_FAILURE: _ClassVar[RestartCondition]
     RESTART_CONDITION_ANY: _ClassVar[RestartCondition]
 
+class PullPolicy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PULL_POLICY_UNSPECIFIED: _ClassVar[PullPolicy]
+    PULL_POLICY_MISSING: _ClassVar[PullPolicy]
+    PULL_POLICY_ALWAYS: _ClassVar[PullPolicy]
+    PULL_POLICY_NEVER: _ClassVar[PullPolicy]
+
+class MountKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MOUNT_KIND_UNSPECIFIED: _ClassVar[MountKind]
+    MOUNT_KIND_VOLUME: _ClassVar[MountKind]
+    MOUNT_KIND_BIND: _ClassVar[MountKind]
+    MOUNT_KIND_TMPFS: _ClassVar[MountKind]
+
 class TaskState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     TASK_STATE_UNSPECIFIED: _ClassVar[TaskState]
@@ -146,6 +160,14 @@ RESTART_CONDITION_UNSPECIFIED: RestartCondition
 RESTART_CONDITION_NONE: RestartCondition
 RESTART_CONDITION_ON_FAILURE: RestartCondition
 RESTART_CONDITION_ANY: RestartCondition
+PULL_POLICY_UNSPECIFIED: PullPolicy
+PULL_POLICY_MISSING: PullPolicy
+PULL_POLICY_ALWAYS: PullPolicy
+PULL_POLICY_NEVER: PullPolicy
+MOUNT_KIND_UNSPECIFIED: MountKind
+MOUNT_KIND_VOLUME: MountKind
+MOUNT_KIND_BIND: MountKind
+MOUNT_KIND_TMPFS: MountKind
 TASK_STATE_UNSPECIFIED: TaskState
 TASK_STATE_NEW: TaskState
 TASK_STATE_PENDING: TaskState
@@ -340,8 +362,292 @@ class LogPolicy(_message.Message):
     max_files: int
     def __init__(self, max_bytes: _Optional[int] = ..., max_files: _Optional[int] = ...) -> None: ...
 
+class Ulimit(_message.Message):
+    __slots__ = ("name", "soft", "hard")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SOFT_FIELD_NUMBER: _ClassVar[int]
+    HARD_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    soft: int
+    hard: int
+    def __init__(self, name: _Optional[str] = ..., soft: _Optional[int] = ..., hard: _Optional[int] = ...) -> None: ...
+
+class Device(_message.Message):
+    __slots__ = ("source", "target", "permissions")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    PERMISSIONS_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    target: str
+    permissions: str
+    def __init__(self, source: _Optional[str] = ..., target: _Optional[str] = ..., permissions: _Optional[str] = ...) -> None: ...
+
+class DeviceRequest(_message.Message):
+    __slots__ = ("driver", "count", "device_ids", "capabilities", "options")
+    class OptionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    DRIVER_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_IDS_FIELD_NUMBER: _ClassVar[int]
+    CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    driver: str
+    count: int
+    device_ids: _containers.RepeatedScalarFieldContainer[str]
+    capabilities: _containers.RepeatedScalarFieldContainer[str]
+    options: _containers.ScalarMap[str, str]
+    def __init__(self, driver: _Optional[str] = ..., count: _Optional[int] = ..., device_ids: _Optional[_Iterable[str]] = ..., capabilities: _Optional[_Iterable[str]] = ..., options: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class BlockLimit(_message.Message):
+    __slots__ = ("kind", "path", "rate")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    RATE_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    path: str
+    rate: int
+    def __init__(self, kind: _Optional[str] = ..., path: _Optional[str] = ..., rate: _Optional[int] = ...) -> None: ...
+
+class ContainerSpec(_message.Message):
+    __slots__ = ("hostname", "domainname", "labels", "annotations", "network_mode", "mac_address", "dns", "dns_search", "dns_options", "extra_hosts", "init", "is_read_only", "is_privileged", "is_tty", "is_stdin_open", "cap_add", "cap_drop", "group_add", "security_opt", "sysctls", "ulimits", "devices", "device_requests", "device_cgroup_rules", "shm_bytes", "memory_swap_bytes", "memory_swappiness", "oom_score_adj", "is_oom_kill_disabled", "cpu_shares", "cpu_period", "cpu_quota", "cpu_realtime_period", "cpu_realtime_runtime", "cpuset", "block_weight", "block_limits", "cgroup_parent", "cgroupns_mode", "ipc", "pid", "uts", "userns_mode", "isolation", "runtime", "storage_options", "pull_policy", "log_driver", "log_options")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class AnnotationsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class SysctlsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class StorageOptionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class LogOptionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    HOSTNAME_FIELD_NUMBER: _ClassVar[int]
+    DOMAINNAME_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    ANNOTATIONS_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_MODE_FIELD_NUMBER: _ClassVar[int]
+    MAC_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    DNS_FIELD_NUMBER: _ClassVar[int]
+    DNS_SEARCH_FIELD_NUMBER: _ClassVar[int]
+    DNS_OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    EXTRA_HOSTS_FIELD_NUMBER: _ClassVar[int]
+    INIT_FIELD_NUMBER: _ClassVar[int]
+    IS_READ_ONLY_FIELD_NUMBER: _ClassVar[int]
+    IS_PRIVILEGED_FIELD_NUMBER: _ClassVar[int]
+    IS_TTY_FIELD_NUMBER: _ClassVar[int]
+    IS_STDIN_OPEN_FIELD_NUMBER: _ClassVar[int]
+    CAP_ADD_FIELD_NUMBER: _ClassVar[int]
+    CAP_DROP_FIELD_NUMBER: _ClassVar[int]
+    GROUP_ADD_FIELD_NUMBER: _ClassVar[int]
+    SECURITY_OPT_FIELD_NUMBER: _ClassVar[int]
+    SYSCTLS_FIELD_NUMBER: _ClassVar[int]
+    ULIMITS_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_CGROUP_RULES_FIELD_NUMBER: _ClassVar[int]
+    SHM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_SWAP_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_SWAPPINESS_FIELD_NUMBER: _ClassVar[int]
+    OOM_SCORE_ADJ_FIELD_NUMBER: _ClassVar[int]
+    IS_OOM_KILL_DISABLED_FIELD_NUMBER: _ClassVar[int]
+    CPU_SHARES_FIELD_NUMBER: _ClassVar[int]
+    CPU_PERIOD_FIELD_NUMBER: _ClassVar[int]
+    CPU_QUOTA_FIELD_NUMBER: _ClassVar[int]
+    CPU_REALTIME_PERIOD_FIELD_NUMBER: _ClassVar[int]
+    CPU_REALTIME_RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    CPUSET_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_LIMITS_FIELD_NUMBER: _ClassVar[int]
+    CGROUP_PARENT_FIELD_NUMBER: _ClassVar[int]
+    CGROUPNS_MODE_FIELD_NUMBER: _ClassVar[int]
+    IPC_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    UTS_FIELD_NUMBER: _ClassVar[int]
+    USERNS_MODE_FIELD_NUMBER: _ClassVar[int]
+    ISOLATION_FIELD_NUMBER: _ClassVar[int]
+    RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    STORAGE_OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    PULL_POLICY_FIELD_NUMBER: _ClassVar[int]
+    LOG_DRIVER_FIELD_NUMBER: _ClassVar[int]
+    LOG_OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    hostname: str
+    domainname: str
+    labels: _containers.ScalarMap[str, str]
+    annotations: _containers.ScalarMap[str, str]
+    network_mode: str
+    mac_address: str
+    dns: _containers.RepeatedScalarFieldContainer[str]
+    dns_search: _containers.RepeatedScalarFieldContainer[str]
+    dns_options: _containers.RepeatedScalarFieldContainer[str]
+    extra_hosts: _containers.RepeatedScalarFieldContainer[str]
+    init: bool
+    is_read_only: bool
+    is_privileged: bool
+    is_tty: bool
+    is_stdin_open: bool
+    cap_add: _containers.RepeatedScalarFieldContainer[str]
+    cap_drop: _containers.RepeatedScalarFieldContainer[str]
+    group_add: _containers.RepeatedScalarFieldContainer[str]
+    security_opt: _containers.RepeatedScalarFieldContainer[str]
+    sysctls: _containers.ScalarMap[str, str]
+    ulimits: _containers.RepeatedCompositeFieldContainer[Ulimit]
+    devices: _containers.RepeatedCompositeFieldContainer[Device]
+    device_requests: _containers.RepeatedCompositeFieldContainer[DeviceRequest]
+    device_cgroup_rules: _containers.RepeatedScalarFieldContainer[str]
+    shm_bytes: int
+    memory_swap_bytes: int
+    memory_swappiness: int
+    oom_score_adj: int
+    is_oom_kill_disabled: bool
+    cpu_shares: int
+    cpu_period: int
+    cpu_quota: int
+    cpu_realtime_period: int
+    cpu_realtime_runtime: int
+    cpuset: str
+    block_weight: int
+    block_limits: _containers.RepeatedCompositeFieldContainer[BlockLimit]
+    cgroup_parent: str
+    cgroupns_mode: str
+    ipc: str
+    pid: str
+    uts: str
+    userns_mode: str
+    isolation: str
+    runtime: str
+    storage_options: _containers.ScalarMap[str, str]
+    pull_policy: PullPolicy
+    log_driver: str
+    log_options: _containers.ScalarMap[str, str]
+    def __init__(self, hostname: _Optional[str] = ..., domainname: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., annotations: _Optional[_Mapping[str, str]] = ..., network_mode: _Optional[str] = ..., mac_address: _Optional[str] = ..., dns: _Optional[_Iterable[str]] = ..., dns_search: _Optional[_Iterable[str]] = ..., dns_options: _Optional[_Iterable[str]] = ..., extra_hosts: _Optional[_Iterable[str]] = ..., init: _Optional[bool] = ..., is_read_only: _Optional[bool] = ..., is_privileged: _Optional[bool] = ..., is_tty: _Optional[bool] = ..., is_stdin_open: _Optional[bool] = ..., cap_add: _Optional[_Iterable[str]] = ..., cap_drop: _Optional[_Iterable[str]] = ..., group_add: _Optional[_Iterable[str]] = ..., security_opt: _Optional[_Iterable[str]] = ..., sysctls: _Optional[_Mapping[str, str]] = ..., ulimits: _Optional[_Iterable[_Union[Ulimit, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., device_requests: _Optional[_Iterable[_Union[DeviceRequest, _Mapping]]] = ..., device_cgroup_rules: _Optional[_Iterable[str]] = ..., shm_bytes: _Optional[int] = ..., memory_swap_bytes: _Optional[int] = ..., memory_swappiness: _Optional[int] = ..., oom_score_adj: _Optional[int] = ..., is_oom_kill_disabled: _Optional[bool] = ..., cpu_shares: _Optional[int] = ..., cpu_period: _Optional[int] = ..., cpu_quota: _Optional[int] = ..., cpu_realtime_period: _Optional[int] = ..., cpu_realtime_runtime: _Optional[int] = ..., cpuset: _Optional[str] = ..., block_weight: _Optional[int] = ..., block_limits: _Optional[_Iterable[_Union[BlockLimit, _Mapping]]] = ..., cgroup_parent: _Optional[str] = ..., cgroupns_mode: _Optional[str] = ..., ipc: _Optional[str] = ..., pid: _Optional[str] = ..., uts: _Optional[str] = ..., userns_mode: _Optional[str] = ..., isolation: _Optional[str] = ..., runtime: _Optional[str] = ..., storage_options: _Optional[_Mapping[str, str]] = ..., pull_policy: _Optional[_Union[PullPolicy, str]] = ..., log_driver: _Optional[str] = ..., log_options: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class Mount(_message.Message):
+    __slots__ = ("kind", "target", "source", "is_read_only", "is_movable", "propagation", "creates_host_path", "is_no_copy", "subpath", "driver", "driver_options", "labels", "size_bytes", "mode")
+    class DriverOptionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    IS_READ_ONLY_FIELD_NUMBER: _ClassVar[int]
+    IS_MOVABLE_FIELD_NUMBER: _ClassVar[int]
+    PROPAGATION_FIELD_NUMBER: _ClassVar[int]
+    CREATES_HOST_PATH_FIELD_NUMBER: _ClassVar[int]
+    IS_NO_COPY_FIELD_NUMBER: _ClassVar[int]
+    SUBPATH_FIELD_NUMBER: _ClassVar[int]
+    DRIVER_FIELD_NUMBER: _ClassVar[int]
+    DRIVER_OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    kind: MountKind
+    target: str
+    source: str
+    is_read_only: bool
+    is_movable: bool
+    propagation: str
+    creates_host_path: bool
+    is_no_copy: bool
+    subpath: str
+    driver: str
+    driver_options: _containers.ScalarMap[str, str]
+    labels: _containers.ScalarMap[str, str]
+    size_bytes: int
+    mode: int
+    def __init__(self, kind: _Optional[_Union[MountKind, str]] = ..., target: _Optional[str] = ..., source: _Optional[str] = ..., is_read_only: _Optional[bool] = ..., is_movable: _Optional[bool] = ..., propagation: _Optional[str] = ..., creates_host_path: _Optional[bool] = ..., is_no_copy: _Optional[bool] = ..., subpath: _Optional[str] = ..., driver: _Optional[str] = ..., driver_options: _Optional[_Mapping[str, str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., size_bytes: _Optional[int] = ..., mode: _Optional[int] = ...) -> None: ...
+
+class FileUse(_message.Message):
+    __slots__ = ("name", "id", "target", "uid", "gid", "mode")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    GID_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    id: str
+    target: str
+    uid: str
+    gid: str
+    mode: int
+    def __init__(self, name: _Optional[str] = ..., id: _Optional[str] = ..., target: _Optional[str] = ..., uid: _Optional[str] = ..., gid: _Optional[str] = ..., mode: _Optional[int] = ...) -> None: ...
+
+class ConfigSpec(_message.Message):
+    __slots__ = ("name", "data", "labels")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    data: bytes
+    labels: _containers.ScalarMap[str, str]
+    def __init__(self, name: _Optional[str] = ..., data: _Optional[bytes] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class SecretSpec(_message.Message):
+    __slots__ = ("name", "data", "labels")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    data: bytes
+    labels: _containers.ScalarMap[str, str]
+    def __init__(self, name: _Optional[str] = ..., data: _Optional[bytes] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
 class RunSpec(_message.Message):
-    __slots__ = ("image", "command", "args", "env", "working_dir", "user", "stop_signal", "stop_grace_ns", "health", "log")
+    __slots__ = ("image", "command", "args", "env", "working_dir", "user", "stop_signal", "stop_grace_ns", "health", "log", "image_digest", "mounts", "configs", "secrets", "container")
     class EnvEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -359,6 +665,11 @@ class RunSpec(_message.Message):
     STOP_GRACE_NS_FIELD_NUMBER: _ClassVar[int]
     HEALTH_FIELD_NUMBER: _ClassVar[int]
     LOG_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    MOUNTS_FIELD_NUMBER: _ClassVar[int]
+    CONFIGS_FIELD_NUMBER: _ClassVar[int]
+    SECRETS_FIELD_NUMBER: _ClassVar[int]
+    CONTAINER_FIELD_NUMBER: _ClassVar[int]
     image: str
     command: _containers.RepeatedScalarFieldContainer[str]
     args: _containers.RepeatedScalarFieldContainer[str]
@@ -369,7 +680,12 @@ class RunSpec(_message.Message):
     stop_grace_ns: int
     health: HealthCheck
     log: LogPolicy
-    def __init__(self, image: _Optional[str] = ..., command: _Optional[_Iterable[str]] = ..., args: _Optional[_Iterable[str]] = ..., env: _Optional[_Mapping[str, str]] = ..., working_dir: _Optional[str] = ..., user: _Optional[str] = ..., stop_signal: _Optional[str] = ..., stop_grace_ns: _Optional[int] = ..., health: _Optional[_Union[HealthCheck, _Mapping]] = ..., log: _Optional[_Union[LogPolicy, _Mapping]] = ...) -> None: ...
+    image_digest: str
+    mounts: _containers.RepeatedCompositeFieldContainer[Mount]
+    configs: _containers.RepeatedCompositeFieldContainer[FileUse]
+    secrets: _containers.RepeatedCompositeFieldContainer[FileUse]
+    container: ContainerSpec
+    def __init__(self, image: _Optional[str] = ..., command: _Optional[_Iterable[str]] = ..., args: _Optional[_Iterable[str]] = ..., env: _Optional[_Mapping[str, str]] = ..., working_dir: _Optional[str] = ..., user: _Optional[str] = ..., stop_signal: _Optional[str] = ..., stop_grace_ns: _Optional[int] = ..., health: _Optional[_Union[HealthCheck, _Mapping]] = ..., log: _Optional[_Union[LogPolicy, _Mapping]] = ..., image_digest: _Optional[str] = ..., mounts: _Optional[_Iterable[_Union[Mount, _Mapping]]] = ..., configs: _Optional[_Iterable[_Union[FileUse, _Mapping]]] = ..., secrets: _Optional[_Iterable[_Union[FileUse, _Mapping]]] = ..., container: _Optional[_Union[ContainerSpec, _Mapping]] = ...) -> None: ...
 
 class TaskSpec(_message.Message):
     __slots__ = ("run", "engine", "limits", "reservations", "restart", "placement", "force_update", "networks")
@@ -433,7 +749,7 @@ class StackSpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., services: _Optional[_Iterable[_Union[ServiceSpec, _Mapping]]] = ..., networks: _Optional[_Iterable[_Union[NetworkSpec, _Mapping]]] = ...) -> None: ...
 
 class Cluster(_message.Message):
-    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "name", "block", "feature_level", "task_history_limit", "address_pools", "subnet_prefix")
+    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "name", "block", "feature_level", "task_history_limit", "address_pools", "subnet_prefix", "default_engine")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -445,6 +761,7 @@ class Cluster(_message.Message):
     TASK_HISTORY_LIMIT_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_POOLS_FIELD_NUMBER: _ClassVar[int]
     SUBNET_PREFIX_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_ENGINE_FIELD_NUMBER: _ClassVar[int]
     id: str
     namespace: str
     version: int
@@ -456,7 +773,8 @@ class Cluster(_message.Message):
     task_history_limit: int
     address_pools: _containers.RepeatedScalarFieldContainer[str]
     subnet_prefix: int
-    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., name: _Optional[str] = ..., block: _Optional[int] = ..., feature_level: _Optional[int] = ..., task_history_limit: _Optional[int] = ..., address_pools: _Optional[_Iterable[str]] = ..., subnet_prefix: _Optional[int] = ...) -> None: ...
+    default_engine: str
+    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., name: _Optional[str] = ..., block: _Optional[int] = ..., feature_level: _Optional[int] = ..., task_history_limit: _Optional[int] = ..., address_pools: _Optional[_Iterable[str]] = ..., subnet_prefix: _Optional[int] = ..., default_engine: _Optional[str] = ...) -> None: ...
 
 class NodeDescription(_message.Message):
     __slots__ = ("hostname", "address", "mesh_address", "os", "arch", "cpu_nano", "memory_bytes", "engines", "notes", "plane")
@@ -741,3 +1059,95 @@ class Stack(_message.Message):
     spec: StackSpec
     revision: int
     def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., name: _Optional[str] = ..., spec: _Optional[_Union[StackSpec, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class Config(_message.Message):
+    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "name", "spec", "stack", "family")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CREATED_NS_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_NS_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    STACK_FIELD_NUMBER: _ClassVar[int]
+    FAMILY_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    namespace: str
+    version: int
+    created_ns: int
+    updated_ns: int
+    name: str
+    spec: ConfigSpec
+    stack: str
+    family: str
+    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., name: _Optional[str] = ..., spec: _Optional[_Union[ConfigSpec, _Mapping]] = ..., stack: _Optional[str] = ..., family: _Optional[str] = ...) -> None: ...
+
+class Secret(_message.Message):
+    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "name", "spec", "stack", "family")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CREATED_NS_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_NS_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    STACK_FIELD_NUMBER: _ClassVar[int]
+    FAMILY_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    namespace: str
+    version: int
+    created_ns: int
+    updated_ns: int
+    name: str
+    spec: SecretSpec
+    stack: str
+    family: str
+    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., name: _Optional[str] = ..., spec: _Optional[_Union[SecretSpec, _Mapping]] = ..., stack: _Optional[str] = ..., family: _Optional[str] = ...) -> None: ...
+
+class VolumePlace(_message.Message):
+    __slots__ = ("service_name", "slot", "node_id")
+    SERVICE_NAME_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    service_name: str
+    slot: int
+    node_id: str
+    def __init__(self, service_name: _Optional[str] = ..., slot: _Optional[int] = ..., node_id: _Optional[str] = ...) -> None: ...
+
+class Volume(_message.Message):
+    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "name", "places")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CREATED_NS_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_NS_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PLACES_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    namespace: str
+    version: int
+    created_ns: int
+    updated_ns: int
+    name: str
+    places: _containers.RepeatedCompositeFieldContainer[VolumePlace]
+    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., name: _Optional[str] = ..., places: _Optional[_Iterable[_Union[VolumePlace, _Mapping]]] = ...) -> None: ...
+
+class Registry(_message.Message):
+    __slots__ = ("id", "namespace", "version", "created_ns", "updated_ns", "name", "username", "password")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CREATED_NS_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_NS_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    USERNAME_FIELD_NUMBER: _ClassVar[int]
+    PASSWORD_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    namespace: str
+    version: int
+    created_ns: int
+    updated_ns: int
+    name: str
+    username: str
+    password: str
+    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., name: _Optional[str] = ..., username: _Optional[str] = ..., password: _Optional[str] = ...) -> None: ...

@@ -13,9 +13,18 @@ class AssignmentKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ASSIGNMENT_KIND_UNSPECIFIED: _ClassVar[AssignmentKind]
     ASSIGNMENT_KIND_COMPLETE: _ClassVar[AssignmentKind]
     ASSIGNMENT_KIND_INCREMENT: _ClassVar[AssignmentKind]
+
+class FileKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FILE_KIND_UNSPECIFIED: _ClassVar[FileKind]
+    FILE_KIND_CONFIG: _ClassVar[FileKind]
+    FILE_KIND_SECRET: _ClassVar[FileKind]
 ASSIGNMENT_KIND_UNSPECIFIED: AssignmentKind
 ASSIGNMENT_KIND_COMPLETE: AssignmentKind
 ASSIGNMENT_KIND_INCREMENT: AssignmentKind
+FILE_KIND_UNSPECIFIED: FileKind
+FILE_KIND_CONFIG: FileKind
+FILE_KIND_SECRET: FileKind
 
 class WorkerHello(_message.Message):
     __slots__ = ("format", "cluster_id", "node_id", "name", "role", "description", "highest_term")
@@ -57,15 +66,27 @@ class StatusBatch(_message.Message):
     reports: _containers.RepeatedCompositeFieldContainer[TaskReport]
     def __init__(self, number: _Optional[int] = ..., reports: _Optional[_Iterable[_Union[TaskReport, _Mapping]]] = ...) -> None: ...
 
+class ImageAnswer(_message.Message):
+    __slots__ = ("question_id", "digest", "error")
+    QUESTION_ID_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    question_id: str
+    digest: str
+    error: str
+    def __init__(self, question_id: _Optional[str] = ..., digest: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
+
 class WorkerMessage(_message.Message):
-    __slots__ = ("hello", "heartbeat", "statuses")
+    __slots__ = ("hello", "heartbeat", "statuses", "image")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     STATUSES_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
     hello: WorkerHello
     heartbeat: Heartbeat
     statuses: StatusBatch
-    def __init__(self, hello: _Optional[_Union[WorkerHello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., statuses: _Optional[_Union[StatusBatch, _Mapping]] = ...) -> None: ...
+    image: ImageAnswer
+    def __init__(self, hello: _Optional[_Union[WorkerHello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., statuses: _Optional[_Union[StatusBatch, _Mapping]] = ..., image: _Optional[_Union[ImageAnswer, _Mapping]] = ...) -> None: ...
 
 class SessionWelcome(_message.Message):
     __slots__ = ("format", "session_id", "term", "heartbeat_period_ns")
@@ -89,19 +110,59 @@ class Assignment(_message.Message):
     stack: str
     def __init__(self, task: _Optional[_Union[_objects_pb2.Task, _Mapping]] = ..., spec: _Optional[_Union[_objects_pb2.ServiceSpec, _Mapping]] = ..., stack: _Optional[str] = ...) -> None: ...
 
+class GivenFile(_message.Message):
+    __slots__ = ("id", "name", "kind", "data")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    name: str
+    kind: FileKind
+    data: bytes
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., kind: _Optional[_Union[FileKind, str]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class GivenLogin(_message.Message):
+    __slots__ = ("server", "username", "password")
+    SERVER_FIELD_NUMBER: _ClassVar[int]
+    USERNAME_FIELD_NUMBER: _ClassVar[int]
+    PASSWORD_FIELD_NUMBER: _ClassVar[int]
+    server: str
+    username: str
+    password: str
+    def __init__(self, server: _Optional[str] = ..., username: _Optional[str] = ..., password: _Optional[str] = ...) -> None: ...
+
+class ImageQuestion(_message.Message):
+    __slots__ = ("question_id", "image", "login")
+    QUESTION_ID_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    LOGIN_FIELD_NUMBER: _ClassVar[int]
+    question_id: str
+    image: str
+    login: GivenLogin
+    def __init__(self, question_id: _Optional[str] = ..., image: _Optional[str] = ..., login: _Optional[_Union[GivenLogin, _Mapping]] = ...) -> None: ...
+
 class AssignmentSet(_message.Message):
-    __slots__ = ("kind", "sequence", "assignments", "removed", "is_partial")
+    __slots__ = ("kind", "sequence", "assignments", "removed", "is_partial", "files", "files_removed", "logins", "has_logins")
     KIND_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     ASSIGNMENTS_FIELD_NUMBER: _ClassVar[int]
     REMOVED_FIELD_NUMBER: _ClassVar[int]
     IS_PARTIAL_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    FILES_REMOVED_FIELD_NUMBER: _ClassVar[int]
+    LOGINS_FIELD_NUMBER: _ClassVar[int]
+    HAS_LOGINS_FIELD_NUMBER: _ClassVar[int]
     kind: AssignmentKind
     sequence: int
     assignments: _containers.RepeatedCompositeFieldContainer[Assignment]
     removed: _containers.RepeatedScalarFieldContainer[str]
     is_partial: bool
-    def __init__(self, kind: _Optional[_Union[AssignmentKind, str]] = ..., sequence: _Optional[int] = ..., assignments: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ..., removed: _Optional[_Iterable[str]] = ..., is_partial: _Optional[bool] = ...) -> None: ...
+    files: _containers.RepeatedCompositeFieldContainer[GivenFile]
+    files_removed: _containers.RepeatedScalarFieldContainer[str]
+    logins: _containers.RepeatedCompositeFieldContainer[GivenLogin]
+    has_logins: bool
+    def __init__(self, kind: _Optional[_Union[AssignmentKind, str]] = ..., sequence: _Optional[int] = ..., assignments: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ..., removed: _Optional[_Iterable[str]] = ..., is_partial: _Optional[bool] = ..., files: _Optional[_Iterable[_Union[GivenFile, _Mapping]]] = ..., files_removed: _Optional[_Iterable[str]] = ..., logins: _Optional[_Iterable[_Union[GivenLogin, _Mapping]]] = ..., has_logins: _Optional[bool] = ...) -> None: ...
 
 class StatusesStored(_message.Message):
     __slots__ = ("number",)
@@ -144,7 +205,7 @@ class LogsCancelled(_message.Message):
     def __init__(self, order_id: _Optional[str] = ...) -> None: ...
 
 class LeaderMessage(_message.Message):
-    __slots__ = ("welcome", "heartbeat", "assignments", "stored", "drained", "logs", "logs_cancelled")
+    __slots__ = ("welcome", "heartbeat", "assignments", "stored", "drained", "logs", "logs_cancelled", "image")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     ASSIGNMENTS_FIELD_NUMBER: _ClassVar[int]
@@ -152,6 +213,7 @@ class LeaderMessage(_message.Message):
     DRAINED_FIELD_NUMBER: _ClassVar[int]
     LOGS_FIELD_NUMBER: _ClassVar[int]
     LOGS_CANCELLED_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
     welcome: SessionWelcome
     heartbeat: Heartbeat
     assignments: AssignmentSet
@@ -159,7 +221,8 @@ class LeaderMessage(_message.Message):
     drained: Drained
     logs: LogOrder
     logs_cancelled: LogsCancelled
-    def __init__(self, welcome: _Optional[_Union[SessionWelcome, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., assignments: _Optional[_Union[AssignmentSet, _Mapping]] = ..., stored: _Optional[_Union[StatusesStored, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., logs: _Optional[_Union[LogOrder, _Mapping]] = ..., logs_cancelled: _Optional[_Union[LogsCancelled, _Mapping]] = ...) -> None: ...
+    image: ImageQuestion
+    def __init__(self, welcome: _Optional[_Union[SessionWelcome, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., assignments: _Optional[_Union[AssignmentSet, _Mapping]] = ..., stored: _Optional[_Union[StatusesStored, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., logs: _Optional[_Union[LogOrder, _Mapping]] = ..., logs_cancelled: _Optional[_Union[LogsCancelled, _Mapping]] = ..., image: _Optional[_Union[ImageQuestion, _Mapping]] = ...) -> None: ...
 
 class LogHello(_message.Message):
     __slots__ = ("format", "cluster_id", "node_id", "order_id")

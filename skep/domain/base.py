@@ -20,6 +20,10 @@ TaskId = NewType("TaskId", str)
 StackId = NewType("StackId", str)
 NetworkId = NewType("NetworkId", str)
 SessionId = NewType("SessionId", str)
+ConfigId = NewType("ConfigId", str)
+SecretId = NewType("SecretId", str)
+VolumeId = NewType("VolumeId", str)
+RegistryId = NewType("RegistryId", str)
 
 SECOND_NS = 1_000_000_000
 

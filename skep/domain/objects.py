@@ -9,17 +9,22 @@ from __future__ import annotations
 import enum
 
 from skep.domain.base import (
+    ConfigId,
     NetworkId,
     NodeId,
     Pairs,
+    RegistryId,
+    SecretId,
     ServiceId,
     SessionId,
     StackId,
     Struct,
     TaskId,
+    VolumeId,
 )
 from skep.domain.spec import NAMESPACE, NetworkSpec, Port, ServiceSpec, StackSpec, UpdatePolicy
 from skep.domain.states import TERMINAL, DesiredState, TaskState
+from skep.domain.storage import ConfigSpec, SecretSpec
 
 # Docker Swarm's, which people have kept clear of in their own networks.
 DEFAULT_ADDRESS_POOLS = ("10.0.0.0/8",)
@@ -41,7 +46,8 @@ class Cluster(Object, frozen=True, kw_only=True):
 
     `block` is B of the loopback plan: nodes are 127.B.0.k, tasks 127.B.16-255.x. Networks that
     name no subnet get one of `subnet_prefix` bits out of the `address_pools`
-    (none: `DEFAULT_ADDRESS_POOLS`).
+    (none: `DEFAULT_ADDRESS_POOLS`). Services of stack files that don't name an engine get the
+    `default_engine`.
     """
 
     name: str = "default"
@@ -50,6 +56,7 @@ class Cluster(Object, frozen=True, kw_only=True):
     task_history_limit: int = 5
     address_pools: tuple[str, ...] = ()
     subnet_prefix: int = DEFAULT_SUBNET_PREFIX
+    default_engine: str = "process"
 
 
 class NodeRole(enum.Enum):
@@ -295,6 +302,56 @@ class Stack(Object, frozen=True, kw_only=True):
     name: str
     spec: StackSpec
     revision: int = 1
+
+
+class Config(Object, frozen=True, kw_only=True):
+    """A config, which is never changed. One that came with a stack file is of the stack of that
+    name; when the file's content changes, a new one of the same `family` is made."""
+
+    id: ConfigId
+    name: str
+    spec: ConfigSpec
+    stack: str = ""
+    family: str = ""
+
+
+class Secret(Object, frozen=True, kw_only=True):
+    """A secret, which is never changed, and whose data never leave the managers but for nodes with
+    tasks that use it. `stack` and `family` as with a config."""
+
+    id: SecretId
+    name: str
+    spec: SecretSpec
+    stack: str = ""
+    family: str = ""
+
+
+class VolumePlace(Struct, frozen=True, kw_only=True):
+    """A node that has a volume, since this slot of a service was put there."""
+
+    service_name: str
+    slot: int
+    node_id: NodeId
+
+
+class Volume(Object, frozen=True, kw_only=True):
+    """Where a named volume is that lives on single nodes: those to which tasks that use it were
+    given. It outlives services and stacks, and its places, the oldest first, say where the next
+    task that uses it belongs."""
+
+    id: VolumeId
+    name: str
+    places: tuple[VolumePlace, ...] = ()
+
+
+class Registry(Object, frozen=True, kw_only=True):
+    """How nodes log in to a registry of images. `name` is its address, such as
+    "registry.example.com:5000", or "docker.io". The password is never shown."""
+
+    id: RegistryId
+    name: str
+    username: str
+    password: str
 
 
 class Request(Object, frozen=True, kw_only=True):

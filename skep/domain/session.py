@@ -48,12 +48,29 @@ class StatusBatch(Struct, frozen=True, kw_only=True):
     reports: tuple[TaskReport, ...]
 
 
+class ImageQuestion(Struct, frozen=True, kw_only=True):
+    """What does this image's name stand for, by its registry? Answered by the node's engine."""
+
+    question_id: str
+    image: str
+    login: GivenLogin | None = None
+
+
+class ImageAnswer(Struct, frozen=True, kw_only=True):
+    """The image's digest, "sha256:..."; or why it can't be told."""
+
+    question_id: str
+    digest: str = ""
+    error: str = ""
+
+
 class WorkerMessage(Struct, frozen=True, kw_only=True):
     """One frame up: one of its parts."""
 
     hello: WorkerHello | None = None
     heartbeat: Heartbeat | None = None
     statuses: StatusBatch | None = None
+    image: ImageAnswer | None = None
 
 
 class SessionWelcome(Struct, frozen=True, kw_only=True):
@@ -80,10 +97,37 @@ class Assignment(Struct, frozen=True, kw_only=True):
     stack: str = ""
 
 
+class FileKind(enum.Enum):
+    """What a file's content is to people: theirs to read, or nobody's."""
+
+    CONFIG = "config"
+    SECRET = "secret"
+
+
+class GivenFile(Struct, frozen=True, kw_only=True):
+    """A config or a secret that some task of the worker uses. It is kept in memory."""
+
+    id: str
+    name: str
+    kind: FileKind
+    data: bytes = b""
+
+
+class GivenLogin(Struct, frozen=True, kw_only=True):
+    """How to log in to a registry that some task's image comes from. It is kept in memory."""
+
+    server: str
+    username: str
+    password: str
+
+
 class AssignmentSet(Struct, frozen=True, kw_only=True):
     """What a worker must hold. Sets are numbered 1, 2, 3 ... within a session; a gap means that
     the worker must register anew. One set may come in several frames: all but the last say
     `is_partial`, and none is acted on before the last has come.
+
+    `files` are new to the worker, `files_removed` (ids) are used by none of its tasks any more.
+    Where `has_logins`, the `logins` are all that its tasks may need from now on.
     """
 
     kind: AssignmentKind
@@ -91,6 +135,10 @@ class AssignmentSet(Struct, frozen=True, kw_only=True):
     assignments: tuple[Assignment, ...] = ()
     removed: tuple[TaskId, ...] = ()
     is_partial: bool = False
+    files: tuple[GivenFile, ...] = ()
+    files_removed: tuple[str, ...] = ()
+    logins: tuple[GivenLogin, ...] = ()
+    has_logins: bool = False
 
 
 class StatusesStored(Struct, frozen=True, kw_only=True):
@@ -143,6 +191,7 @@ class LeaderMessage(Struct, frozen=True, kw_only=True):
     drained: Drained | None = None
     logs: LogOrder | None = None
     logs_cancelled: LogsCancelled | None = None
+    image: ImageQuestion | None = None
 
 
 class LogHello(Struct, frozen=True, kw_only=True):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import enum
 
 from skep.domain.base import SECOND_NS, Pairs, Struct
+from skep.domain.container import ContainerSpec
+from skep.domain.storage import FileUse, Mount
 
 NAMESPACE = "default"
 
@@ -118,12 +120,13 @@ class NetworkUse(Struct, frozen=True, kw_only=True):
 class HealthCheck(Struct, frozen=True, kw_only=True):
     """How a task's health is tested.
 
-    `test` is ("CMD", program, argument ...) or ("CMD-SHELL", line); ("NONE",) tests nothing.
+    `test` is ("CMD", program, argument ...) or ("CMD-SHELL", line); ("NONE",) tests nothing, and
+    () is the test that a container's image brings along.
     A task is STARTING until its first success; failures within `start_period_ns` don't count;
     `retries` failures in a row make it unhealthy.
     """
 
-    test: tuple[str, ...]
+    test: tuple[str, ...] = ()
     interval_ns: int = 30 * SECOND_NS
     timeout_ns: int = 30 * SECOND_NS
     retries: int = 3
@@ -197,9 +200,11 @@ class LogPolicy(Struct, frozen=True, kw_only=True):
 
 
 class RunSpec(Struct, frozen=True, kw_only=True):
-    """What to run. `command` followed by `args` is the argument vector.
+    """What to run. `command` followed by `args` is the argument vector; in a container, what is
+    empty is the image's.
 
-    `image` is the release's name; the process engine shows it and doesn't use it.
+    `image` is the release's name; the process engine shows it and doesn't use it. Managers write
+    what it stood for when it was deployed into `image_digest`, "sha256:...", as far as known.
     Strings of command, args, env values and the health test may hold templates
     such as `{{.Task.Address}}`.
     """
@@ -214,6 +219,11 @@ class RunSpec(Struct, frozen=True, kw_only=True):
     stop_grace_ns: int = 10 * SECOND_NS
     health: HealthCheck | None = None
     log: LogPolicy = LogPolicy()
+    image_digest: str = ""
+    mounts: tuple[Mount, ...] = ()
+    configs: tuple[FileUse, ...] = ()
+    secrets: tuple[FileUse, ...] = ()
+    container: ContainerSpec = ContainerSpec()
 
 
 class TaskSpec(Struct, frozen=True, kw_only=True):

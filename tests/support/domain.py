@@ -13,10 +13,20 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from skep.domain import attach, control, endpoints, objects, session, spec
+from skep.domain import (
+    attach,
+    container,
+    control,
+    endpoints,
+    filecalls,
+    objects,
+    session,
+    spec,
+    storage,
+)
 from skep.domain.base import Pairs, Struct, pairs
 
-MODULES = (spec, objects, session, endpoints, control, attach)
+MODULES = (spec, container, storage, objects, session, endpoints, control, filecalls, attach)
 INT64 = st.integers(-(2**63), 2**63 - 1)
 # All of Unicode but half characters, which no UTF-8 can carry.
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)

@@ -27,10 +27,12 @@ class NodeFacts(Struct, frozen=True, kw_only=True):
 
 
 class Started(Struct, frozen=True, kw_only=True):
-    """A task's process is running."""
+    """A task's process is running. `health` is how it is to be tested, where the engine knows more
+    of that than the spec: an image may bring its own test."""
 
     pid: int
     started_ns: int
+    health: HealthCheck | None = None
 
 
 class Exit(Struct, frozen=True, kw_only=True):

@@ -12,14 +12,18 @@ from typing import Any, TypeVar, cast
 from skep.domain.base import NodeId, ServiceId
 from skep.domain.objects import (
     Cluster,
+    Config,
     Network,
     Node,
     Object,
+    Registry,
     Request,
     Revision,
+    Secret,
     Service,
     Stack,
     Task,
+    Volume,
 )
 from skep.domain.spec import NAMESPACE
 
@@ -33,6 +37,10 @@ TABLES: Mapping[str, type[Object]] = {
     "task": Task,
     "stack": Stack,
     "network": Network,
+    "config": Config,
+    "secret": Secret,
+    "volume": Volume,
+    "registry": Registry,
     "request": Request,
 }
 """Every table by its name on disk, in the order in which snapshots hold them."""
@@ -40,7 +48,7 @@ TABLES: Mapping[str, type[Object]] = {
 KINDS: Mapping[type[Object], str] = {kind: name for name, kind in TABLES.items()}
 
 # Kinds whose name is unique within a namespace.
-_NAMED = (Node, Service, Stack, Network)
+_NAMED = (Node, Service, Stack, Network, Config, Secret, Volume, Registry)
 
 
 class View:
