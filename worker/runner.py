@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from typing import Any
 
+from skep.domain.base import TaskId
 from skep.domain.session import Assignment
 from skep.env import Env, Rejected, Retryable
 from skep.worker.core.events import (
     Call,
     CallFailed,
+    CallReported,
     CallSucceeded,
     HealthProbed,
     Moment,
@@ -28,7 +32,7 @@ from skep.worker.engine.protocol import Engine, NodeFacts
 
 log = logging.getLogger(__name__)
 
-Answer = Callable[[TaskEvent], Awaitable[None]]
+Answer = Callable[[TaskEvent], Coroutine[Any, Any, None]]
 
 
 def moment(env: Env) -> Moment:
@@ -49,6 +53,7 @@ class Runner:
         self._changing: asyncio.Task[None] | None = None
         self._waiting: asyncio.Task[None] | None = None
         self._probing: asyncio.Task[None] | None = None
+        self._reporting: asyncio.Task[None] | None = None
 
     def begin(self, call: Call, assignment: Assignment) -> None:
         """Start a call; never waits."""
@@ -66,7 +71,8 @@ class Runner:
 
     def close(self) -> list[asyncio.Task[None]]:
         """Cancel what is under way; the task itself goes on. Returns what is ending."""
-        tasks = [task for task in (self._changing, self._waiting, self._probing) if task]
+        calls = (self._changing, self._waiting, self._probing, self._reporting)
+        tasks = [task for task in calls if task]
         for task in tasks:
             task.cancel()
         return tasks
@@ -113,12 +119,18 @@ class Runner:
                 complaint = await engine.probe(task_id, health)
                 return HealthProbed(moment(self._env), task_id, complaint)
             case Call.PREPARE:
-                await engine.prepare(assignment, self._facts)
+                await engine.prepare(assignment, self._facts, partial(self._report, task_id, call))
             case Call.STOP:
                 await engine.stop(task_id)
             case Call.REMOVE:
                 await engine.remove(task_id)
         return CallSucceeded(moment(self._env), task_id, call)
+
+    def _report(self, task_id: TaskId, call: Call, words: str) -> None:
+        """Pass on how far a call is; left out while the agent has not taken what came before."""
+        if self._reporting is None or self._reporting.done():
+            event = CallReported(moment(self._env), task_id, call, words)
+            self._reporting = self._env.spawn(f"task/{task_id}/report", self._answer(event))
 
     def _without_engine(self, call: Call, assignment: Assignment) -> TaskEvent:
         """An engine that isn't here has nothing to stop or to remove, either."""

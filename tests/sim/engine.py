@@ -23,7 +23,9 @@ from skep.worker.engine.protocol import (
     LogQuery,
     LogReader,
     NodeFacts,
+    Report,
     Started,
+    unheard,
 )
 from tests.sim.releases import LATE_S, Bad, badness
 from tests.sim.world import EPOCH_NS, World
@@ -264,7 +266,9 @@ class FakeEngine:
         self._network = network
         self._settling: dict[TaskId, asyncio.Task[None]] = {}
 
-    async def prepare(self, assignment: Assignment, node: NodeFacts) -> None:
+    async def prepare(
+        self, assignment: Assignment, node: NodeFacts, report: Report = unheard
+    ) -> None:
         host, task_id = self._host, assignment.task.id
         try:
             await self._network.attach(assignment)

@@ -48,6 +48,16 @@ class CallSucceeded:
 
 
 @dataclass(frozen=True, slots=True)
+class CallReported:
+    """PREPARE is not done, but `words` say how far it is."""
+
+    at: Moment
+    task_id: TaskId
+    call: Call
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class CallFailed:
     """The engine could not do it; `is_retryable` says whether it may be able to later."""
 
@@ -94,7 +104,15 @@ class CallDue:
     call: Call
 
 
-TaskEvent = CallSucceeded | CallFailed | ProcessStarted | ProcessEnded | HealthProbed | CallDue
+TaskEvent = (
+    CallSucceeded
+    | CallReported
+    | CallFailed
+    | ProcessStarted
+    | ProcessEnded
+    | HealthProbed
+    | CallDue
+)
 
 
 # ------------------------------------------------------------------- events: session and disk

@@ -36,6 +36,7 @@ from skep.worker.core.events import (
     Call,
     CallDue,
     CallFailed,
+    CallReported,
     CallSucceeded,
     ForgetTask,
     HealthProbed,
@@ -128,6 +129,8 @@ class TaskMachine:
         match event:
             case CallSucceeded(at, _, call):
                 self._succeeded(at, call)
+            case CallReported(_, _, call, words):
+                self._reported(call, words[:ERROR_LIMIT])
             case CallFailed(at, _, call, why, is_retryable):
                 self._failed(at, call, why, is_retryable=is_retryable)
             case ProcessStarted(at, _, started):
@@ -232,6 +235,12 @@ class TaskMachine:
             case Call.REMOVE:
                 self.is_forgotten = True
                 self._effects.append(ForgetTask(self.assignment.task.id))
+
+    def _reported(self, call: Call, words: str) -> None:
+        # One that is being stopped, or has taken the step, has another message by then.
+        is_current = call in self._busy and self._stop is None
+        if is_current and self.status.state is TaskState.PREPARING:
+            self._set_status(replace(self.status, message=words))
 
     def _failed(self, at: Moment, call: Call, why: str, *, is_retryable: bool) -> None:
         self._busy.discard(call)

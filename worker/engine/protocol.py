@@ -7,13 +7,20 @@ engine remembers on disk what it needs to answer for tasks that it started in an
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from skep.domain.base import Struct, TaskId
 from skep.domain.control import LogLine
-from skep.domain.session import Assignment
+from skep.domain.session import Assignment, GivenLogin
 from skep.domain.spec import HealthCheck
+
+Report = Callable[[str], None]
+"""Says in words for a person how far a call is. Never waits; the newest words count."""
+
+
+def unheard(_words: str) -> None:
+    """A `Report` that nobody hears."""
 
 
 class NodeFacts(Struct, frozen=True, kw_only=True):
@@ -101,6 +108,15 @@ class LogReader(Protocol):
         ...
 
 
+class ImageResolver(Protocol):
+    """What an engine that runs images has besides: it can ask registries about them."""
+
+    async def resolve(self, image: str, login: GivenLogin | None) -> str:
+        """The digest, "sha256:...", that an image's name stands for by its registry. Answers
+        within a few seconds. Raises Rejected or Retryable with why it can't be told."""
+        ...
+
+
 class Engine(Protocol):
     """Runs tasks. Raises Rejected for what can never work here, Retryable for what may later."""
 
@@ -109,8 +125,11 @@ class Engine(Protocol):
         """What specs call it: "process", "docker"."""
         ...
 
-    async def prepare(self, assignment: Assignment, node: NodeFacts) -> None:
-        """Make everything ready to start: folders, resolved templates, checks."""
+    async def prepare(
+        self, assignment: Assignment, node: NodeFacts, report: Report = unheard
+    ) -> None:
+        """Make everything ready to start: folders, resolved templates, checks. `report` is told
+        what takes long."""
         ...
 
     async def start(self, task_id: TaskId) -> Started:

@@ -52,7 +52,9 @@ from skep.worker.engine.protocol import (
     LogChunk,
     LogQuery,
     NodeFacts,
+    Report,
     Started,
+    unheard,
 )
 
 CLUSTER = ClusterId("cluster")
@@ -103,6 +105,7 @@ class FakeMachine:
 
     tasks: dict[str, FakeTask] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
+    reports: dict[str, list[str]] = field(default_factory=dict)
     prepare_errors: dict[str, list[Exception]] = field(default_factory=dict)
     start_errors: dict[str, list[Exception]] = field(default_factory=dict)
     complaints: dict[str, str] = field(default_factory=dict)
@@ -176,9 +179,14 @@ class FakeEngine:
         self._machine = machine
         self._env = env
 
-    async def prepare(self, assignment: Assignment, node: NodeFacts) -> None:
+    async def prepare(
+        self, assignment: Assignment, node: NodeFacts, report: Report = unheard
+    ) -> None:
         task_id = assignment.task.id
         await self._begin("prepare", task_id)
+        for words in self._machine.reports.get(task_id, ()):
+            report(words)
+            await self._env.clock.sleep(self._machine.call_takes_s)
         if errors := self._machine.prepare_errors.get(task_id):
             raise errors.pop(0)
         self._machine.tasks.setdefault(task_id, FakeTask())

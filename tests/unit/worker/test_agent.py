@@ -90,6 +90,23 @@ def test_a_task_runs_and_is_reported() -> None:
     on_stage(body)
 
 
+def test_how_far_a_preparation_is_reaches_the_leader() -> None:
+    async def body(stage: Stage) -> None:
+        stage.machine.reports["t1"] = ["pulling web"]
+        stage.machine.call_takes_s = 1.0
+        stage.m1.assignments[TaskId("t1")] = assignment()
+        await stage.until(
+            "it is told",
+            lambda: (
+                TaskId("t1") in stage.m1.stored
+                and stage.m1.stored[TaskId("t1")].message == "pulling web"
+            ),
+        )
+        await stage.until_state("t1", TaskState.RUNNING)
+
+    on_stage(body)
+
+
 def test_a_burst_is_few_writes_and_few_frames() -> None:
     async def body(stage: Stage) -> None:
         names = [f"t{number}" for number in range(50)]

@@ -43,7 +43,9 @@ from skep.worker.engine.protocol import (
     LogQuery,
     LogReader,
     NodeFacts,
+    Report,
     Started,
+    unheard,
 )
 
 log = logging.getLogger(__name__)
@@ -95,7 +97,9 @@ class ProcessEngine:
         """What this engine can hold tasks to on this node, for the node's description."""
         return host.notes(self._cgroups.note if self._cgroups is not None else "")
 
-    async def prepare(self, assignment: Assignment, node: NodeFacts) -> None:
+    async def prepare(
+        self, assignment: Assignment, node: NodeFacts, report: Report = unheard
+    ) -> None:
         """See `Engine.prepare`. A task that has been started is left as it is."""
         task_id = TaskId(assignment.task.id)
         known = await self._find(task_id)

@@ -16,6 +16,7 @@ from skep.worker.core.events import (
     Call,
     CallDue,
     CallFailed,
+    CallReported,
     CallSucceeded,
     ForgetTask,
     HealthProbed,
@@ -55,6 +56,9 @@ class Driver:
         self, call: Call, why: str, now: float = 0.0, *, is_retryable: bool = False
     ) -> list[TaskEffect]:
         return self._checked(self.machine.step(CallFailed(at(now), T1, call, why, is_retryable)))
+
+    def reported(self, call: Call, words: str, now: float = 0.0) -> list[TaskEffect]:
+        return self._checked(self.machine.step(CallReported(at(now), T1, call, words)))
 
     def started(self, now: float = 0.0, pid: int = 101) -> list[TaskEffect]:
         event = ProcessStarted(at(now), T1, Started(pid=pid, started_ns=at(now).wall_ns))
@@ -125,6 +129,33 @@ def test_a_prepared_task_is_started() -> None:
         *moves("wanted running", S.READY, S.STARTING),
         task.call(Call.START),
     ]
+
+
+def test_what_an_engine_says_of_its_preparation_is_the_tasks_message() -> None:
+    task = Driver(assignment())
+    task.begin()
+    counter = task.status.counter
+    assert task.reported(Call.PREPARE, "pulling web: 34 % of 120 MB") == []
+    assert task.status.message == "pulling web: 34 % of 120 MB"
+    assert (task.status.state, task.status.counter) == (S.PREPARING, counter + 1)
+
+
+def test_what_an_engine_says_of_a_step_that_is_over_is_not_shown() -> None:
+    task = Driver(assignment())
+    task.begin()
+    task.done(Call.PREPARE)
+    before = task.status
+    task.reported(Call.PREPARE, "pulling web: 100 %")
+    assert task.status == before
+
+
+def test_what_an_engine_says_of_a_task_that_is_being_stopped_is_not_shown() -> None:
+    task = Driver(assignment())
+    task.begin()
+    task.want(DesiredState.SHUTDOWN)
+    before = task.status
+    task.reported(Call.PREPARE, "pulling web: 50 %")
+    assert task.status == before
 
 
 def test_a_task_without_a_health_test_runs_once_it_is_started() -> None:
