@@ -53,3 +53,24 @@ def add(commands: Subparsers) -> None:
     clean.add_argument("--all", action="store_true", help="all nodes of the local cluster")
     clean.add_argument("-y", "--yes", action="store_true", help="do it; without, only say what")
     named(clean)
+    _setup_docker(node)
+
+
+def _setup_docker(node: Subparsers) -> None:
+    setup = command(
+        node, "setup-docker", "dockersetup.setup", "let this machine's Docker run Skep's containers"
+    )
+    setup.add_argument(
+        "--folder", metavar="FOLDER", help="where to put the runtime (default: /usr/local/lib/skep)"
+    )
+    setup.add_argument(
+        "--daemon-file",
+        metavar="FILE",
+        help="dockerd's configuration (default: /etc/docker/daemon.json)",
+    )
+    setup.add_argument(
+        "--pid-file", metavar="FILE", help="dockerd's pid (default: /var/run/docker.pid)"
+    )
+    setup.add_argument(
+        "--no-reload", action="store_true", help="don't have a running dockerd read it again"
+    )

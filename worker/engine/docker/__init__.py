@@ -1,0 +1,1 @@
+"""Tasks as containers of Docker Engine, or of whatever else speaks its API."""

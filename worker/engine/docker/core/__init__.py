@@ -1,0 +1,1 @@
+"""What is decided about containers without asking anybody."""
