@@ -128,7 +128,8 @@ def test_commands_and_groups(terminal: Terminal) -> None:
     assert {"up", "service", "node", "context", "events"} <= set(offered)
     assert "__complete" not in offered
     assert terminal.offers("serv") == ["service"]
-    assert terminal.offers("node", "") == ["clean", "inspect", "ls", "ps", "rm", "update"]
+    found = ["clean", "inspect", "ls", "ps", "rm", "setup-docker", "update"]
+    assert terminal.offers("node", "") == found
 
 
 def test_other_names_of_commands_are_understood_and_not_offered(terminal: Terminal) -> None:
