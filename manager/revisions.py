@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from skep.domain.base import replace
 from skep.domain.objects import (
+    Config,
     Network,
     Revision,
+    Secret,
     Service,
     UpdateState,
     UpdateStatus,
@@ -29,7 +31,8 @@ from skep.domain.spec import (
     TaskSpec,
     UpdatePolicy,
 )
-from skep.manager.store.core.tables import View
+from skep.domain.storage import FileUse
+from skep.manager.store.core.tables import KINDS, View
 from skep.manager.store.core.transaction import Transaction
 
 
@@ -181,11 +184,44 @@ def networks_needed(view: View, service: Service) -> Iterator[tuple[str, bool]]:
     its spec, and (True) of the one that its update goes back to by itself."""
     for use in service.spec.task.networks:
         yield use.network, False
+    base = _base_on_trial(view, service)
+    if base is not None:
+        yield from ((use.network, True) for use in base.spec.task.networks)
+
+
+def files_of(spec: ServiceSpec) -> Iterator[tuple[type[Config] | type[Secret], FileUse]]:
+    """The configs and secrets that a spec uses."""
+    for use in spec.task.run.configs:
+        yield Config, use
+    for use in spec.task.run.secrets:
+        yield Secret, use
+
+
+def missing_file(view: View, spec: ServiceSpec) -> str:
+    """The first config or secret of a spec from before that is gone, in words; empty if none is.
+    Another one that has its name now is not what the spec says."""
+    for kind, use in files_of(spec):
+        if view.get(kind, use.id) is None:
+            return f"{KINDS[kind]} {use.name!r} of that time is gone"
+    return ""
+
+
+def files_needed(view: View, service: Service) -> Iterator[tuple[str, bool]]:
+    """The configs and secrets, by id, that a service's tasks may be given without anybody asking:
+    those of its spec, and (True) of the one that its update goes back to by itself."""
+    for _, use in files_of(service.spec):
+        yield use.id, False
+    base = _base_on_trial(view, service)
+    if base is not None:
+        yield from ((use.id, True) for _, use in files_of(base.spec))
+
+
+def _base_on_trial(view: View, service: Service) -> Revision | None:
+    """The revision that an update which is under way goes back to by itself."""
     status = service.update
-    if status is not None and status.state.is_on_trial:
-        row = view.get(Revision, revision_id(service.id, status.base_revision))
-        for use in row.spec.task.networks if row is not None else ():
-            yield use.network, True
+    if status is None or not status.state.is_on_trial:
+        return None
+    return view.get(Revision, revision_id(service.id, status.base_revision))
 
 
 # ------------------------------------------------------------------------- what a spec says
@@ -205,9 +241,19 @@ def _identity(spec: ServiceSpec) -> tuple[TaskSpec, tuple[Port, ...], bool]:
         placement=placement,
         restart=RestartPolicy(),
         networks=tuple(NetworkUse(network=name) for name in networks),
+        run=replace(
+            spec.task.run,
+            configs=_in_order(spec.task.run.configs),
+            secrets=_in_order(spec.task.run.secrets),
+        ),
     )
     host_ports = tuple(port for port in spec.ports if port.mode is PortMode.HOST)
     return task, host_ports, bool(spec.ports)
+
+
+def _in_order(uses: Iterable[FileUse]) -> tuple[FileUse, ...]:
+    """Files in an order of their own: a stack file may name them in any."""
+    return tuple(sorted(uses, key=lambda use: (use.target, use.name, use.id)))
 
 
 def _task_revision(tx: Transaction, service: Service, spec: ServiceSpec, number: int) -> int:

@@ -55,6 +55,7 @@ from skep.domain.objects import (
 )
 from skep.domain.validate import check_request_id
 from skep.env import CallError, CallHandler, Channel, Code, Env, Rejected, Retryable
+from skep.manager.control import storage
 from skep.manager.control.core import networks, nodes, services, stacks
 from skep.manager.control.core.find import find
 from skep.manager.control.core.views import select_tasks, service_view
@@ -140,6 +141,7 @@ class Control:
                 lambda tx, request: networks.create_network(tx, request, ids),
             ),
             "RemoveNetwork": (RemoveRequest, RemoveResponse, networks.remove_network),
+            **storage.mutations(ids),
         }
         reads: dict[str, tuple[type[Any], Callable[[Any], Struct]]] = {
             "GetCluster": (GetClusterRequest, self._get_cluster),
@@ -154,6 +156,7 @@ class Control:
             "ListStacks": (ListStacksRequest, self._list_stacks),
             "GetNetwork": (GetRequest, self._get_network),
             "ListNetworks": (ListNetworksRequest, self._list_networks),
+            **storage.Reads(self._store).by_name(),
         }
         found: dict[str, CallHandler] = {}
         for name, (kind, answer, fn) in mutations.items():
@@ -236,7 +239,7 @@ class Control:
             return replace(answer, stack=cast("Stack", self._fresh(answer.stack)))
         if isinstance(answer, Object):
             return self._store.tables.get(type(answer), answer.id) or answer
-        return answer
+        return storage.fresh(self._store.tables, answer)
 
     # ---------------------------------------------------------------------------- reads
 

@@ -10,13 +10,22 @@ import asyncio
 
 from skep.api import codec
 from skep.domain.control import WatchEvent, WatchRequest
-from skep.domain.objects import Network, Node, Service, Stack, Task
+from skep.domain.objects import Config, Network, Node, Secret, Service, Stack, Task
 from skep.env import Env, Rejected, Stream
+from skep.manager.control.core.files import shown, without_data
 from skep.manager.store.actor import Store
 from skep.manager.store.core.command import Change
 
 METHOD = "skep.v1.Control/Watch"
-KINDS = {"node": Node, "service": Service, "task": Task, "stack": Stack, "network": Network}
+KINDS = {
+    "node": Node,
+    "service": Service,
+    "task": Task,
+    "stack": Stack,
+    "network": Network,
+    "config": Config,
+    "secret": Secret,
+}
 SIGN_OF_LIFE_S = 5.0
 
 
@@ -80,4 +89,6 @@ def _event(change: Change) -> WatchEvent:
         task=row if isinstance(row, Task) else None,
         stack=row if isinstance(row, Stack) else None,
         network=row if isinstance(row, Network) else None,
+        config=without_data(row) if isinstance(row, Config) else None,
+        secret=shown(row) if isinstance(row, Secret) else None,
     )

@@ -15,6 +15,7 @@ from skep.manager.orchestrator.core.slots import Scene
 from skep.manager.passes import PASS_CHANGES, Pass
 from skep.manager.revisions import (
     base_of,
+    missing_file,
     missing_network,
     newest_of,
     published_clash,
@@ -194,7 +195,9 @@ def _obstacle(tx: Transaction, spec: ServiceSpec) -> str:
         port = f"{clash.port.published}/{clash.port.protocol.value}"
         return f"port {port} of the spec before is published by service {clash.owner!r} now"
     missing = missing_network(tx, spec)
-    return "" if missing is None else f"{missing[1]}, which the spec before names"
+    if missing is not None:
+        return f"{missing[1]}, which the spec before names"
+    return missing_file(tx, spec)
 
 
 def _all_services(view: View) -> tuple[Hashable, ...]:

@@ -267,7 +267,7 @@ class WatchRequest(_message.Message):
     def __init__(self, from_version: _Optional[int] = ..., kinds: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class WatchEvent(_message.Message):
-    __slots__ = ("version", "action", "node", "service", "task", "stack", "is_resync", "network")
+    __slots__ = ("version", "action", "node", "service", "task", "stack", "is_resync", "network", "config", "secret")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
@@ -276,6 +276,8 @@ class WatchEvent(_message.Message):
     STACK_FIELD_NUMBER: _ClassVar[int]
     IS_RESYNC_FIELD_NUMBER: _ClassVar[int]
     NETWORK_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    SECRET_FIELD_NUMBER: _ClassVar[int]
     version: int
     action: WatchAction
     node: _objects_pb2.Node
@@ -284,7 +286,9 @@ class WatchEvent(_message.Message):
     stack: _objects_pb2.Stack
     is_resync: bool
     network: _objects_pb2.Network
-    def __init__(self, version: _Optional[int] = ..., action: _Optional[_Union[WatchAction, str]] = ..., node: _Optional[_Union[_objects_pb2.Node, _Mapping]] = ..., service: _Optional[_Union[_objects_pb2.Service, _Mapping]] = ..., task: _Optional[_Union[_objects_pb2.Task, _Mapping]] = ..., stack: _Optional[_Union[_objects_pb2.Stack, _Mapping]] = ..., is_resync: _Optional[bool] = ..., network: _Optional[_Union[_objects_pb2.Network, _Mapping]] = ...) -> None: ...
+    config: _objects_pb2.Config
+    secret: SecretView
+    def __init__(self, version: _Optional[int] = ..., action: _Optional[_Union[WatchAction, str]] = ..., node: _Optional[_Union[_objects_pb2.Node, _Mapping]] = ..., service: _Optional[_Union[_objects_pb2.Service, _Mapping]] = ..., task: _Optional[_Union[_objects_pb2.Task, _Mapping]] = ..., stack: _Optional[_Union[_objects_pb2.Stack, _Mapping]] = ..., is_resync: _Optional[bool] = ..., network: _Optional[_Union[_objects_pb2.Network, _Mapping]] = ..., config: _Optional[_Union[_objects_pb2.Config, _Mapping]] = ..., secret: _Optional[_Union[SecretView, _Mapping]] = ...) -> None: ...
 
 class LogsRequest(_message.Message):
     __slots__ = ("services", "tasks", "tail", "since_ns", "is_follow", "positions")

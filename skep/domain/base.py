@@ -50,6 +50,15 @@ def replace(of: S, **changes: Any) -> S:
     return msgspec.structs.replace(of, **changes)
 
 
+def shielded(of: Struct, *secret: str) -> str:
+    """What `repr` may show of an object of which some fields are nobody's to see."""
+    shown = (
+        f"{name}={'...' if name in secret else repr(getattr(of, name))}"
+        for name in of.__struct_fields__
+    )
+    return f"{type(of).__name__}({', '.join(shown)})"
+
+
 def encode(of: Struct) -> bytes:
     """One object as msgpack, as a map by field name, so that fields can be added later."""
     return msgspec.msgpack.encode(of)

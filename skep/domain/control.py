@@ -12,9 +12,11 @@ import enum
 
 from skep.domain.base import NodeId, Pairs, Struct, TaskId
 from skep.domain.endpoints import Diagnosis
+from skep.domain.filecalls import SecretView
 from skep.domain.objects import (
     Availability,
     Cluster,
+    Config,
     Network,
     Node,
     Revision,
@@ -271,14 +273,15 @@ class WatchAction(enum.Enum):
 
 class WatchRequest(Struct, frozen=True, kw_only=True):
     """Follow changes after `from_version` (absent: from now). `kinds` narrows to "node",
-    "service", "task", "stack", "network"; empty means all of these."""
+    "service", "task", "stack", "network", "config", "secret"; empty means all of these."""
 
     from_version: int | None = None
     kinds: tuple[str, ...] = ()
 
 
 class WatchEvent(Struct, frozen=True, kw_only=True):
-    """One change, in commit order, with the object as it was written (or last was).
+    """One change, in commit order, with the object as it was written (or last was); of configs and
+    secrets without their data.
 
     `is_resync` alone means that `from_version` is gone: read everything again and follow from
     `version`. An event with nothing but a version says that all up to it has been seen.
@@ -291,6 +294,8 @@ class WatchEvent(Struct, frozen=True, kw_only=True):
     task: Task | None = None
     stack: Stack | None = None
     network: Network | None = None
+    config: Config | None = None
+    secret: SecretView | None = None
     is_resync: bool = False
 
 

@@ -6,15 +6,15 @@ and never go out: the views have no field for them.
 
 from __future__ import annotations
 
-from skep.domain.base import Pairs, Struct
+from skep.domain.base import Pairs, Struct, shielded
 from skep.domain.objects import Config, Volume
 from skep.domain.storage import ConfigSpec, SecretSpec
 
 
 class CreateConfigRequest(Struct, frozen=True, kw_only=True):
-    """Create a config. One of a `stack` that `is_versioned` may get another name: where the stack's
-    newest one of that name has the same content, that one is the answer, and else a new one is made
-    beside it."""
+    """Create a config. One of a `stack` that `is_versioned` may get another name: where the stack
+    has one of that family with the same content, that one is the answer, with the labels that were
+    given; and else a new one is made beside those that there are: NAME, NAME-2, NAME-3 ..."""
 
     request_id: str
     spec: ConfigSpec
@@ -23,7 +23,8 @@ class CreateConfigRequest(Struct, frozen=True, kw_only=True):
 
 
 class ConfigView(Struct, frozen=True, kw_only=True):
-    """A config and the services that use it, by name."""
+    """A config and the services that use it, by name. Its data come with the answer to GetConfig
+    alone: they may be large."""
 
     config: Config
     services: tuple[str, ...] = ()
@@ -86,6 +87,10 @@ class SetRegistryRequest(Struct, frozen=True, kw_only=True):
     name: str
     username: str
     password: str
+
+    def __repr__(self) -> str:
+        """Everything but the password: requests get into logs and errors."""
+        return shielded(self, "password")
 
 
 class RegistryView(Struct, frozen=True, kw_only=True):

@@ -21,6 +21,7 @@ from skep.domain.base import (
     Struct,
     TaskId,
     VolumeId,
+    shielded,
 )
 from skep.domain.spec import NAMESPACE, NetworkSpec, Port, ServiceSpec, StackSpec, UpdatePolicy
 from skep.domain.states import TERMINAL, DesiredState, TaskState
@@ -352,6 +353,10 @@ class Registry(Object, frozen=True, kw_only=True):
     name: str
     username: str
     password: str
+
+    def __repr__(self) -> str:
+        """Everything but the password: objects get into logs and errors."""
+        return shielded(self, "password")
 
 
 class Request(Object, frozen=True, kw_only=True):

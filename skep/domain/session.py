@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 
-from skep.domain.base import ClusterId, NodeId, SessionId, Struct, TaskId
+from skep.domain.base import ClusterId, NodeId, SessionId, Struct, TaskId, shielded
 from skep.domain.objects import NodeDescription, NodeRole, Task, TaskStatus
 from skep.domain.spec import ServiceSpec
 
@@ -112,6 +112,10 @@ class GivenFile(Struct, frozen=True, kw_only=True):
     kind: FileKind
     data: bytes = b""
 
+    def __repr__(self) -> str:
+        """Everything but the data: objects get into logs and errors."""
+        return shielded(self, "data")
+
 
 class GivenLogin(Struct, frozen=True, kw_only=True):
     """How to log in to a registry that some task's image comes from. It is kept in memory."""
@@ -119,6 +123,10 @@ class GivenLogin(Struct, frozen=True, kw_only=True):
     server: str
     username: str
     password: str
+
+    def __repr__(self) -> str:
+        """Everything but the password: objects get into logs and errors."""
+        return shielded(self, "password")
 
 
 class AssignmentSet(Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from skep.domain.base import Pairs, Struct
+from skep.domain.base import Pairs, Struct, shielded
 
 CONFIG_LIMIT_BYTES = 1000 * 1024
 SECRET_LIMIT_BYTES = 500 * 1024
@@ -75,3 +75,7 @@ class SecretSpec(Struct, frozen=True, kw_only=True):
     name: str
     data: bytes = b""
     labels: Pairs = ()
+
+    def __repr__(self) -> str:
+        """Everything but the data: objects get into logs and errors."""
+        return shielded(self, "data")

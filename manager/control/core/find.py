@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from skep.domain.objects import Network, Node, Object, Service, Stack, Task
+from skep.domain.objects import Object, Service, Task
 from skep.env import CallError, Code
-from skep.manager.store.core.tables import KINDS, View
+from skep.manager.store.core.tables import KINDS, NAMED, View
 
 R = TypeVar("R", bound=Object)
 
@@ -29,7 +29,7 @@ def find(view: View, kind: type[R], ref: str) -> R:
     exact = view.get(kind, ref)
     if exact is not None:
         return exact
-    if kind in (Node, Service, Stack, Network):
+    if kind in NAMED:
         named = view.named(kind, ref)
         if named is not None:
             return named

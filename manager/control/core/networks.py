@@ -17,6 +17,7 @@ from skep.manager.allocator.core.networks import has_ingress, ingress_of
 from skep.manager.allocator.core.numbers import do_overlap
 from skep.manager.allocator.core.taken import holds_addresses
 from skep.manager.control.core.find import find
+from skep.manager.control.core.users import TOLD_LIMIT, told
 from skep.manager.store.core.tables import View
 from skep.manager.store.core.transaction import Transaction
 
@@ -24,9 +25,6 @@ from skep.manager.store.core.transaction import Transaction
 IPV4 = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}")
 
 NewId = Callable[[], str]
-
-# Users of a network, and reasons of nodes, that are told at once.
-TOLD_LIMIT = 5
 
 
 def create_network(tx: Transaction, request: CreateNetworkRequest, new_id: NewId) -> Network:
@@ -244,20 +242,15 @@ def _why_needed(view: View, network: Network) -> str:
             (returning if all(needs) else users).append(service.name)
     if users:
         return (
-            f"network {network.name!r} is used by {_told(users)}; remove them, or take it out of "
+            f"network {network.name!r} is used by {told(users)}; remove them, or take it out of "
             "their specs first"
         )
     if returning:
         return (
-            f"network {network.name!r} is of the spec that {_told(returning)} may go back to; "
+            f"network {network.name!r} is of the spec that {told(returning)} may go back to; "
             "wait until the update is over"
         )
     return ""
-
-
-def _told(names: list[str]) -> str:
-    shown = ", ".join(sorted(names)[:TOLD_LIMIT]) + (", ..." if len(names) > TOLD_LIMIT else "")
-    return f"service{'s' if len(names) > 1 else ''} {shown}"
 
 
 def _mark_removed(tx: Transaction, network: Network) -> None:

@@ -18,6 +18,7 @@ from skep.domain.states import DesiredState, desired_order
 from skep.domain.validate import check_service
 from skep.env import CallError, Code, Rejected
 from skep.manager import revisions
+from skep.manager.control.core.files import check_files, with_ids
 from skep.manager.control.core.find import find
 from skep.manager.control.core.networks import check_uses
 from skep.manager.store.core.transaction import Transaction
@@ -30,7 +31,7 @@ def create_service(tx: Transaction, request: CreateServiceRequest, new_id: NewId
     check_service(request.spec)
     check_uses(tx, {"spec": request.spec})
     check_published(tx, {"spec": request.spec})
-    return add_service(tx, request.spec, new_id, None, "spec")
+    return add_service(tx, with_ids(tx, request.spec, "spec"), new_id, None, "spec")
 
 
 def update_service(tx: Transaction, request: UpdateServiceRequest) -> Service:
@@ -44,7 +45,7 @@ def update_service(tx: Transaction, request: UpdateServiceRequest) -> Service:
         )
     check_uses(tx, {"spec": request.spec})
     check_published(tx, {"spec": request.spec})
-    return change_service(tx, service, request.spec)
+    return change_service(tx, service, with_ids(tx, request.spec, "spec"))
 
 
 def remove_service(tx: Transaction, request: RemoveRequest) -> RemoveResponse:
@@ -93,7 +94,7 @@ def change_service(tx: Transaction, service: Service, spec: ServiceSpec) -> Serv
 
 def rollback_service(tx: Transaction, request: RollbackServiceRequest) -> Service:
     """Go back to the spec of an earlier revision. Raises CallError when there is none, or when
-    what it publishes is another's by now, or a network of it is gone."""
+    what it publishes is another's by now, or a network, config or secret of it is gone."""
     service = find(tx, Service, request.ref)
     _check_version(service, request.version)
     if service.is_removing:
@@ -122,6 +123,7 @@ def rollback_service(tx: Transaction, request: RollbackServiceRequest) -> Servic
             f"revision {number} of service {service.name!r} says what the present one says",
         )
     check_uses(tx, {"revision": row.spec})
+    check_files(tx, {"revision": row.spec})
     check_published(tx, {"revision": row.spec})
     return revisions.roll_back(tx, service, row, "manually requested rollback", is_automatic=False)
 

@@ -10,8 +10,10 @@ from skep.domain.control import (
     RemoveResponse,
 )
 from skep.domain.objects import Service, Stack
+from skep.domain.spec import StackSpec
 from skep.domain.validate import check_stack
 from skep.env import CallError, Code
+from skep.manager.control.core.files import collect_files, remove_stack_files, with_ids
 from skep.manager.control.core.find import find
 from skep.manager.control.core.networks import (
     check_uses,
@@ -34,8 +36,10 @@ def deploy_stack(
 ) -> DeployStackResponse:
     """Make the cluster hold a stack. A service of the stack that the spec no longer names is
     removed only when pruning was asked for; the answer names it otherwise. So is a network, if
-    nothing needs it by then: a service that may yet go back to it does."""
+    nothing needs it by then: a service that may yet go back to it does. Configs and secrets that
+    an earlier file of the stack has left behind are removed."""
     check_stack(request.spec)
+    request = replace(request, spec=_with_ids(tx, request.spec))
     specs = {f"spec.services[{place}]": spec for place, spec in enumerate(request.spec.services)}
     check_published(tx, specs)
     stack = _write_stack(tx, request, new_id)
@@ -74,6 +78,7 @@ def deploy_stack(
         for service in gone:
             mark_removed(tx, service)
         prune_networks(tx, stack, request.spec)
+    collect_files(tx, stack)
     names = tuple(sorted(service.name for service in gone))
     return DeployStackResponse(
         stack=stack,
@@ -87,14 +92,23 @@ def deploy_stack(
 
 
 def remove_stack(tx: Transaction, request: RemoveRequest) -> RemoveResponse:
-    """Remove a stack with all of its services, and once their tasks have ended its networks."""
+    """Remove a stack with all of its services, configs and secrets, and once their tasks have ended
+    its networks."""
     stack = find(tx, Stack, request.ref)
     for service in tx.all(Service):
         if service.stack_id == stack.id:
             mark_removed(tx, service)
     remove_stack_networks(tx, stack)
+    remove_stack_files(tx, stack)
     tx.remove(Stack, stack.id)
     return RemoveResponse(id=stack.id, name=stack.name)
+
+
+def _with_ids(tx: Transaction, spec: StackSpec) -> StackSpec:
+    services = tuple(
+        with_ids(tx, each, f"spec.services[{place}]") for place, each in enumerate(spec.services)
+    )
+    return replace(spec, services=services)
 
 
 def _write_stack(tx: Transaction, request: DeployStackRequest, new_id: NewId) -> Stack:

@@ -48,7 +48,7 @@ TABLES: Mapping[str, type[Object]] = {
 KINDS: Mapping[type[Object], str] = {kind: name for name, kind in TABLES.items()}
 
 # Kinds whose name is unique within a namespace.
-_NAMED = (Node, Service, Stack, Network, Config, Secret, Volume, Registry)
+NAMED = (Node, Service, Stack, Network, Config, Secret, Volume, Registry)
 
 
 class View:
@@ -138,7 +138,7 @@ class Tables(View):
         return next(iter(self.all(kind)), None)
 
     def _index(self, row: Object) -> None:
-        if isinstance(row, _NAMED):
+        if isinstance(row, NAMED):
             self._names[(type(row), row.namespace, row.name)] = row.id
         if isinstance(row, Task):
             self._by_service.setdefault(row.service_id, {})[row.id] = row
@@ -148,7 +148,7 @@ class Tables(View):
             self._revisions.setdefault(row.service_id, {})[row.id] = row
 
     def _unindex(self, row: Object) -> None:
-        if isinstance(row, _NAMED):
+        if isinstance(row, NAMED):
             key = (type(row), row.namespace, row.name)
             if self._names.get(key) == row.id:
                 del self._names[key]
@@ -170,7 +170,7 @@ class Tables(View):
         for (kind, namespace, name), id_ in self._names.items():
             row = self._objects[kind][id_]
             assert (row.namespace, row.name) == (namespace, name)
-        assert len(self._names) == sum(len(self._objects[kind]) for kind in _NAMED)
+        assert len(self._names) == sum(len(self._objects[kind]) for kind in NAMED)
 
 
 def _drop(index: dict[Any, dict[str, Any]], key: Any, id_: str) -> None:

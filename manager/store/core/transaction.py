@@ -11,11 +11,11 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from skep.domain.objects import Network, Node, Object, Revision, Service, Stack, Task
+from skep.domain.objects import Object, Revision, Task
 from skep.domain.spec import NAMESPACE
 from skep.domain.states import desired_order, order
 from skep.manager.store.core.command import WireChange, encode_row
-from skep.manager.store.core.tables import KINDS, View
+from skep.manager.store.core.tables import KINDS, NAMED, View
 
 R = TypeVar("R", bound=Object)
 
@@ -46,7 +46,7 @@ class Transaction(View):
     def named(self, kind: type[R], name: str, namespace: str = NAMESPACE) -> R | None:
         """See `View.named`."""
         for row in self._written_of(kind):
-            assert isinstance(row, Node | Service | Stack | Network)
+            assert isinstance(row, NAMED)
             if row.name == name and row.namespace == namespace:
                 return cast("R", row)
         found = self._base.named(kind, name, namespace)

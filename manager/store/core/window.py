@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from skep.domain.base import replace
+from skep.domain.objects import Config, Object, Registry, Secret
 from skep.manager.store.core.command import Change
 
 # Some minutes of a busy cluster; a watcher that was away longer reads everything anew.
@@ -11,7 +13,8 @@ WINDOW_CHANGES = 10_000
 
 
 class ChangeWindow:
-    """At least the last `WINDOW_CHANGES` changes, whole commits at a time."""
+    """At least the last `WINDOW_CHANGES` changes, whole commits at a time. What configs, secrets
+    and registries hold isn't kept: it may be large, and watchers are told none of it."""
 
     def __init__(self) -> None:
         self._commits: deque[tuple[int, list[Change]]] = deque()
@@ -20,7 +23,7 @@ class ChangeWindow:
 
     def add(self, version: int, changes: list[Change]) -> None:
         """One commit's changes."""
-        self._commits.append((version, changes))
+        self._commits.append((version, [_bare(change) for change in changes]))
         self._count += len(changes)
         while self._commits and self._count - len(self._commits[0][1]) >= WINDOW_CHANGES:
             self._floor, dropped = self._commits.popleft()
@@ -43,3 +46,21 @@ class ChangeWindow:
                 break
             newer.append(changes)
         return [change for changes in reversed(newer) for change in changes]
+
+
+def _bare(change: Change) -> Change:
+    if not isinstance(change.row, Config | Secret | Registry):
+        return change
+    old = None if change.old is None else _without_content(change.old)
+    return Change(change.version, change.action, _without_content(change.row), old)
+
+
+def _without_content(row: Object) -> Object:
+    match row:
+        case Config():
+            return replace(row, spec=replace(row.spec, data=b""))
+        case Secret():
+            return replace(row, spec=replace(row.spec, data=b""))
+        case Registry():
+            return replace(row, password="")
+    return row
