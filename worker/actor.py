@@ -35,12 +35,14 @@ from skep.worker.core.events import (
     SessionClosed,
     SetFlush,
     StartCall,
+    TakeSupplies,
 )
 from skep.worker.core.link import Begun, SessionRefused, TermRaised
 from skep.worker.engine.protocol import Engine, NodeFacts
 from skep.worker.journal import Journal
 from skep.worker.link import BatchReady, LinkMessage, LinkRestarted
 from skep.worker.runner import Runner, moment
+from skep.worker.supplies import Supplies
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +88,7 @@ class AgentParts:
     node_id: NodeId
     facts: NodeFacts
     engines: Mapping[str, Engine]
+    supplies: Supplies
     view: AgentView
     on_step: Callable[[AgentCore], None] | None = None
 
@@ -114,6 +117,8 @@ class AgentActor(Actor[AgentMessage]):
         """Take up what is on disk and in the engines, then look for a leader."""
         parts = self._parts
         self._journal = Journal.open(self.env.disk, parts.cluster_id, parts.node_id)
+        # This life's core knows nothing of what an earlier one was given.
+        parts.supplies.give_all((), ())
         strays = []
         for name, engine in parts.engines.items():
             strays += [StrayTask(held, name) for held in await engine.held()]
@@ -162,6 +167,8 @@ class AgentActor(Actor[AgentMessage]):
             match effect:
                 case StartCall(call, assignment):
                     self._runner(assignment.task.id).begin(call, assignment)
+                case TakeSupplies():
+                    self._take(effect)
                 case PutOffCall():
                     self._put_off(effect)
                 case NoteMove(task_id, old, new, why):
@@ -179,6 +186,15 @@ class AgentActor(Actor[AgentMessage]):
                     self._link.tell(SessionRefused(self.env.now(), session_id, why))
                 case RaiseTerm(term):
                     self._link.tell(TermRaised(self.env.now(), term))
+
+    def _take(self, effect: TakeSupplies) -> None:
+        supplies = self._parts.supplies
+        if effect.is_all:
+            supplies.give_all(effect.files, effect.logins or ())
+            return
+        supplies.give(effect.files, effect.removed)
+        if effect.logins is not None:
+            supplies.set_logins(effect.logins)
 
     def _runner(self, task_id: TaskId) -> Runner:
         runner = self._runners.get(task_id)

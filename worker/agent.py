@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from skep.actor import Mailbox, Overflow
 from skep.domain.base import ClusterId, NodeId, replace
@@ -14,9 +14,10 @@ from skep.supervisor import Child, Supervisor
 from skep.worker.actor import AGENT_INBOX_LIMIT, AgentActor, AgentMessage, AgentParts, AgentView
 from skep.worker.core.agent import AgentCore
 from skep.worker.core.link import Described, LinkCore
-from skep.worker.engine.protocol import Engine, NodeFacts
+from skep.worker.engine.protocol import Engine, ImageResolver, NodeFacts
 from skep.worker.link import LINK_INBOX_LIMIT, LinkActor, LinkMessage
 from skep.worker.logs import LogPublisher
+from skep.worker.supplies import Supplies
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,16 @@ class AgentConfig:
     role: NodeRole = NodeRole.WORKER
 
 
+@dataclass(frozen=True)
+class Equipment:
+    """What this worker runs tasks with. Engines look in the `supplies`, which the agent fills;
+    with a `resolver` it can tell managers what images' names stand for."""
+
+    engines: Mapping[str, Engine]
+    supplies: Supplies = field(default_factory=Supplies)
+    resolver: ImageResolver | None = None
+
+
 class Agent:
     """A worker's agent. `on_escalate` hears of an actor that can't be kept up; the process, or
     the simulated node, should then end. `on_step` sees the core after every step."""
@@ -39,7 +50,7 @@ class Agent:
         self,
         env: Env,
         config: AgentConfig,
-        engines: Mapping[str, Engine],
+        equipment: Equipment,
         on_escalate: Callable[[BaseException], None],
         on_step: Callable[[AgentCore], None] | None = None,
     ) -> None:
@@ -57,7 +68,8 @@ class Agent:
                 os=description.os,
                 arch=description.arch,
             ),
-            engines=engines,
+            engines=equipment.engines,
+            supplies=equipment.supplies,
             view=self.view,
             on_step=on_step,
         )
@@ -72,6 +84,7 @@ class Agent:
             description=description,
         )
         dice = env.fork_dice("link")
+        engines = equipment.engines
         self.logs = logs = LogPublisher(env, config.cluster_id, config.node_id, engines)
         self.supervisor = Supervisor(
             env,

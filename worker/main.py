@@ -28,7 +28,7 @@ from skep.env import Fatal, RealDisk, Rejected, real_env
 from skep.rpc import GrpcTransport
 from skep.worker.adapters.metrics import AgentMetrics
 from skep.worker.adapters.nodenotes import follow_notes, network_notes
-from skep.worker.agent import Agent, AgentConfig
+from skep.worker.agent import Agent, AgentConfig, Equipment
 from skep.worker.engine.adapters.process import ProcessEngine
 from skep.worker.engine.network import TaskNetwork
 
@@ -95,7 +95,7 @@ async def _run(config: ConfigFile, disk: RealDisk) -> int:
     engine = ProcessEngine(Path(config.tasks_dir), env, config.node_id, network)
     told = await network_notes(env, config.netproxy)
     first = _agent_config(config, engine, told)
-    agent = Agent(env, first, {engine.name: engine}, escalated)
+    agent = Agent(env, first, Equipment({engine.name: engine}), escalated)
     REGISTRY.register(AgentMetrics(agent))
     telemetry.serve(config.metrics)
     telemetry.watch_gc()

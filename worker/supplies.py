@@ -38,6 +38,15 @@ class Supplies:
         """These logins are all that there are."""
         self._logins = {login.server: login for login in logins}
 
-    def clear_files(self) -> None:
-        """Forget all files: a complete set names every one that is needed."""
-        self._files.clear()
+    def give_all(self, files: Iterable[GivenFile], logins: Iterable[GivenLogin]) -> None:
+        """These files and logins are all that there are: a complete set names every one."""
+        self._files = {file.id: file for file in files}
+        self.set_logins(logins)
+
+    def file_ids(self) -> frozenset[str]:
+        """The ids of all files that are here."""
+        return frozenset(self._files)
+
+    def logins(self) -> tuple[GivenLogin, ...]:
+        """All logins that are here."""
+        return tuple(self._logins.values())

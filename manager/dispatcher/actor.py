@@ -18,15 +18,11 @@ from skep.domain.control import ManagerReport, NetproxyProgress
 from skep.domain.objects import (
     Node,
     NodeState,
-    Revision,
-    Service,
-    Stack,
+    Registry,
     Task,
-    revision_id,
 )
 from skep.domain.session import (
     SESSION_FORMAT,
-    Assignment,
     AssignmentSet,
     LeaderMessage,
     SessionWelcome,
@@ -41,6 +37,7 @@ from skep.manager.dispatcher.core.drain import DrainWatch
 from skep.manager.dispatcher.core.liveness import PERIOD_S, Liveness, NodeUp, Verdict
 from skep.manager.dispatcher.core.nodes import ManagerRow, manager_node, register, set_state
 from skep.manager.dispatcher.core.statuses import accepted
+from skep.manager.dispatcher.core.stock import Stock
 from skep.manager.dispatcher.session import Session, SessionHooks
 from skep.manager.endpoints.core.feed import EndpointFeed
 from skep.manager.hello import receive_hello
@@ -322,25 +319,8 @@ class Dispatcher(Actor[Tick]):
 
     def _sets(self, node_id: NodeId, told: WorkerSet) -> list[AssignmentSet]:
         tasks = self._store.tables.tasks_of_node(node_id)
-        if told.sequence == 0:
-            return told.complete(tasks, self._assignment)
-        return told.increment(tasks, self._assignment)
-
-    def _assignment(self, task: Task) -> Assignment | None:
-        tables = self._store.tables
-        revision = tables.get(Revision, revision_id(task.service_id, task.revision))
-        if revision is None:
-            return None
-        service = tables.get(Service, task.service_id)
-        stack_id = service.stack_id if service is not None else None
-        stack = tables.get(Stack, stack_id) if stack_id is not None else None
-        # What the allocator has not filled in yet is at least what was asked for.
-        ports = service.ports if service is not None else None
-        return Assignment(
-            task=task,
-            spec=replace(revision.spec, ports=revision.spec.ports if ports is None else ports),
-            stack=stack.name if stack is not None else "",
-        )
+        fill = told.increment if told.sequence else told.complete
+        return fill(tasks, Stock(self._store.tables))
 
     def _drained(self, node_id: NodeId, known: set[TaskId]) -> tuple[TaskId, ...]:
         nodes = self._netproxy_nodes()
@@ -365,6 +345,10 @@ class Dispatcher(Actor[Tick]):
                     self._removed(node)
                 case Node() as node if change.old is None:
                     self._liveness.expect(self.env.now(), node.id)
+                case Registry():
+                    # A task may be waiting for the very login that its node lacks.
+                    for session in self._sessions.values():
+                        session.changed()
 
     def _removed(self, node: Node) -> None:
         self._liveness.forget(node.id)

@@ -18,7 +18,7 @@ from skep.netproxy.dataplane import Look
 from skep.netproxy.network import NodeNetwork
 from skep.supervisor import Child, Supervisor
 from skep.worker.actor import AgentView
-from skep.worker.agent import Agent, AgentConfig
+from skep.worker.agent import Agent, AgentConfig, Equipment
 from skep.worker.engine.network import KERNEL, TaskNetwork
 from tests.sim.engine import EngineHost, FakeEngine
 from tests.sim.plane import FakeNames, FakePlane, Kernel, PlaneTemper
@@ -114,7 +114,7 @@ class Worker:
         agent = Agent(
             env,
             config,
-            {"process": FakeEngine(self.host, env, TaskNetwork(env, ATTACH, KERNEL))},
+            Equipment({"process": FakeEngine(self.host, env, TaskNetwork(env, ATTACH, KERNEL))}),
             first_of(died),
             on_step=lambda core: core.check_invariants(),
         )

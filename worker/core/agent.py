@@ -39,6 +39,7 @@ from skep.worker.core.events import (
 from skep.worker.core.ledger import Change, Ledger
 from skep.worker.core.reports import Reports
 from skep.worker.core.sets import SequenceBroken, SetSequence
+from skep.worker.core.supply import Supply
 from skep.worker.core.task import TaskMachine
 from skep.worker.engine.protocol import Held
 
@@ -80,6 +81,7 @@ class AgentCore:
         self._tasks: dict[TaskId, TaskMachine] = {}
         self._strays: dict[TaskId, StrayTask] = {}
         self._reports = Reports()
+        self._supply = Supply()
         self._session: _Session | None = None
         self._changed: set[TaskId] = set()  # assignments to save
         self._removed: set[TaskId] = set()
@@ -200,6 +202,7 @@ class AgentCore:
     # -------------------------------------------------------------------------- assignments
 
     def _apply(self, at: Moment, whole: AssignmentSet) -> None:
+        self._effects.extend(self._supply.taken(whole))
         named = {assignment.task.id: assignment for assignment in whole.assignments}
         gone = list(whole.removed)
         if whole.kind is AssignmentKind.COMPLETE:
@@ -218,6 +221,7 @@ class AgentCore:
             strays, self._strays = self._strays, {}
             for stray in strays.values():
                 self._put_away(at, stray)
+        self._effects.extend(self._supply.released())
 
     def _take_up(
         self, at: Moment, machine: TaskMachine, stray: StrayTask | None, *, is_own: bool = False
@@ -263,7 +267,7 @@ class AgentCore:
     def _run(self, at: Moment, task_id: TaskId, effects: list[TaskEffect]) -> None:
         """Take over what a machine has just asked for, and what has changed of it."""
         machine = self._tasks[task_id]
-        self._effects.extend(effects)
+        self._effects.extend(self._supply.let_through(effects))
         if machine.is_forgotten:
             del self._tasks[task_id]
             self._reports.forget(task_id)
@@ -351,6 +355,7 @@ class AgentCore:
     def check_invariants(self) -> None:
         """Called by tests and the simulator after every step."""
         self._reports.check_invariants()
+        self._supply.check_invariants()
         assert not self._effects
         assert self._changed <= self._tasks.keys()
         assert not self._removed & self._tasks.keys()

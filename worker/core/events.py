@@ -10,7 +10,7 @@ import enum
 from dataclasses import dataclass
 
 from skep.domain.base import SessionId, TaskId
-from skep.domain.session import Assignment, AssignmentSet, StatusBatch
+from skep.domain.session import Assignment, AssignmentSet, GivenFile, GivenLogin, StatusBatch
 from skep.domain.states import TaskState
 from skep.worker.core.ledger import Change
 from skep.worker.engine.protocol import Exit, Started
@@ -278,4 +278,18 @@ class SetFlush:
     due: float
 
 
-AgentEffect = TaskEffect | SaveChange | SendBatch | LeaveSession | RaiseTerm | SetFlush
+@dataclass(frozen=True, slots=True)
+class TakeSupplies:
+    """Have these files and logins at hand, and forget the files `removed`, before any call that
+    comes after. `logins` are all that there are; None: as before. `is_all`: forget every other file
+    as well."""
+
+    files: tuple[GivenFile, ...] = ()
+    removed: tuple[str, ...] = ()
+    logins: tuple[GivenLogin, ...] | None = None
+    is_all: bool = False
+
+
+AgentEffect = (
+    TaskEffect | SaveChange | SendBatch | LeaveSession | RaiseTerm | SetFlush | TakeSupplies
+)

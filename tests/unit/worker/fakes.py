@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from skep.api import codec
@@ -24,6 +24,8 @@ from skep.domain.session import (
     AssignmentKind,
     AssignmentSet,
     Drained,
+    GivenFile,
+    GivenLogin,
     LeaderMessage,
     SessionWelcome,
     StatusesStored,
@@ -43,7 +45,7 @@ from skep.env import (
     StreamBroken,
     StreamHandler,
 )
-from skep.worker.agent import Agent, AgentConfig
+from skep.worker.agent import Agent, AgentConfig, Equipment
 from skep.worker.core.agent import AgentCore
 from skep.worker.engine.protocol import (
     Exit,
@@ -56,6 +58,7 @@ from skep.worker.engine.protocol import (
     Started,
     unheard,
 )
+from skep.worker.supplies import Supplies
 
 CLUSTER = ClusterId("cluster")
 HEARTBEAT_S = 2.0
@@ -114,6 +117,7 @@ class FakeMachine:
     stop_takes_s: float = 0.1
     next_pid: int = 100
     readers: list[FakeLogReader] = field(default_factory=list)
+    on_prepare: Callable[[Assignment], None] = lambda assignment: None
 
     def write(self, task_id: str, time_ns: int, text: str) -> None:
         """A task writes a line."""
@@ -184,6 +188,7 @@ class FakeEngine:
     ) -> None:
         task_id = assignment.task.id
         await self._begin("prepare", task_id)
+        self._machine.on_prepare(assignment)
         for words in self._machine.reports.get(task_id, ()):
             report(words)
             await self._env.clock.sleep(self._machine.call_takes_s)
@@ -279,6 +284,8 @@ class FakeLeader:
     seen: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     batches: int = 0
+    files: dict[str, GivenFile] = field(default_factory=dict)
+    logins: tuple[GivenLogin, ...] = ()
     extra_streams: dict[str, StreamHandler] = field(default_factory=dict)
     _sequence: int = 0
     _stream: Stream | None = None
@@ -333,6 +340,21 @@ class FakeLeader:
         """Take a task away."""
         self.assignments.pop(TaskId(task_id), None)
         await self._increment((), (TaskId(task_id),))
+
+    async def supply(self, *, removed: Sequence[str] = (), logins: Sequence[GivenLogin]) -> None:
+        """Take files away, and say all logins, in one increment."""
+        for id_ in removed:
+            del self.files[id_]
+        self.logins = tuple(logins)
+        self._sequence += 1
+        change = AssignmentSet(
+            kind=AssignmentKind.INCREMENT,
+            sequence=self._sequence,
+            files_removed=tuple(removed),
+            logins=self.logins,
+            has_logins=True,
+        )
+        await self.send(LeaderMessage(assignments=change))
 
     async def say_drained(self, *task_ids: str) -> None:
         """Tell that no netproxy sends them anything new."""
@@ -413,6 +435,9 @@ class FakeLeader:
                 )
                 for task_id, each in self.assignments.items()
             ),
+            files=tuple(self.files.values()),
+            logins=self.logins,
+            has_logins=bool(self.logins),
         )
         await self.send(LeaderMessage(assignments=whole))
 
@@ -441,7 +466,11 @@ class FakeLeader:
 
 
 def agent(
-    env: Env, machine: FakeMachine, managers: tuple[str, ...], problems: list[str] | None = None
+    env: Env,
+    machine: FakeMachine,
+    managers: tuple[str, ...],
+    problems: list[str] | None = None,
+    supplies: Supplies | None = None,
 ) -> Agent:
     """An agent whose core is checked after every step."""
 
@@ -459,5 +488,5 @@ def agent(
         description=NodeDescription(hostname="w1", address="127.0.0.4", engines=("process",)),
         managers=managers,
     )
-    engines = {"process": FakeEngine(machine, env)}
-    return Agent(env, config, engines, escalate, on_step=check)
+    equipment = Equipment({"process": FakeEngine(machine, env)}, supplies or Supplies())
+    return Agent(env, config, equipment, escalate, on_step=check)

@@ -8,7 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from skep.domain.base import SessionId, TaskId, replace
-from skep.domain.session import Assignment, AssignmentKind, AssignmentSet
+from skep.domain.session import (
+    Assignment,
+    AssignmentKind,
+    AssignmentSet,
+    GivenFile,
+    GivenLogin,
+)
 from skep.domain.states import DesiredState
 from skep.worker.core.agent import AgentCore, StrayTask
 from skep.worker.core.events import (
@@ -38,6 +44,7 @@ from skep.worker.core.events import (
     SetReceived,
     StartCall,
     StatusesAcknowledged,
+    TakeSupplies,
     TasksDrained,
 )
 from skep.worker.core.ledger import Change, Ledger
@@ -87,27 +94,42 @@ class Play:
     def lose_session(self) -> None:
         self._step("the session is lost", SessionClosed(at(self.now), "gone"))
 
-    def whole(self, *assignments: Assignment) -> None:
-        names = ", ".join(_name(each) for each in assignments) or "nothing"
-        self._set(f"the leader assigns {names}", AssignmentKind.COMPLETE, assignments, ())
-
-    def change(self, *assignments: Assignment, removed: Sequence[str] = ()) -> None:
-        names = [_name(each) for each in assignments] + [f"no {name}" for name in removed]
-        tasks = tuple(map(TaskId, removed))
-        line = f"the leader changes {', '.join(names)}"
-        self._set(line, AssignmentKind.INCREMENT, assignments, tasks)
-
-    def _set(
+    def whole(
         self,
-        line: str,
-        kind: AssignmentKind,
-        assignments: Sequence[Assignment],
-        removed: tuple[TaskId, ...],
+        *assignments: Assignment,
+        files: Sequence[GivenFile] = (),
+        logins: Sequence[GivenLogin] = (),
     ) -> None:
-        self._sets += 1
+        names = ", ".join(_name(each) for each in assignments) or "nothing"
         frame = AssignmentSet(
-            kind=kind, sequence=self._sets, assignments=tuple(assignments), removed=removed
+            kind=AssignmentKind.COMPLETE,
+            sequence=0,
+            assignments=assignments,
+            files=tuple(files),
+            logins=tuple(logins),
+            has_logins=bool(logins),
         )
+        self._set(f"the leader assigns {names}", frame)
+
+    def change(
+        self,
+        *assignments: Assignment,
+        removed: Sequence[str] = (),
+        files_removed: Sequence[str] = (),
+    ) -> None:
+        names = [_name(each) for each in assignments] + [f"no {name}" for name in removed]
+        frame = AssignmentSet(
+            kind=AssignmentKind.INCREMENT,
+            sequence=0,
+            assignments=assignments,
+            removed=tuple(map(TaskId, removed)),
+            files_removed=tuple(files_removed),
+        )
+        self._set(f"the leader changes {', '.join(names)}", frame)
+
+    def _set(self, line: str, frame: AssignmentSet) -> None:
+        self._sets += 1
+        frame = replace(frame, sequence=self._sets)
         self._step(line, SetReceived(at(self.now), self.session, frame))
 
     def drained(self, task_id: str) -> None:
@@ -228,6 +250,16 @@ def describe(effect: AgentEffect) -> str:
             return f"refuse terms below {term}"
         case SetFlush(due):
             return f"save at {due:g}"
+        case TakeSupplies():
+            return _describe_supplies(effect)
+
+
+def _describe_supplies(effect: TakeSupplies) -> str:
+    parts = [f"{file.kind.value} {file.id}" for file in effect.files]
+    parts += [f"no {id_}" for id_ in effect.removed]
+    parts += [f"login {login.server}" for login in effect.logins or ()]
+    parts += ["no logins"] if effect.logins == () and not effect.is_all else []
+    return f"take in {'all: ' if effect.is_all else ''}{', '.join(parts)}"
 
 
 def _describe_change(change: Change) -> str:

@@ -12,89 +12,17 @@ from hypothesis import strategies as st
 from skep.domain.base import NodeId, SessionId, TaskId, replace
 from skep.domain.control import NetproxyProgress
 from skep.domain.objects import Task, TaskStatus
-from skep.domain.session import Assignment, AssignmentKind, AssignmentSet, TaskReport
-from skep.domain.states import TERMINAL, DesiredState, TaskState
-from skep.manager.dispatcher.core.assignments import FRAME_ASSIGNMENTS, WorkerSet
+from skep.domain.session import TaskReport
+from skep.domain.states import TERMINAL, TaskState
 from skep.manager.dispatcher.core.drain import REPORT_VALID_S, UNHEARD_GRACE_S, DrainWatch
 from skep.manager.dispatcher.core.liveness import GRACE_S, Liveness, NodeDown, NodeUp
 from skep.manager.dispatcher.core.statuses import TEXT_LIMIT, accepted
 from skep.manager.store.core.command import Database
 from skep.manager.store.core.transaction import Transaction
-from tests.unit.manager.build import service_spec, task
+from tests.unit.manager.build import task
 
 N1, N2, M1, M2 = NodeId("n1"), NodeId("n2"), NodeId("m1"), NodeId("m2")
 SESSION = SessionId("session")
-
-
-def wrap(of: Task) -> Assignment:
-    return Assignment(task=of, spec=service_spec())
-
-
-# ----------------------------------------------------------------------------- assignments
-
-
-def test_the_first_set_is_complete_and_the_next_are_what_has_changed() -> None:
-    told = WorkerSet()
-    a, b, c = (task(id_, TaskState.ASSIGNED) for id_ in "abc")
-    assert told.complete([a, b], wrap) == [
-        AssignmentSet(kind=AssignmentKind.COMPLETE, sequence=1, assignments=(wrap(a), wrap(b)))
-    ]
-    stopped = replace(a, desired_state=DesiredState.SHUTDOWN)
-    assert told.increment([stopped, c], wrap) == [
-        AssignmentSet(
-            kind=AssignmentKind.INCREMENT,
-            sequence=2,
-            assignments=(wrap(stopped), wrap(c)),
-            removed=(b.id,),
-        )
-    ]
-    assert told.increment([stopped, c], wrap) == []
-    assert told.sequence == 2
-
-
-def test_a_status_alone_is_not_told_back() -> None:
-    told = WorkerSet()
-    told.complete([task("a", TaskState.ASSIGNED)], wrap)
-    assert told.increment([task("a", TaskState.RUNNING)], wrap) == []
-
-
-def test_an_empty_worker_is_told_so() -> None:
-    assert WorkerSet().complete([], wrap) == [
-        AssignmentSet(kind=AssignmentKind.COMPLETE, sequence=1)
-    ]
-
-
-def test_a_big_set_comes_in_frames_under_one_number() -> None:
-    tasks = [task(f"t{n:03}", TaskState.ASSIGNED) for n in range(2 * FRAME_ASSIGNMENTS + 1)]
-    told = WorkerSet()
-    frames = told.complete(tasks, wrap)
-    assert [len(frame.assignments) for frame in frames] == [50, 50, 1]
-    assert [frame.is_partial for frame in frames] == [True, True, False]
-    assert {frame.sequence for frame in frames} == {1}
-    removal = told.increment([], wrap)
-    assert [len(frame.removed) for frame in removal] == [101]
-
-
-@settings(deadline=None)
-@given(
-    st.lists(
-        st.dictionaries(st.sampled_from("abcdef"), st.sampled_from(DesiredState)),
-        min_size=1,
-        max_size=8,
-    )
-)
-def test_a_worker_that_applies_every_set_holds_what_it_must(
-    states: list[dict[str, DesiredState]],
-) -> None:
-    told, held = WorkerSet(), dict[TaskId, DesiredState]()
-    for sequence, state in enumerate(states):
-        tasks = [task(id_, TaskState.ASSIGNED, desired) for id_, desired in state.items()]
-        frames = told.increment(tasks, wrap) if sequence else told.complete(tasks, wrap)
-        for frame in frames:
-            for task_id in frame.removed:
-                del held[task_id]
-            held |= {each.task.id: each.task.desired_state for each in frame.assignments}
-        assert held == state == told.told
 
 
 # --------------------------------------------------------------------------------- liveness

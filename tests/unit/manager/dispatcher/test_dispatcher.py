@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from skep.actor import Mailbox
-from skep.domain.base import ClusterId, NodeId, ServiceId, TaskId, pairs
+from skep.domain.base import ClusterId, NodeId, RegistryId, pairs, replace
 from skep.domain.objects import (
     Node,
     NodeDescription,
     NodeRole,
     NodeState,
-    Object,
+    Registry,
     Revision,
     Task,
     TaskStatus,
@@ -29,7 +29,7 @@ from skep.domain.session import (
     WorkerHello,
     WorkerMessage,
 )
-from skep.domain.spec import Port
+from skep.domain.spec import RunSpec, ServiceSpec, TaskSpec
 from skep.domain.states import TaskState
 from skep.env import CallError, Code, Env
 from skep.manager.dispatcher.actor import Dispatcher, DispatcherStats
@@ -40,7 +40,7 @@ from skep.manager.raft.core.model import ProposalUnknown
 from skep.manager.store.actor import Store
 from skep.manager.store.core.transaction import Transaction
 from tests.support.simulated import in_simulation
-from tests.unit.manager.build import service, service_spec, task
+from tests.unit.manager.build import service, task
 from tests.unit.manager.raft_stand_in import FakeRaft
 from tests.unit.manager.streams import FakeStream
 
@@ -244,26 +244,30 @@ def test_a_batch_of_long_words_is_stored_in_parts() -> None:
     at_desk(body)
 
 
-def test_a_task_is_told_with_the_ports_that_are_filled_in_or_asked_for() -> None:
+def test_a_login_that_changes_reaches_the_nodes_that_need_it_at_once() -> None:
     async def body(desk: Desk) -> None:
-        asked = service_spec(ports=(Port(target=80),))
-        revision = Revision(id="s1.1", service_id=ServiceId("s1"), number=1, spec=asked)
+        streams = {name: desk.open(hello(name))[0] for name in ("w1", "w2")}
+        await asyncio.sleep(0.1)
+        run = RunSpec(image="r.io/app:1")
+        of = service(spec=ServiceSpec(name="web", task=TaskSpec(run=run, engine="docker")))
+        revision = Revision(id="s1.1", service_id=of.id, number=1, spec=of.spec)
+        login = Registry(id=RegistryId("r"), name="r.io", username="u", password="old")
         row = task("t1", TaskState.ASSIGNED, node_id=NodeId("w1"))
-        for ports, told in (
-            (None, asked.ports),
-            ((Port(target=80, published=30000),), (Port(target=80, published=30000),)),
-        ):
-            of = service(spec=asked, ports=ports)
 
-            def write(tx: Transaction, of: Object = of) -> None:
-                for each in (of, revision, row):
-                    (tx.update if tx.get(type(each), each.id) else tx.create)(each)
+        def create(tx: Transaction) -> None:
+            for each in (of, revision, login, row):
+                tx.create(each)
 
-            await desk.store.update(write)
-            given = desk.dispatcher._assignment(row)
-            assert given is not None
-            assert given.spec.ports == told
-        orphan = task("t2", revision=9, id=TaskId("t2"))
-        assert desk.dispatcher._assignment(orphan) is None
+        await desk.store.update(create)
+        await asyncio.sleep(0.1)
+        await desk.store.update(lambda tx: tx.update(replace(login, password="new")))
+        await asyncio.sleep(0.05)
+        sets = {
+            name: [each.assignments for each in stream.heard(LeaderMessage) if each.assignments]
+            for name, stream in streams.items()
+        }
+        words = [[each.password for each in told.logins] for told in sets["w1"]]
+        assert words == [[], ["old"], ["new"]]
+        assert [told.sequence for told in sets["w2"]] == [1]
 
     at_desk(body)

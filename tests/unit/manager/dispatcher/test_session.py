@@ -11,7 +11,6 @@ import pytest
 from skep.domain.base import NodeId, SessionId, TaskId, replace
 from skep.domain.objects import Task, TaskStatus
 from skep.domain.session import (
-    Assignment,
     AssignmentKind,
     AssignmentSet,
     Heartbeat,
@@ -25,7 +24,8 @@ from skep.env import CallError, Code, Env, Rejected, StreamBroken
 from skep.manager.dispatcher.core.assignments import WorkerSet
 from skep.manager.dispatcher.session import ANSWERS_LIMIT, Session, SessionHooks
 from tests.support.simulated import in_simulation
-from tests.unit.manager.build import service_spec, task
+from tests.unit.manager.build import task
+from tests.unit.manager.dispatcher.support import DESK
 from tests.unit.manager.streams import FakeStream
 
 
@@ -62,7 +62,7 @@ class Desk:
 
     def _sets(self, told: WorkerSet) -> list[AssignmentSet]:
         fill = told.increment if told.sequence else told.complete
-        return fill(self.tasks, lambda of: Assignment(task=of, spec=service_spec()))
+        return fill(self.tasks, DESK)
 
     def changed(self, *tasks: Task) -> None:
         self.tasks = list(tasks)
@@ -223,4 +223,4 @@ def test_a_worker_that_never_reads_is_let_go_and_nothing_piles_up() -> None:
 
 def test_sets_are_of_the_kinds_the_worker_expects() -> None:
     told = WorkerSet()
-    assert [frame.kind for frame in told.complete([], lambda _: None)] == [AssignmentKind.COMPLETE]
+    assert [frame.kind for frame in told.complete([], DESK)] == [AssignmentKind.COMPLETE]
