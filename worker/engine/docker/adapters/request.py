@@ -1,0 +1,71 @@
+"""Requests to the engine whose answers are streams, or for which aiodocker has no method.
+
+aiodocker leaves an answer that isn't read to its end open, and takes a connection that broke for
+the end of a stream. Here an answer is closed whatever happens, and one that broke is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiodocker
+import aiohttp
+
+from skep.domain.base import Pairs
+from skep.env import Retryable
+
+# What needs no registry takes milliseconds; a disk in trouble may hold it up.
+ANSWER_SILENCE_S = 30.0
+# What aiodocker calls it when there is nobody at the socket.
+_NO_ENGINE = 900
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A path without the API's version. None as `silence_s`: the answer may take its time."""
+
+    path: str
+    method: str = "GET"
+    params: Pairs = ()
+    headers: Pairs = ()
+    silence_s: float | None = ANSWER_SILENCE_S
+
+
+@asynccontextmanager
+async def ask(docker: aiodocker.Docker, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
+    """The answer to one request, to be read inside. Raises aiodocker.DockerError for what the
+    engine refuses, and Retryable where it isn't there, breaks off, or is silent for too long."""
+    try:
+        response = await docker._do_query(
+            request.path,
+            request.method,
+            params=dict(request.params),
+            headers=dict(request.headers),
+            timeout=aiohttp.ClientTimeout(total=None, sock_read=request.silence_s),
+        )
+    except aiodocker.DockerError as error:
+        if error.status == _NO_ENGINE:
+            raise Retryable(f"the Docker engine can't be reached: {error.message}") from error
+        raise
+    except (TimeoutError, aiohttp.ClientError) as error:
+        raise _broken(request, error) from error
+    try:
+        yield response
+    except (TimeoutError, aiohttp.ClientError) as error:
+        raise _broken(request, error) from error
+    finally:
+        response.close()
+
+
+async def read(docker: aiodocker.Docker, path: str, params: Pairs = ()) -> bytes:
+    """The whole answer to a GET. Errors as for `ask`."""
+    async with ask(docker, Request(path, params=params)) as response:
+        return await response.read()
+
+
+def _broken(request: Request, error: Exception) -> Retryable:
+    if isinstance(error, TimeoutError):
+        return Retryable(f"the Docker engine said nothing for {request.silence_s:g} s")
+    return Retryable(f"the Docker engine broke off: {error or type(error).__name__}")
