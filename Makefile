@@ -6,11 +6,11 @@ STAMP := .venv/.made-from-constraints
 # Twice quiet: pip says what went wrong and nothing else.
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 
-.PHONY: help setup up down test check format api lock sim-long fuzz-long load-long net-long clean
+.PHONY: help setup up down test cluster-test check format api lock sim-long fuzz-long load-long net-long clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(STAMP)  ## make .venv with Skep and its tools, as pinned in constraints.txt
 
@@ -39,6 +39,9 @@ down: setup  ## stop the local cluster and remove what it left
 
 test: setup  ## run the tests; ARGS="..." goes to pytest
 	@$(BIN)/python -m pytest $(ARGS)
+
+cluster-test: setup  ## as root: tests on a cluster of containers (docker-compose.test.yml); ARGS="..." goes to pytest
+	@deploy/test-cluster run $(ARGS)
 
 check: setup  ## lint, formatting, types and layers
 	@$(BIN)/ruff check .

@@ -44,6 +44,7 @@ STOP_GRACE_S = 8.0
 CONTAINERD_FILE, DOCKERD_FILE = str(ETC / "containerd.toml"), str(ETC / "dockerd.json")
 CONTAINERD_CONFIG = 'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
 CGROUP = Path("/sys/fs/cgroup")
+SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 INSIDE = "--in-its-own-cgroup"
 
 
@@ -64,7 +65,13 @@ class Process:
             LOGS.mkdir(parents=True, exist_ok=True)
             log = (LOGS / f"{self.name}.log").open("ab")
         self.running = subprocess.Popen(
-            self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            self.command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            # What waits for signals here is not to be deaf to them there.
+            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS),
         )
         print(f"node: process={self.name} state=started pid={self.running.pid}", flush=True)
 
@@ -192,6 +199,8 @@ def prepare() -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     Path(CONTAINERD_FILE).write_text(CONTAINERD_CONFIG)
     Path(DOCKERD_FILE).write_text(json.dumps(engine_config(), indent=2) + "\n")
+    setup = ("skep", "node", "setup-docker", "--no-reload", "--daemon-file", DOCKERD_FILE)
+    subprocess.run(setup, check=True, stdout=subprocess.DEVNULL)
 
 
 # ------------------------------------------------------------------------------ control groups
@@ -239,14 +248,13 @@ def mount_cgroup2(where: Path) -> None:
 
 def supervise(processes: Sequence[Process]) -> None:
     """Keep them running until told to stop; then stop them one by one, the last one first."""
-    signals = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
     # Only what is blocked can be waited for; a handler makes sure that it isn't ignored.
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     while True:
         for process in processes:
             process.look(time.monotonic())
-        came = signal.sigtimedwait(signals, RESTART_DELAY_S / 2)
+        came = signal.sigtimedwait(SIGNALS, RESTART_DELAY_S / 2)
         if came is not None and came.si_signo != signal.SIGCHLD:
             break
     ends = time.monotonic() + STOP_GRACE_S
