@@ -33,12 +33,11 @@ class Request:
     silence_s: float | None = ANSWER_SILENCE_S
 
 
-@asynccontextmanager
-async def ask(docker: aiodocker.Docker, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
-    """The answer to one request, to be read inside. Raises aiodocker.DockerError for what the
-    engine refuses, and Retryable where it isn't there, breaks off, or is silent for too long."""
+async def begin(docker: aiodocker.Docker, request: Request) -> aiohttp.ClientResponse:
+    """The answer to one request, for the caller to read and to close. Raises aiodocker.DockerError
+    for what the engine refuses, and Retryable where it isn't there or doesn't answer."""
     try:
-        response = await docker._do_query(
+        return await docker._do_query(
             request.path,
             request.method,
             params=dict(request.params),
@@ -50,11 +49,17 @@ async def ask(docker: aiodocker.Docker, request: Request) -> AsyncIterator[aioht
             raise Retryable(f"the Docker engine can't be reached: {error.message}") from error
         raise
     except (TimeoutError, aiohttp.ClientError) as error:
-        raise _broken(request, error) from error
+        raise broken(request, error) from error
+
+
+@asynccontextmanager
+async def ask(docker: aiodocker.Docker, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
+    """The same, to be read inside; what breaks there is Retryable, too."""
+    response = await begin(docker, request)
     try:
         yield response
     except (TimeoutError, aiohttp.ClientError) as error:
-        raise _broken(request, error) from error
+        raise broken(request, error) from error
     finally:
         response.close()
 
@@ -65,7 +70,8 @@ async def read(docker: aiodocker.Docker, path: str, params: Pairs = ()) -> bytes
         return await response.read()
 
 
-def _broken(request: Request, error: Exception) -> Retryable:
+def broken(request: Request, error: Exception) -> Retryable:
+    """What it means that an answer can't be read to its end."""
     if isinstance(error, TimeoutError):
         return Retryable(f"the Docker engine said nothing for {request.silence_s:g} s")
     return Retryable(f"the Docker engine broke off: {error or type(error).__name__}")
