@@ -145,7 +145,8 @@ def expand_health(
 
 
 def expand_run(run: RunSpec, values: TemplateValues, field: str = "spec.task.run") -> RunSpec:
-    """The spec with the templates in command, args, environment and health test replaced.
+    """The spec with the templates in command, args, environment and health test replaced, and those
+    in the sources of mounts and in a container's hostname, labels and extra hosts.
 
     Raises Rejected for a template nobody knows.
     """
@@ -153,13 +154,26 @@ def expand_run(run: RunSpec, values: TemplateValues, field: str = "spec.task.run
     def each(parts: tuple[str, ...], name: str) -> tuple[str, ...]:
         return tuple(expand(part, values, f"{field}.{name}[{i}]") for i, part in enumerate(parts))
 
-    health = run.health
+    health, container = run.health, run.container
+    sources = each(tuple(mount.source for mount in run.mounts), "mounts")
     return replace(
         run,
         command=each(run.command, "command"),
         args=each(run.args, "args"),
         env=tuple((name, expand(value, values, f"{field}.env.{name}")) for name, value in run.env),
         health=None if health is None else expand_health(health, values, f"{field}.health"),
+        mounts=tuple(
+            replace(mount, source=source) for mount, source in zip(run.mounts, sources, strict=True)
+        ),
+        container=replace(
+            container,
+            hostname=expand(container.hostname, values, f"{field}.container.hostname"),
+            labels=tuple(
+                (name, expand(value, values, f"{field}.container.labels.{name}"))
+                for name, value in container.labels
+            ),
+            extra_hosts=each(container.extra_hosts, "container.extra_hosts"),
+        ),
     )
 
 
@@ -168,6 +182,9 @@ def wanted_vips(run: RunSpec, field: str = "spec.task.run") -> tuple[str, ...]:
     for them, each once. Raises Rejected for a template that isn't closed."""
     texts = [*run.command, *run.args, *(value for _, value in run.env)]
     texts += run.health.test if run.health else ()
+    texts += [mount.source for mount in run.mounts]
+    texts += [run.container.hostname, *(value for _, value in run.container.labels)]
+    texts += run.container.extra_hosts
     found: dict[str, None] = {}
     for text in texts:
         for match in _actions(text, field):

@@ -159,7 +159,7 @@ class Dockerd:
 
     def call(self, method: str, path: str, body: Any = None, *, data: bytes = b"") -> Any:
         """One call of the API: the parsed answer, or its text. Raises ApiError."""
-        connection = _Connection(str(self.socket))
+        connection = self.open()
         try:
             headers = {"Content-Type": "application/json" if not data else "application/x-tar"}
             sent = data or (b"" if body is None else json.dumps(body).encode())
@@ -173,6 +173,10 @@ class Dockerd:
         with contextlib.suppress(ValueError):
             return json.loads(text)
         return text
+
+    def open(self) -> http.client.HTTPConnection:
+        """A connection to the engine."""
+        return _Connection(str(self.socket))
 
     def get(self, path: str) -> Any:
         """What there is at a path."""
@@ -194,6 +198,14 @@ class Dockerd:
         query = [("fromSrc", "-"), ("repo", repository), ("tag", tag)]
         query += [("changes", each) for each in changes]
         answer = self.call("POST", f"/images/create?{urllib.parse.urlencode(query)}", data=files)
+        assert "error" not in str(answer), answer
+
+    def build_image(self, name: str, *lines: str) -> None:
+        """An image by the lines of a Dockerfile."""
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as tar:
+            _add_text(tar, "Dockerfile", "\n".join(lines) + "\n")
+        answer = self.call("POST", f"/build?t={urllib.parse.quote(name)}", data=out.getvalue())
         assert "error" not in str(answer), answer
 
     # ----------------------------------------------------------------------------- the inside

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from skep.api import codec
 from skep.domain.attach import AttachRequest, AttachResponse, DetachRequest, HoldRequest
@@ -21,6 +21,7 @@ from skep.env import CallError, Channel, Env, Retryable
 log = logging.getLogger(__name__)
 
 KERNEL = "kernel"
+PROCESS = "process"
 _METHOD = "skep.v1.Attach/"
 # Attaching takes milliseconds; a netproxy that needs longer is in trouble, and is asked again.
 CALL_DEADLINE_S = 5.0
@@ -30,16 +31,23 @@ HOLD_RETRY_S = 5.0
 
 
 class TaskNetwork:
-    """The netproxy at `address` ("unix:/path"), which has this data plane; "" for none."""
+    """The netproxy at `address` ("unix:/path"), which has this data plane; "" for none. All tasks
+    are known once each of the `engines` has said which it has."""
 
-    def __init__(self, env: Env, address: str = "", plane: str = "relay") -> None:
+    def __init__(
+        self,
+        env: Env,
+        address: str = "",
+        plane: str = "relay",
+        engines: Collection[str] = (PROCESS,),
+    ) -> None:
         self._env = env
         self._address = address
         self._plane = plane
         self._channel: Channel | None = None
         self._live: set[TaskId] = set()
         self._holding: asyncio.Task[None] | None = None
-        self._knows_all = False
+        self._unheard = set(engines)
         self._owes_word = False
         self._change = asyncio.Lock()
 
@@ -87,12 +95,16 @@ class TaskNetwork:
             log.warning("task=%s detached=no why=%r", task_id, error.message)
             self._say_again()
 
-    def take_over(self, live: Iterable[TaskId]) -> None:
-        """These tasks live on from before. What else is attached is taken away once the netproxy
-        answers."""
+    def take_over(self, live: Iterable[TaskId], engine: str = PROCESS) -> None:
+        """These tasks of an engine live on from before. What else is attached is taken away once
+        all engines have said so and the netproxy answers."""
         self._live.update(live)
-        self._knows_all = True
+        self._unheard.discard(engine)
         self._say_again()
+
+    @property
+    def _knows_all(self) -> bool:
+        return not self._unheard
 
     def _say_again(self) -> None:
         """Say which tasks there are, which takes all others away. Before all are known, that would
