@@ -10,8 +10,8 @@ import asyncio
 import base64
 import logging
 import os
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import aiodocker
 import msgspec
@@ -25,6 +25,7 @@ from skep.worker.engine.docker.adapters.request import Request, ask, read
 from skep.worker.engine.docker.core.image import ImageFacts, facts_of, runs_on
 from skep.worker.engine.docker.core.pull import (
     Choice,
+    DiskFull,
     Progress,
     choose,
     failure,
@@ -44,11 +45,25 @@ REPORT_PERIOD_S = 3.0
 _HUB_LOGIN = "https://index.docker.io/v1/"
 _HANDLERS = "/proc/sys/fs/binfmt_misc"
 
-OnPulled = Callable[[ImageFacts], Awaitable[None]]
 
+class Keeper(Protocol):
+    """Who removes images that aren't used any more; see the module `cleanup`."""
 
-async def _nothing(_facts: ImageFacts) -> None:
-    """Nobody keeps a record."""
+    async def local_ids(self) -> set[str]:
+        """The images that there are now."""
+        ...
+
+    async def note_pulled(self, facts: ImageFacts) -> None:
+        """This image wasn't there, and came by a pull of ours."""
+        ...
+
+    async def take(self, image_id: str) -> bool:
+        """A task is about to use this image. False: it has just been removed."""
+        ...
+
+    def disk_is_full(self) -> None:
+        """A pull has found no space."""
+        ...
 
 
 @dataclass
@@ -62,12 +77,12 @@ class _Pull:
 
 
 class Images:
-    """See the module. `on_pulled` hears of each image that came by a pull of ours."""
+    """See the module. Without a `keeper`, nobody notes what was pulled."""
 
-    def __init__(self, docker: aiodocker.Docker, env: Env, on_pulled: OnPulled = _nothing) -> None:
+    def __init__(self, docker: aiodocker.Docker, env: Env, keeper: Keeper | None = None) -> None:
         self._docker = docker
         self._env = env
-        self._on_pulled = on_pulled
+        self._keeper = keeper
         self._pulls: dict[ImageName, _Pull] = {}
         self._architecture = ""
 
@@ -84,7 +99,7 @@ class Images:
         name = parse_image(image)
         if digest:
             name = replace(name, digest=digest)
-        facts = await self.find(name)
+        facts = await self._take(name)
         match choose(policy, is_here=facts is not None, is_pinned=bool(name.digest)):
             case Choice.REFUSE:
                 raise Rejected(
@@ -95,6 +110,12 @@ class Images:
         assert facts is not None
         await self._check_architecture(facts)
         return facts
+
+    async def _take(self, name: ImageName) -> ImageFacts | None:
+        """What there is under a name, from now on in use."""
+        facts = await self.find(name)
+        is_there = facts is None or self._keeper is None or await self._keeper.take(facts.id)
+        return facts if is_there else await self.find(name)
 
     async def find(self, name: ImageName) -> ImageFacts | None:
         """What this node has under a name; one with a digest means that very content, and its tag
@@ -167,14 +188,18 @@ class Images:
     async def _pull(self, name: ImageName, login: GivenLogin | None) -> ImageFacts:
         log.info("image=%s pull=begun login=%s", name.familiar, "yes" if login else "no")
         self._tell(name, Progress(name.familiar).words)
+        before = await self._keeper.local_ids() if self._keeper else set()
         try:
             await self._load(name, login)
-        except aiodocker.DockerError as error:
-            raise failure(error.message, name, login) from error
+        except DiskFull:
+            if self._keeper is not None:
+                self._keeper.disk_is_full()
+            raise
         facts = await self.find(name)
         if facts is None:
             raise Retryable(f'image "{name.familiar}" was pulled, and is gone again')
-        await self._on_pulled(facts)
+        if self._keeper is not None and facts.id not in before:
+            await self._keeper.note_pulled(facts)
         log.info("image=%s pull=done id=%s", name.familiar, facts.id)
         return facts
 
@@ -188,18 +213,21 @@ class Images:
             headers=_login_header(login),
             silence_s=PULL_SILENCE_S,
         )
-        async with ask(self._docker, request) as response:
-            async for text in response.content:
-                try:
-                    line = read_line(text)
-                except msgspec.DecodeError:
-                    continue  # An empty line, or one of a kind that nobody has heard of.
-                if line.error:
-                    raise failure(line.error, name, login)
-                progress.take(line)
-                if self._env.now() >= next_report:
-                    next_report = self._env.now() + REPORT_PERIOD_S
-                    self._tell(name, progress.words)
+        try:
+            async with ask(self._docker, request) as response:
+                async for text in response.content:
+                    try:
+                        line = read_line(text)
+                    except msgspec.DecodeError:
+                        continue  # An empty line, or one of a kind that nobody has heard of.
+                    if line.error:
+                        raise failure(line.error, name, login)
+                    progress.take(line)
+                    if self._env.now() >= next_report:
+                        next_report = self._env.now() + REPORT_PERIOD_S
+                        self._tell(name, progress.words)
+        except aiodocker.DockerError as error:
+            raise failure(error.message, name, login) from error
 
     def _tell(self, name: ImageName, words: str) -> None:
         pull = self._pulls.get(name)

@@ -17,6 +17,10 @@ _MEGABYTE = 1_000_000
 WHY_LIMIT = 300
 
 
+class DiskFull(Retryable):
+    """There is no space for an image on this node."""
+
+
 class Choice(enum.Enum):
     """What to do for an image."""
 
@@ -166,7 +170,7 @@ def failure(said: str, image: ImageName, login: GivenLogin | None) -> Rejected |
     server = image.server
     what = f'image "{image.familiar}"'
     if _has(low, _NO_SPACE):
-        return Retryable(f"{what}: no space left on this node's disk: {_short(said)}")
+        return DiskFull(f"{what}: no space left on this node's disk: {_short(said)}")
     if _has(low, _WRONG_PLATFORM):
         return Rejected(f"{what} is not made for this node's architecture: {_short(said)}")
     if _has(low, _BUSY):

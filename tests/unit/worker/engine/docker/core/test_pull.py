@@ -130,7 +130,7 @@ GET = 'Get "https://r.example.com/v2/": '
 )
 def test_what_failures_mean(said: str, kind: type[Exception], part: str) -> None:
     error = failure(said, parse_image("r.example.com/web:1"), None)
-    assert type(error) is kind
+    assert isinstance(error, kind)
     assert part in str(error)
 
 
