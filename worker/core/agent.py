@@ -69,6 +69,15 @@ class StrayTask:
     engine: str
 
 
+@dataclass(frozen=True, slots=True)
+class RunningTask:
+    """A task that runs, by which engine, and its first process."""
+
+    task: Task
+    engine: str
+    pid: int
+
+
 class AgentCore:
     """Events in, effects out. Built from the ledger; `begin` takes up what engines hold."""
 
@@ -134,6 +143,15 @@ class AgentCore:
         # A copy in one go: scrapes come from another thread.
         machines = tuple(self._tasks.values())
         return Counter(machine.status.state for machine in machines)
+
+    def running(self) -> list[RunningTask]:
+        """The tasks that run, for metrics."""
+        machines = tuple(self._tasks.values())
+        return [
+            RunningTask(machine.assignment.task, machine.assignment.spec.task.engine, pid)
+            for machine in machines
+            if (pid := machine.status.pid) and machine.status.state is TaskState.RUNNING
+        ]
 
     @property
     def session_id(self) -> SessionId | None:
