@@ -15,10 +15,11 @@ import msgspec
 from skep.cli import tellings
 from skep.cli.text import NS_PER_S
 from skep.domain.control import WatchAction, WatchEvent
-from skep.domain.objects import Network, Node, Service, Stack, Task
+from skep.domain.filecalls import SecretView
+from skep.domain.objects import Config, Network, Node, Service, Stack, Task
 
-AnyRow = Node | Service | Task | Stack | Network
-R = TypeVar("R", Node, Service, Task, Stack, Network)
+AnyRow = Node | Service | Task | Stack | Network | Config | SecretView
+R = TypeVar("R", Node, Service, Task, Stack, Network, Config, SecretView)
 
 KINDS: dict[type[AnyRow], str] = {
     Node: "node",
@@ -26,6 +27,8 @@ KINDS: dict[type[AnyRow], str] = {
     Task: "task",
     Stack: "stack",
     Network: "network",
+    Config: "config",
+    SecretView: "secret",
 }
 ID_SHOWN = 12
 
@@ -84,7 +87,8 @@ class Sight:
                 what=f"changes were lost: the cluster no longer keeps all of those up to version "
                 f"{event.version}; what follows is newer",
             )
-        row = event.node or event.service or event.task or event.stack or event.network
+        row: AnyRow | None = event.node or event.service or event.task or event.stack
+        row = row or event.network or event.config or event.secret
         if row is None or event.action is None:
             return None
         old = self._before(row, event.version)
@@ -93,7 +97,8 @@ class Sight:
         self._last_ns = max(self._last_ns, row.updated_ns)
         what = _removal(row) if is_removed else _words(old, row)
         if event.action is WatchAction.CREATE and not isinstance(row, Task):
-            what = f"{'joined' if isinstance(row, Node) else 'created'}, {what}"
+            began = "joined" if isinstance(row, Node) else "created"
+            what = f"{began}, {what}" if what else began
         self._note(row, event.version, is_removed=is_removed)
         if not has_steps and event.action is WatchAction.UPDATE:
             what = "" if isinstance(row, Task) and tellings.is_step(row) else what
@@ -140,6 +145,8 @@ class Sight:
             return None, None, row.name
         if isinstance(row, Network):
             return None, None, self._name(row.stack_id)
+        if isinstance(row, Config | SecretView):
+            return None, None, row.stack or None
         if isinstance(row, Service):
             return row.name, None, self._name(row.stack_id)
         service = self._read.get(row.service_id)
@@ -165,6 +172,12 @@ def _words(old: AnyRow | None, row: AnyRow) -> str:
             words = tellings.of_stack(old if isinstance(old, Stack) else None, row)
         case Network():
             words = tellings.of_network(old if isinstance(old, Network) else None, row)
+        case Config():
+            before = old.spec.labels if isinstance(old, Config) else None
+            words = tellings.of_file(before, row.spec.labels)
+        case SecretView():
+            before = old.labels if isinstance(old, SecretView) else None
+            words = tellings.of_file(before, row.labels)
     return "; ".join(words)
 
 

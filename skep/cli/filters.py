@@ -3,20 +3,25 @@ any value will do, of labels all must be there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from skep.cli.errors import Exit, Failure
+from skep.cli.storagerows import FileRow, VolumeRow
 from skep.client import Cluster
-from skep.domain.base import Pairs
+from skep.domain.base import Pairs, pairs
 from skep.domain.control import NetworkView, ServiceView
 from skep.domain.objects import Task
 from skep.domain.states import DesiredState
 
 SERVICE_KEYS = ("name", "id", "label")
 NETWORK_KEYS = ("name", "id", "label", "driver", "stack")
+FILE_KEYS = ("name", "id", "label", "stack")
+VOLUME_KEYS = ("name", "node", "dangling")
 TASK_KEYS = ("name", "id", "node", "desired-state")
 
 Filters = Mapping[str, Sequence[str]]
+V = TypeVar("V")
 
 
 def read(texts: Iterable[str], known: Sequence[str]) -> dict[str, list[str]]:
@@ -72,6 +77,44 @@ async def networks(
         and _begins(view.network.id, filters.get("id"))
         and _has(view.network.spec.labels, filters.get("label", ()))
         and (drivers is None or view.network.spec.driver in drivers)
+    ]
+
+
+async def of_stacks(
+    filters: Filters, read: Callable[[str | None], Awaitable[tuple[V, ...]]]
+) -> list[V]:
+    """What `read` finds, of the stacks that are asked for. Raises NotFound for one that isn't
+    there."""
+    stacks = filters.get("stack")
+    if stacks is None:
+        return list(await read(None))
+    return [view for stack in dict.fromkeys(stacks) for view in await read(stack)]
+
+
+def files(found: Iterable[FileRow], filters: Filters) -> list[FileRow]:
+    """Configs or secrets that fit, by name."""
+    fits = [
+        row
+        for row in found
+        if _begins(row.name, filters.get("name"))
+        and _begins(row.id, filters.get("id"))
+        and _has(pairs(row.labels), filters.get("label", ()))
+    ]
+    return sorted(fits, key=lambda row: row.name)
+
+
+def volumes(found: Iterable[VolumeRow], filters: Filters) -> list[VolumeRow]:
+    """Those that fit. Raises Failure."""
+    nodes, dangling = filters.get("node"), filters.get("dangling")
+    for word in dangling or ():
+        if word not in ("true", "false"):
+            raise Failure(f"--filter dangling: '{word}' is neither true nor false", Exit.USAGE)
+    return [
+        row
+        for row in found
+        if _begins(row.name, filters.get("name"))
+        and (nodes is None or any(place.node in nodes for place in row.places))
+        and (dangling is None or str(row.services == 0).lower() in dangling)
     ]
 
 

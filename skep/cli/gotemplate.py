@@ -5,6 +5,7 @@ Only paths of fields; Go's template language has far more, and what isn't a path
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import time
@@ -47,6 +48,15 @@ def parse(text: str) -> Template:
             Exit.USAGE,
         )
     return [*found, (_unescaped(text[end:]), ())]
+
+
+def asked(options: argparse.Namespace) -> Template | None:
+    """The template that --format gives, unless it gives the whole. Raises Failure."""
+    if options.format in ("json", "yaml"):
+        return None
+    if options.pretty:
+        raise Failure("--pretty and --format exclude each other", Exit.USAGE)
+    return parse(options.format)
 
 
 def _unescaped(text: str) -> str:
@@ -95,8 +105,8 @@ def docker_view(view: ServiceView) -> dict[str, Any]:
     found: dict[str, Any] = {
         "ID": service.id,
         "Version": {"Index": service.version},
-        "CreatedAt": _time(service.created_ns),
-        "UpdatedAt": _time(service.updated_ns),
+        "CreatedAt": time_text(service.created_ns),
+        "UpdatedAt": time_text(service.updated_ns),
         "Spec": _spec(service.spec),
         "Endpoint": {
             "Spec": _endpoint(service.spec),
@@ -135,7 +145,7 @@ def docker_network(view: NetworkView) -> dict[str, Any]:
         "Name": network.name,
         "Id": network.id,
         "ID": network.id,
-        "Created": _time(network.created_ns),
+        "Created": time_text(network.created_ns),
         "Scope": "swarm",
         "Driver": spec.driver,
         "EnableIPv6": False,
@@ -226,12 +236,13 @@ def _port(port: Port) -> dict[str, Any]:
 def _update(update: UpdateStatus) -> dict[str, Any]:
     return {
         "State": update.state.value,
-        "StartedAt": _time(update.started_ns),
-        "CompletedAt": _time(update.ended_ns) if update.ended_ns is not None else None,
+        "StartedAt": time_text(update.started_ns),
+        "CompletedAt": time_text(update.ended_ns) if update.ended_ns is not None else None,
         "Message": update.message,
     }
 
 
-def _time(at_ns: int) -> str:
+def time_text(at_ns: int) -> str:
+    """A wall time as Docker writes it."""
     seconds, rest = divmod(at_ns, SECOND_NS)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09d}Z"

@@ -44,6 +44,8 @@ _NOT_YET: Mapping[str, frozenset[str]] = {
         ),
         ("network inspect", "--verbose -v"),
         ("network rm", "--force -f"),
+        ("config create", "--template-driver"),
+        ("secret create", "--driver -d --template-driver"),
         ("stack deploy", "--resolve-image --with-registry-auth"),
         ("stack ps", "--no-resolve"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import enum
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -334,7 +335,8 @@ def size_text(size_bytes: int) -> str:
 
 
 def plain(of: Any) -> Any:
-    """A domain object with all its fields, defaults too, in JSON's terms; named strings as maps."""
+    """A domain object with all its fields, defaults too, in JSON's terms; named strings as maps,
+    bytes in base64."""
     if isinstance(of, msgspec.Struct):
         found = {}
         for field in msgspec.structs.fields(of):
@@ -343,6 +345,8 @@ def plain(of: Any) -> Any:
         return found | ({"name": of.name} if isinstance(of, Task) else {})
     if isinstance(of, enum.Enum):
         return of.value
+    if isinstance(of, bytes):
+        return base64.b64encode(of).decode()
     if isinstance(of, tuple | list):
         return [plain(item) for item in of]
     return of

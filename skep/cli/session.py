@@ -17,6 +17,7 @@ from skep.cli.output import Progress, note
 from skep.client import Cluster
 from skep.client.cluster import Refs
 from skep.client.outcome import PATIENCE_LEAST_S, patience_s
+from skep.domain.base import replace
 from skep.domain.control import ServiceView
 from skep.domain.objects import Task
 from skep.domain.spec import ServiceSpec
@@ -138,6 +139,18 @@ def timeout_s(given_s: float | None, specs: Iterable[ServiceSpec]) -> float:
     return max((patience_s(spec) for spec in specs), default=PATIENCE_LEAST_S)
 
 
+def as_asked(spec: ServiceSpec) -> ServiceSpec:
+    """A spec without what managers fill in: ids of configs and secrets, and the image's digest."""
+    run = spec.task.run
+    bare = replace(
+        run,
+        image_digest="",
+        configs=tuple(replace(use, id="") for use in run.configs),
+        secrets=tuple(replace(use, id="") for use in run.secrets),
+    )
+    return replace(spec, task=replace(spec.task, run=bare))
+
+
 async def written(cluster: Cluster, specs: Iterable[ServiceSpec]) -> dict[str, int | None]:
     """The revisions that these specs became, by the service's name: what to wait for after a write
     of many, whose answer doesn't say it."""
@@ -147,7 +160,8 @@ async def written(cluster: Cluster, specs: Iterable[ServiceSpec]) -> dict[str, i
         # An older cluster keeps no revisions, and has no rollback that they would tell apart.
         with contextlib.suppress(client.Unsupported):
             revisions = await cluster.services.history(spec.name)
-            numbers = [revision.number for revision in revisions if revision.spec == spec]
+            asked = as_asked(spec)
+            numbers = [row.number for row in revisions if as_asked(row.spec) == asked]
             found[spec.name] = max(numbers, default=None)
     return found
 

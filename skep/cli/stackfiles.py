@@ -19,7 +19,8 @@ STDIN = "-"
 # What a manager's word begins with: a field of the request, of which the file has no such path.
 _FIELD = re.compile(
     r"spec\.(service|network)s\[([0-9]+)\]"
-    r"(?:\.name|\.ports\[[0-9]+\]\.published|\.task\.networks\[[0-9]+\]\.network)?"
+    r"(?:\.name|\.ports\[[0-9]+\]\.published|\.task\.networks\[[0-9]+\]\.network"
+    r"|\.task\.run\.(?:config|secret)s\[[0-9]+\]\.name)?"
 )
 
 

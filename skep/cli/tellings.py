@@ -7,7 +7,7 @@ what it says of itself.
 from __future__ import annotations
 
 from skep.cli import updatewords
-from skep.domain.base import replace
+from skep.domain.base import Pairs, replace
 from skep.domain.objects import (
     Network,
     Node,
@@ -186,6 +186,11 @@ def of_network(old: Network | None, new: Network) -> list[str]:
     if new.is_removing and not (old and old.is_removing):
         words.append("is being removed")
     return words
+
+
+def of_file(old: Pairs | None, new: Pairs) -> list[str]:
+    """A config or a secret: its labels, since nothing else of it ever changes."""
+    return ["labels changed"] if old is not None and old != new else []
 
 
 def _because(what: str, reason: str) -> str:

@@ -20,6 +20,7 @@ from skep.client.errors import (
 from skep.client.logs import logs
 from skep.client.objects import Networks, Nodes, Services, Stacks, Tasks
 from skep.client.seams import Seams
+from skep.client.storage import Configs, Registries, Secrets, Volumes
 from skep.client.watch import watch
 from skep.domain.base import ServiceId, TaskId
 from skep.domain.control import (
@@ -74,6 +75,10 @@ class Cluster:
         self.tasks = Tasks(caller)
         self.stacks = Stacks(caller)
         self.networks = Networks(caller)
+        self.configs = Configs(caller)
+        self.secrets = Secrets(caller)
+        self.registries = Registries(caller)
+        self.volumes = Volumes(caller)
 
     async def __aenter__(self) -> Cluster:
         return self
@@ -103,7 +108,8 @@ class Cluster:
         self, *, from_version: int | None = None, kinds: Sequence[str] = ()
     ) -> AsyncIterator[WatchEvent]:
         """Changes in commit order, each once, after `from_version` (None: from now), until the
-        caller stops iterating. `kinds` narrows to some of "node", "service", "task", "stack".
+        caller stops iterating. `kinds` narrows to some of "node", "service", "task", "stack",
+        "network", "config", "secret".
 
         A broken stream is resumed at another manager where it ended. An event with `is_resync`
         says that changes were lost, since `from_version` is older than what the cluster keeps

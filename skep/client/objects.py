@@ -6,11 +6,12 @@ they began, unless `is_stale`, which takes what the manager that is asked has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from skep.client.calls import Caller
 from skep.client.errors import Conflict
 from skep.client.outcome import is_paused
+from skep.client.storage import write_files
 from skep.domain.base import pairs, replace
 from skep.domain.control import (
     CreateNetworkRequest,
@@ -42,6 +43,7 @@ from skep.domain.control import (
 )
 from skep.domain.objects import Availability, Network, Node, Revision, Service, Stack, Task
 from skep.domain.spec import NetworkSpec, ServiceSpec, StackSpec
+from skep.domain.storage import ConfigSpec, SecretSpec
 
 # Two people who change one service at once settle in two rounds; a loop against a busy robot ends.
 CHANGE_ATTEMPTS = 10
@@ -237,10 +239,22 @@ class Stacks:
         request = ListStacksRequest(is_stale=is_stale)
         return await self._caller.call("ListStacks", request, ListStacksResponse)
 
-    async def deploy(self, spec: StackSpec, *, is_prune: bool = False) -> DeployStackResponse:
+    async def deploy(
+        self,
+        spec: StackSpec,
+        *,
+        configs: Sequence[ConfigSpec] = (),
+        secrets: Sequence[SecretSpec] = (),
+        is_prune: bool = False,
+    ) -> DeployStackResponse:
         """Make the cluster hold this stack, all of it or nothing. Services that the stack no
         longer names stay, and are named in the answer, unless `is_prune`. Raises
-        InvalidArgument, AlreadyExists (a published port or a name that is another's)."""
+        InvalidArgument, AlreadyExists (a published port or a name that is another's).
+
+        The stack's own `configs` and `secrets` are written first. Where the stack had another
+        content under a name before, a new one is made beside it, and the services that use that
+        name are given the new one: the answer's stack says the names."""
+        spec = await write_files(self._caller, spec, configs, secrets)
         request = DeployStackRequest(
             request_id=self._caller.ids.new_id(), spec=spec, is_prune=is_prune
         )

@@ -27,22 +27,19 @@ from skep.client.errors import Conflict
 from skep.client.objects import CHANGE_ATTEMPTS
 from skep.client.outcome import is_paused
 from skep.client.seams import Seams
+from skep.client.syncparts import Configs, Networks, Registries, Secrets, Stacks, Volumes
 from skep.domain.base import TaskId, replace
 from skep.domain.control import (
-    DeployStackResponse,
-    DiagnoseNetworkResponse,
     GetClusterResponse,
     ListNodesResponse,
     ListServicesResponse,
-    ListStacksResponse,
     LogEvent,
-    NetworkView,
     RemoveResponse,
     ServiceView,
     WatchEvent,
 )
-from skep.domain.objects import Availability, Network, Node, Revision, Service, Stack, Task
-from skep.domain.spec import NetworkSpec, ServiceSpec, StackSpec
+from skep.domain.objects import Availability, Node, Revision, Service, Task
+from skep.domain.spec import ServiceSpec
 
 Progress = Callable[[tuple[ServiceView, ...]], None]
 
@@ -214,65 +211,6 @@ class Tasks:
         return self._loop.run(self._inner.remove(ref))
 
 
-class Stacks:
-    """Named sets of services, deployed as one."""
-
-    def __init__(self, inner: o.Stacks, loop: LoopThread) -> None:
-        self._inner = inner
-        self._loop = loop
-
-    def get(self, ref: str, *, is_stale: bool = False) -> Stack:
-        """One stack. Raises NotFound."""
-        return self._loop.run(self._inner.get(ref, is_stale=is_stale))
-
-    def list(self, *, is_stale: bool = False) -> tuple[Stack, ...]:
-        """All stacks, by name."""
-        return self._loop.run(self._inner.list(is_stale=is_stale))
-
-    def snapshot(self, *, is_stale: bool = False) -> ListStacksResponse:
-        """All stacks with the version they were read at."""
-        return self._loop.run(self._inner.snapshot(is_stale=is_stale))
-
-    def deploy(self, spec: StackSpec, *, is_prune: bool = False) -> DeployStackResponse:
-        """Make the cluster hold this stack, all of it or nothing. Services that the stack no
-        longer names stay, and are named in the answer, unless `is_prune`. Raises
-        InvalidArgument, AlreadyExists (a published port or a name that is another's)."""
-        return self._loop.run(self._inner.deploy(spec, is_prune=is_prune))
-
-    def remove(self, ref: str) -> RemoveResponse:
-        """Remove the stack and, once their tasks have ended, its services. Raises NotFound."""
-        return self._loop.run(self._inner.remove(ref))
-
-
-class Networks:
-    """What tasks are connected by, and kept apart by."""
-
-    def __init__(self, inner: o.Networks, loop: LoopThread) -> None:
-        self._inner = inner
-        self._loop = loop
-
-    def get(self, ref: str, *, is_stale: bool = False) -> NetworkView:
-        """One network, and who is on it. Raises NotFound."""
-        return self._loop.run(self._inner.get(ref, is_stale=is_stale))
-
-    def list(self, *, stack: str | None = None, is_stale: bool = False) -> tuple[NetworkView, ...]:
-        """All networks, or those of one stack, by name. Raises NotFound for an unknown stack."""
-        return self._loop.run(self._inner.list(stack=stack, is_stale=is_stale))
-
-    def create(self, spec: NetworkSpec) -> Network:
-        """A new network. Raises AlreadyExists, InvalidArgument."""
-        return self._loop.run(self._inner.create(spec))
-
-    def remove(self, ref: str) -> RemoveResponse:
-        """Remove a network that no service uses. Raises NotFound, FailedPrecondition."""
-        return self._loop.run(self._inner.remove(ref))
-
-    def diagnose(self, name: str = "", from_task: str = "") -> DiagnoseNetworkResponse:
-        """How every node's netproxy sees the network; or, with both arguments, what `name` leads
-        to for the task `from_task`. Raises NotFound for an unknown task."""
-        return self._loop.run(self._inner.diagnose(name, from_task))
-
-
 class Cluster:
     """All of the control API. Methods raise `ClientError` and what they say."""
 
@@ -284,6 +222,10 @@ class Cluster:
         self.tasks = Tasks(inner.tasks, loop)
         self.stacks = Stacks(inner.stacks, loop)
         self.networks = Networks(inner.networks, loop)
+        self.configs = Configs(inner.configs, loop)
+        self.secrets = Secrets(inner.secrets, loop)
+        self.registries = Registries(inner.registries, loop)
+        self.volumes = Volumes(inner.volumes, loop)
 
     def __enter__(self) -> Cluster:
         return self
@@ -310,7 +252,8 @@ class Cluster:
         self, *, from_version: int | None = None, kinds: Sequence[str] = ()
     ) -> Generator[WatchEvent, None, None]:
         """Changes in commit order, each once, after `from_version` (None: from now), until the
-        caller stops iterating. `kinds` narrows to some of "node", "service", "task", "stack".
+        caller stops iterating. `kinds` narrows to some of "node", "service", "task", "stack",
+        "network", "config", "secret".
 
         A broken stream is resumed at another manager where it ended. An event with `is_resync`
         says that changes were lost, since `from_version` is older than what the cluster keeps

@@ -6,6 +6,7 @@ import re
 
 from skep.domain import validate
 from skep.domain.filecalls import SetRegistryRequest
+from skep.domain.imagename import DOCKER_HUB
 from skep.domain.refusal import refuse
 from skep.domain.storage import (
     CONFIG_LIMIT_BYTES,
@@ -18,7 +19,6 @@ from skep.domain.storage import (
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?")
 NAME_LIMIT = 64
 
-DOCKER_HUB = "docker.io"
 # What `docker login` and its files call the same registry.
 _DOCKER_HUB_NAMES = ("", "index.docker.io", "registry-1.docker.io", DOCKER_HUB)
 _REGISTRY = re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")

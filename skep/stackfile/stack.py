@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from skep.domain.spec import PortMode, Protocol, StackSpec
+from skep.domain.storage import ConfigSpec, SecretSpec
 from skep.domain.validate import NAME_LIMIT
 from skep.stackfile import keys, nodes, values
 from skep.stackfile.errors import Mark, Problems, error_at
@@ -59,11 +60,16 @@ class Reading:
 
 class ReadStack(NamedTuple):
     """A stack, and where each of its services and networks stands, as file:line:column by the full
-    name; a default network that no file names stands nowhere."""
+    name; a default network that no file names stands nowhere.
+
+    `configs` and `secrets` are those that the files hold the contents of. They are to be made
+    before the stack is deployed, and services use them by the names that they have here."""
 
     spec: StackSpec
     places: Mapping[str, str]
     network_places: Mapping[str, str]
+    configs: tuple[ConfigSpec, ...] = ()
+    secrets: tuple[SecretSpec, ...] = ()
 
 
 def decode(data: bytes, *, file: str) -> str:

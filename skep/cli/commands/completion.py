@@ -101,6 +101,14 @@ async def _ask(options: argparse.Namespace, kind: str) -> list[str]:
                 return [str(revision.number) for revision in kept]
             case "networks":
                 return [view.network.name for view in await cluster.networks.list(is_stale=True)]
+            case "configs":
+                return [view.config.name for view in await cluster.configs.list(is_stale=True)]
+            case "secrets":
+                return [view.name for view in await cluster.secrets.list(is_stale=True)]
+            case "registries":
+                return [view.name for view in await cluster.registries.list(is_stale=True)]
+            case "volumes":
+                return [view.volume.name for view in await cluster.volumes.list(is_stale=True)]
             case "stacks":
                 return [stack.name for stack in await cluster.stacks.list(is_stale=True)]
             case "tasks":
@@ -117,6 +125,9 @@ _KINDS: dict[str, Callable[[argparse.Namespace], list[str]]] = {
     "processes": _processes,
     **{
         kind: _objects(kind)
-        for kind in ("nodes", "services", "stacks", "tasks", "networks", "scale", "revisions")
+        for kind in (
+            *("nodes", "services", "stacks", "tasks", "networks", "scale", "revisions"),
+            *("configs", "secrets", "registries", "volumes"),
+        )
     },
 }

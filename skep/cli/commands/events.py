@@ -17,6 +17,7 @@ from skep import client
 from skep.cli import filters, output, rows, session, text
 from skep.cli.changes import KINDS, AnyRow, Change, Sight, fits
 from skep.client import Cluster
+from skep.domain.base import replace
 from skep.domain.control import WatchEvent
 
 FILTER_KEYS = ("service", "node", "stack", "kind")
@@ -91,6 +92,10 @@ async def read_all(cluster: Cluster) -> tuple[int, list[AnyRow]]:
     known += await cluster.tasks.list(is_all=True)
     with contextlib.suppress(client.Unsupported):
         known += [view.network for view in await cluster.networks.list()]
+    with contextlib.suppress(client.Unsupported):
+        known += [view.config for view in await cluster.configs.list()]
+        # Of secrets the stream says less: who uses one is no part of it.
+        known += [replace(view, services=()) for view in await cluster.secrets.list()]
     return nodes.version, known
 
 

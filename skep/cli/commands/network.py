@@ -90,11 +90,7 @@ def inspect(options: argparse.Namespace) -> None:
     """Show networks whole, the part of them that people look for, or single fields."""
     from skep.cli import gotemplate
 
-    template = None
-    if options.format not in ("json", "yaml"):
-        if options.pretty:
-            raise Failure("--pretty and --format exclude each other", Exit.USAGE)
-        template = gotemplate.parse(options.format)
+    template = gotemplate.asked(options)
 
     async def script(cluster: Cluster) -> None:
         found = [await cluster.networks.get(ref) for ref in options.refs]

@@ -43,15 +43,21 @@ async def deploy_and_wait(
     """One deploy, and what it did."""
     spec = stack.spec
     is_prune = bool(getattr(options, "prune", False))
+    before = await _files(cluster, stack)
     try:
-        answer = await cluster.stacks.deploy(spec, is_prune=is_prune)
+        answer = await cluster.stacks.deploy(
+            spec, configs=stack.configs, secrets=stack.secrets, is_prune=is_prune
+        )
     except client.ClientError as error:
         found = as_failure(error)
         assert found is not None
         raise Failure(placed(str(found), stack), found.code) from None
+    after = await _files(cluster, stack)
     for name in answer.networks_created:
         output.note(f"created network {name}")
     for what, names in (
+        ("created", sorted(after - before)),
+        ("removed", sorted(before - after)),
         ("created", answer.created),
         ("updated", answer.updated),
         ("unchanged", answer.unchanged),
@@ -62,7 +68,8 @@ async def deploy_and_wait(
     for name in answer.kept:
         output.note(f"kept {name}, which the stack no longer names; --prune removes it")
     if not options.detach:
-        wanted = await session.written(cluster, spec.services)
+        # The names of configs and secrets in it are those that the managers gave.
+        wanted = await session.written(cluster, answer.stack.spec.services)
         # A new service has nothing to replace, but the rest of the stack may.
         changed = [each for each in spec.services if each.name in answer.updated]
         timeout_s = session.timeout_s(options.timeout, changed)
@@ -71,6 +78,18 @@ async def deploy_and_wait(
             gone = {name: name for name in answer.removed}
             await session.until_removed(cluster, gone, timeout_s)
     return answer
+
+
+async def _files(cluster: Cluster, stack: ReadStack) -> set[str]:
+    """The stack's configs and secrets, if it has any of its own to write."""
+    found: set[str] = set()
+    if stack.configs or stack.secrets:
+        name = stack.spec.name
+        with contextlib.suppress(client.NotFound):
+            found |= {f"config {v.config.name}" for v in await cluster.configs.list(stack=name)}
+        with contextlib.suppress(client.NotFound):
+            found |= {f"secret {view.name}" for view in await cluster.secrets.list(stack=name)}
+    return found
 
 
 def ls(options: argparse.Namespace) -> None:

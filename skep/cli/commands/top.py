@@ -178,6 +178,7 @@ class _Look:
             try:
                 version, rows = await read_all(self._cluster)
                 self.sight.read(rows)
+                self._changed.set()
                 begin = max(0, version - CHANGES_SHOWN) if seen is None else seen
                 async for event in self._cluster.watch(from_version=begin):
                     if event.is_resync:

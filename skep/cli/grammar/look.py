@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from skep.cli.options import Parser, Subparsers, command, count, reaches, seconds
 
-KINDS = ("node", "service", "task", "stack", "network")
+KINDS = ("node", "service", "task", "stack", "network", "config", "secret")
 
 
 def add(commands: Subparsers) -> None:

@@ -44,6 +44,7 @@ from skep.env import (
     WallNs,
 )
 from skep.env import Service as Served
+from tests.unit.client.fakestorage import FakeStorage
 
 T = TypeVar("T")
 Row = TypeVar("Row", bound=Object)
@@ -180,7 +181,8 @@ class FakeChannel:
 
 
 def is_stale_read(method: str, request: bytes) -> bool:
-    handler = getattr(FakeControl, f"on_{method.rpartition('/')[2]}")
+    name = f"on_{method.rpartition('/')[2]}"
+    handler = getattr(FakeControl, name, None) or getattr(FakeStorage, name)
     return bool(getattr(codec.decode(get_type_hints(handler)["q"], request), "is_stale", False))
 
 
@@ -198,6 +200,7 @@ class FakeControl:
         self.version = 10
         self.nodes: dict[str, Node] = {}
         self.services: dict[str, Service] = {}
+        self.storage = FakeStorage(lambda: self.services.values(), self.ids.new_id)
         self.tasks: dict[str, Task] = {}
         self.stacks: dict[str, Stack] = {}
         self.networks: dict[str, Network] = {}
@@ -226,7 +229,9 @@ class FakeControl:
         self.nodes[row.id] = row
 
     def serve(self, method: str, data: bytes) -> bytes:
-        handler: Callable[[Struct], Struct] = getattr(self, f"on_{method}")
+        name = f"on_{method}"
+        owner = self if hasattr(self, name) else self.storage
+        handler: Callable[[Struct], Struct] = getattr(owner, name)
         request = codec.decode(get_type_hints(handler)["q"], data)
         request_id = getattr(request, "request_id", None)
         if request_id in self.answers:
@@ -384,9 +389,10 @@ class FakeControl:
         return c.RemoveResponse(id=row.id, name=row.name)
 
     def on_CreateService(self, q: c.CreateServiceRequest) -> Service:  # noqa: N802
-        return self.create(q.spec)
+        return self.create(self.storage.with_ids(q.spec))
 
     def on_UpdateService(self, q: c.UpdateServiceRequest) -> Service:  # noqa: N802
+        q = replace(q, spec=self.storage.with_ids(q.spec))
         row = self.find(self.services, "service", q.ref)
         if q.version is not None and q.version != row.version:
             raise CallError(Code.ABORTED, f"service {row.name!r} was changed meanwhile")
@@ -462,6 +468,11 @@ class FakeControl:
         return c.RemoveResponse(id=row.id, name=row.name)
 
     def on_DeployStack(self, q: c.DeployStackRequest) -> c.DeployStackResponse:  # noqa: N802
+        named = (
+            self.storage.with_ids(each, f"spec.services[{place}]")
+            for place, each in enumerate(q.spec.services)
+        )
+        q = replace(q, spec=replace(q.spec, services=tuple(named)))
         found = [row for row in self.stacks.values() if row.name == q.spec.name]
         row = found[0] if found else Stack(id=self.ids.new_id(), name=q.spec.name, spec=q.spec)  # type: ignore[arg-type]
         row = self.stacks[row.id] = self.stamped(replace(row, spec=q.spec))
@@ -512,6 +523,7 @@ class FakeControl:
         for network in list(self.networks.values()):
             if network.stack_id == row.id:
                 del self.networks[network.id]
+        self.storage.forget_stack(row.name)
         return c.RemoveResponse(id=row.id, name=row.name)
 
     def check_ports(self, where: str, spec: ServiceSpec) -> None:

@@ -17,7 +17,17 @@ from typing import Any
 import pytest
 
 from skep.api import codec
-from skep.client import Conflict, NotConverged, NotFound, adapter_thread, cluster, objects, sync
+from skep.client import (
+    Conflict,
+    NotConverged,
+    NotFound,
+    adapter_thread,
+    cluster,
+    objects,
+    storage,
+    sync,
+    syncparts,
+)
 from skep.client.adapter_thread import ROOM, LoopThread
 from skep.domain.base import ServiceId, replace
 from skep.domain.control import ServiceView, WatchAction, WatchEvent
@@ -33,8 +43,12 @@ PAIRS = [
     (objects.Nodes, sync.Nodes),
     (objects.Services, sync.Services),
     (objects.Tasks, sync.Tasks),
-    (objects.Stacks, sync.Stacks),
-    (objects.Networks, sync.Networks),
+    (objects.Stacks, syncparts.Stacks),
+    (objects.Networks, syncparts.Networks),
+    (storage.Configs, syncparts.Configs),
+    (storage.Secrets, syncparts.Secrets),
+    (storage.Registries, syncparts.Registries),
+    (storage.Volumes, syncparts.Volumes),
 ]
 
 
