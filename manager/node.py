@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from skep.env import Env, Listener, Service, Transport
+from skep.manager import execs
 from skep.manager.control import watch
 from skep.manager.control.actor import Control
 from skep.manager.control.watch import Watches
 from skep.manager.diagnose.actor import Diagnoses
 from skep.manager.endpoints import actor as endpoints
 from skep.manager.endpoints.actor import EndpointServer
+from skep.manager.execs import Execs
 from skep.manager.logs import readers
 from skep.manager.logs.readers import LogReaders
 from skep.manager.office import ManagerConfig, Office
@@ -21,7 +23,14 @@ from skep.manager.roster import Roster, receive_report
 from skep.manager.store.actor import Store
 from skep.supervisor import Child, Supervisor
 
-SERVICES = ("skep.v1.Control", "skep.v1.Workers", "skep.v1.Endpoints", "skep.v1.Managers")
+SERVICES = (
+    "skep.v1.Control",
+    "skep.v1.Workers",
+    "skep.v1.Endpoints",
+    "skep.v1.Managers",
+    "skep.v1.Execution",
+    "skep.v1.ExecutionWorkers",
+)
 SESSION = "skep.v1.Workers/Session"
 
 
@@ -70,6 +79,7 @@ class ManagerNode:
         self._diagnoses = Diagnoses(env, self.store, self.endpoints, addresses.control)
         self._watches = Watches(env, self.store)
         self.logs = LogReaders(env, self.store, self.office, config.cluster_id)
+        self.execs = Execs(env, self.store, self.office, config.cluster_id)
         self._roster = Roster(env, self.store, self.office, self.endpoints)
         # Each is built once: these two hold no state that a restart could mend.
         children = (
@@ -118,5 +128,8 @@ class ManagerNode:
                 readers.METHOD: self.logs.serve,
                 readers.FORWARDED: self.logs.serve_forwarded,
                 readers.PUBLISH: self.logs.serve_publish,
+                execs.METHOD: self.execs.serve,
+                execs.FORWARDED: self.execs.serve_forwarded,
+                execs.RUN: self.execs.serve_run,
             },
         )

@@ -15,7 +15,8 @@ from skep.worker.actor import AGENT_INBOX_LIMIT, AgentActor, AgentMessage, Agent
 from skep.worker.core.agent import AgentCore
 from skep.worker.core.link import Described, LinkCore
 from skep.worker.engine.protocol import Engine, ImageResolver, NodeFacts
-from skep.worker.link import LINK_INBOX_LIMIT, LinkActor, LinkMessage
+from skep.worker.execs import ExecRunner
+from skep.worker.link import LINK_INBOX_LIMIT, Errands, LinkActor, LinkMessage
 from skep.worker.logs import LogPublisher
 from skep.worker.supplies import Supplies
 
@@ -86,6 +87,7 @@ class Agent:
         dice = env.fork_dice("link")
         engines = equipment.engines
         self.logs = logs = LogPublisher(env, config.cluster_id, config.node_id, engines)
+        execs = ExecRunner(env, config.cluster_id, config.node_id, engines)
         self.supervisor = Supervisor(
             env,
             "worker",
@@ -98,7 +100,7 @@ class Agent:
                         env,
                         link_inbox,
                         inbox.put,
-                        logs,
+                        Errands(logs, execs),
                         lambda: LinkCore(self._hello, config.managers, dice),
                     ),
                 ),

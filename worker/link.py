@@ -45,6 +45,7 @@ from skep.worker.core.link import (
     TermRaised,
     Ticked,
 )
+from skep.worker.execs import ExecRunner
 from skep.worker.logs import LogPublisher
 from skep.worker.runner import moment
 
@@ -82,24 +83,32 @@ class _Handed:
     reply: Reply[None]
 
 
+@dataclass(frozen=True, slots=True)
+class Errands:
+    """Who carries out what a leader asks for beside the session: orders for logs, which end with
+    it, and those for programs inside tasks, which live as long as their own streams."""
+
+    logs: LogPublisher
+    execs: ExecRunner
+
+
 LinkMessage = Begun | SessionRefused | TermRaised | Described | Ticked | BatchReady | _Handed
 
 
 class LinkActor(Actor[LinkMessage]):
-    """See the module. `agent` leaves a message in the agent's inbox, waiting for room; `logs` gets
-    the leader's orders for logs, which end with their session."""
+    """See the module. `agent` leaves a message in the agent's inbox, waiting for room."""
 
     def __init__(
         self,
         env: Env,
         mailbox: Mailbox[LinkMessage],
         agent: Callable[[AgentEvent | LinkRestarted], Awaitable[None]],
-        logs: LogPublisher,
+        errands: Errands,
         make_core: Callable[[], LinkCore],
     ) -> None:
         super().__init__(env, mailbox)
         self._agent = agent
-        self._logs = logs
+        self._errands = errands
         self._core = make_core()
         self._timer: Timer | None = None
         self._talk: asyncio.Task[None] | None = None
@@ -112,7 +121,8 @@ class LinkActor(Actor[LinkMessage]):
 
     async def stopped(self) -> None:
         """See `Actor.stopped`."""
-        self._logs.cancel_all()
+        self._errands.logs.cancel_all()
+        self._errands.execs.cancel_all()
         self._hang_up()
         if self._timer is not None:
             self._timer.cancel()
@@ -152,7 +162,7 @@ class LinkActor(Actor[LinkMessage]):
                 case TellMessage(session_id, message):
                     await self._tell_agent(session_id, message)
                 case TellClosed(why):
-                    self._logs.cancel_all()
+                    self._errands.logs.cancel_all()
                     await self._agent(SessionClosed(moment(self.env), why))
 
     def _note_end(self, why: str) -> None:
@@ -171,10 +181,13 @@ class LinkActor(Actor[LinkMessage]):
         elif message.drained is not None:
             event = TasksDrained(at, session_id, message.drained.task_ids)
         elif message.logs is not None:
-            self._logs.begin(self._core.address, message.logs)
+            self._errands.logs.begin(self._core.address, message.logs)
             return
         elif message.logs_cancelled is not None:
-            self._logs.cancel(message.logs_cancelled.order_id)
+            self._errands.logs.cancel(message.logs_cancelled.order_id)
+            return
+        elif message.exec is not None:
+            self._errands.execs.begin(self._core.address, message.exec)
             return
         else:
             return  # A newer leader may say what this release doesn't know.

@@ -19,7 +19,14 @@ from typing import Any, TypeVar
 import msgspec
 from google.protobuf.message import DecodeError, Message
 
-from skep.api import attach_pb2, control_pb2, endpoints_pb2, objects_pb2, session_pb2
+from skep.api import (
+    attach_pb2,
+    control_pb2,
+    endpoints_pb2,
+    execution_pb2,
+    objects_pb2,
+    session_pb2,
+)
 from skep.domain.base import Pairs, Struct
 from skep.domain.endpoints import Endpoint
 from skep.env import Rejected
@@ -31,7 +38,7 @@ S = TypeVar("S", bound=Struct)
 _REMEMBERED = frozenset((Endpoint,))
 _REMEMBERED_LIMIT = 1 << 17
 
-_MODULES = (objects_pb2, session_pb2, endpoints_pb2, control_pb2, attach_pb2)
+_MODULES = (objects_pb2, session_pb2, endpoints_pb2, control_pb2, execution_pb2, attach_pb2)
 
 
 def encode(of: Struct) -> bytes:

@@ -22,64 +22,65 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from skep.api import execution_pb2 as skep_dot_api_dot_execution__pb2
 from skep.api import objects_pb2 as skep_dot_api_dot_objects__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16skep/api/session.proto\x12\x07skep.v1\x1a\x16skep/api/objects.proto\"\xb6\x01\n\x0bWorkerHello\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\x03\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x1f\n\x04role\x18\x05 \x01(\x0e\x32\x11.skep.v1.NodeRole\x12-\n\x0b\x64\x65scription\x18\x06 \x01(\x0b\x32\x18.skep.v1.NodeDescription\x12\x14\n\x0chighest_term\x18\x07 \x01(\x03\"\x1b\n\tHeartbeat\x12\x0e\n\x06number\x18\x01 \x01(\x03\"B\n\nTaskReport\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12#\n\x06status\x18\x02 \x01(\x0b\x32\x13.skep.v1.TaskStatus\"C\n\x0bStatusBatch\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12$\n\x07reports\x18\x02 \x03(\x0b\x32\x13.skep.v1.TaskReport\"A\n\x0bImageAnswer\x12\x13\n\x0bquestion_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"\xa8\x01\n\rWorkerMessage\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x14.skep.v1.WorkerHello\x12%\n\theartbeat\x18\x02 \x01(\x0b\x32\x12.skep.v1.Heartbeat\x12&\n\x08statuses\x18\x03 \x01(\x0b\x32\x14.skep.v1.StatusBatch\x12#\n\x05image\x18\x04 \x01(\x0b\x32\x14.skep.v1.ImageAnswer\"_\n\x0eSessionWelcome\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\x03\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0c\n\x04term\x18\x03 \x01(\x03\x12\x1b\n\x13heartbeat_period_ns\x18\x04 \x01(\x03\"\\\n\nAssignment\x12\x1b\n\x04task\x18\x01 \x01(\x0b\x32\r.skep.v1.Task\x12\"\n\x04spec\x18\x02 \x01(\x0b\x32\x14.skep.v1.ServiceSpec\x12\r\n\x05stack\x18\x03 \x01(\t\"T\n\tGivenFile\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x1f\n\x04kind\x18\x03 \x01(\x0e\x32\x11.skep.v1.FileKind\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"@\n\nGivenLogin\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x10\n\x08password\x18\x03 \x01(\t\"W\n\rImageQuestion\x12\x13\n\x0bquestion_id\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\t\x12\"\n\x05login\x18\x03 \x01(\x0b\x32\x13.skep.v1.GivenLogin\"\x8a\x02\n\rAssignmentSet\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.skep.v1.AssignmentKind\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12(\n\x0b\x61ssignments\x18\x03 \x03(\x0b\x32\x13.skep.v1.Assignment\x12\x0f\n\x07removed\x18\x04 \x03(\t\x12\x12\n\nis_partial\x18\x05 \x01(\x08\x12!\n\x05\x66iles\x18\x06 \x03(\x0b\x32\x12.skep.v1.GivenFile\x12\x15\n\rfiles_removed\x18\x07 \x03(\t\x12#\n\x06logins\x18\x08 \x03(\x0b\x32\x13.skep.v1.GivenLogin\x12\x12\n\nhas_logins\x18\t \x01(\x08\" \n\x0eStatusesStored\x12\x0e\n\x06number\x18\x01 \x01(\x03\"\x1b\n\x07\x44rained\x12\x10\n\x08task_ids\x18\x01 \x03(\t\".\n\tLogWanted\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\t\"\x92\x01\n\x08LogOrder\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12!\n\x05tasks\x18\x02 \x03(\x0b\x32\x12.skep.v1.LogWanted\x12\x11\n\x04tail\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\x08since_ns\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x11\n\tis_follow\x18\x05 \x01(\x08\x42\x07\n\x05_tailB\x0b\n\t_since_ns\"!\n\rLogsCancelled\x12\x10\n\x08order_id\x18\x01 \x01(\t\"\xd1\x02\n\rLeaderMessage\x12(\n\x07welcome\x18\x01 \x01(\x0b\x32\x17.skep.v1.SessionWelcome\x12%\n\theartbeat\x18\x02 \x01(\x0b\x32\x12.skep.v1.Heartbeat\x12+\n\x0b\x61ssignments\x18\x03 \x01(\x0b\x32\x16.skep.v1.AssignmentSet\x12\'\n\x06stored\x18\x04 \x01(\x0b\x32\x17.skep.v1.StatusesStored\x12!\n\x07\x64rained\x18\x05 \x01(\x0b\x32\x10.skep.v1.Drained\x12\x1f\n\x04logs\x18\x06 \x01(\x0b\x32\x11.skep.v1.LogOrder\x12.\n\x0elogs_cancelled\x18\x07 \x01(\x0b\x32\x16.skep.v1.LogsCancelled\x12%\n\x05image\x18\x08 \x01(\x0b\x32\x16.skep.v1.ImageQuestion\"Q\n\x08LogHello\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\x03\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x10\n\x08order_id\x18\x04 \x01(\t\"o\n\x07LogPage\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x10\n\x08\x66irst_ns\x18\x02 \x01(\x03\x12\x10\n\x08position\x18\x03 \x01(\t\x12\r\n\x05lines\x18\x04 \x01(\x0c\x12\x0f\n\x07problem\x18\x05 \x01(\t\x12\x0f\n\x07is_last\x18\x06 \x01(\x08\"N\n\nLogMessage\x12 \n\x05hello\x18\x01 \x01(\x0b\x32\x11.skep.v1.LogHello\x12\x1e\n\x04page\x18\x02 \x01(\x0b\x32\x10.skep.v1.LogPage\"\x0b\n\tLogAnswer*n\n\x0e\x41ssignmentKind\x12\x1f\n\x1b\x41SSIGNMENT_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41SSIGNMENT_KIND_COMPLETE\x10\x01\x12\x1d\n\x19\x41SSIGNMENT_KIND_INCREMENT\x10\x02*Q\n\x08\x46ileKind\x12\x19\n\x15\x46ILE_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10\x46ILE_KIND_CONFIG\x10\x01\x12\x14\n\x10\x46ILE_KIND_SECRET\x10\x02\x32\x84\x01\n\x07Workers\x12=\n\x07Session\x12\x16.skep.v1.WorkerMessage\x1a\x16.skep.v1.LeaderMessage(\x01\x30\x01\x12:\n\x0bPublishLogs\x12\x13.skep.v1.LogMessage\x1a\x12.skep.v1.LogAnswer(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16skep/api/session.proto\x12\x07skep.v1\x1a\x18skep/api/execution.proto\x1a\x16skep/api/objects.proto\"\xb6\x01\n\x0bWorkerHello\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\x03\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x1f\n\x04role\x18\x05 \x01(\x0e\x32\x11.skep.v1.NodeRole\x12-\n\x0b\x64\x65scription\x18\x06 \x01(\x0b\x32\x18.skep.v1.NodeDescription\x12\x14\n\x0chighest_term\x18\x07 \x01(\x03\"\x1b\n\tHeartbeat\x12\x0e\n\x06number\x18\x01 \x01(\x03\"B\n\nTaskReport\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12#\n\x06status\x18\x02 \x01(\x0b\x32\x13.skep.v1.TaskStatus\"C\n\x0bStatusBatch\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12$\n\x07reports\x18\x02 \x03(\x0b\x32\x13.skep.v1.TaskReport\"A\n\x0bImageAnswer\x12\x13\n\x0bquestion_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"\xa8\x01\n\rWorkerMessage\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x14.skep.v1.WorkerHello\x12%\n\theartbeat\x18\x02 \x01(\x0b\x32\x12.skep.v1.Heartbeat\x12&\n\x08statuses\x18\x03 \x01(\x0b\x32\x14.skep.v1.StatusBatch\x12#\n\x05image\x18\x04 \x01(\x0b\x32\x14.skep.v1.ImageAnswer\"_\n\x0eSessionWelcome\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\x03\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0c\n\x04term\x18\x03 \x01(\x03\x12\x1b\n\x13heartbeat_period_ns\x18\x04 \x01(\x03\"\\\n\nAssignment\x12\x1b\n\x04task\x18\x01 \x01(\x0b\x32\r.skep.v1.Task\x12\"\n\x04spec\x18\x02 \x01(\x0b\x32\x14.skep.v1.ServiceSpec\x12\r\n\x05stack\x18\x03 \x01(\t\"T\n\tGivenFile\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x1f\n\x04kind\x18\x03 \x01(\x0e\x32\x11.skep.v1.FileKind\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"@\n\nGivenLogin\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x10\n\x08password\x18\x03 \x01(\t\"W\n\rImageQuestion\x12\x13\n\x0bquestion_id\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\t\x12\"\n\x05login\x18\x03 \x01(\x0b\x32\x13.skep.v1.GivenLogin\"\x8a\x02\n\rAssignmentSet\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.skep.v1.AssignmentKind\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12(\n\x0b\x61ssignments\x18\x03 \x03(\x0b\x32\x13.skep.v1.Assignment\x12\x0f\n\x07removed\x18\x04 \x03(\t\x12\x12\n\nis_partial\x18\x05 \x01(\x08\x12!\n\x05\x66iles\x18\x06 \x03(\x0b\x32\x12.skep.v1.GivenFile\x12\x15\n\rfiles_removed\x18\x07 \x03(\t\x12#\n\x06logins\x18\x08 \x03(\x0b\x32\x13.skep.v1.GivenLogin\x12\x12\n\nhas_logins\x18\t \x01(\x08\" \n\x0eStatusesStored\x12\x0e\n\x06number\x18\x01 \x01(\x03\"\x1b\n\x07\x44rained\x12\x10\n\x08task_ids\x18\x01 \x03(\t\".\n\tLogWanted\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\t\"\x92\x01\n\x08LogOrder\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12!\n\x05tasks\x18\x02 \x03(\x0b\x32\x12.skep.v1.LogWanted\x12\x11\n\x04tail\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\x08since_ns\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x11\n\tis_follow\x18\x05 \x01(\x08\x42\x07\n\x05_tailB\x0b\n\t_since_ns\"!\n\rLogsCancelled\x12\x10\n\x08order_id\x18\x01 \x01(\t\"\xf3\x02\n\rLeaderMessage\x12(\n\x07welcome\x18\x01 \x01(\x0b\x32\x17.skep.v1.SessionWelcome\x12%\n\theartbeat\x18\x02 \x01(\x0b\x32\x12.skep.v1.Heartbeat\x12+\n\x0b\x61ssignments\x18\x03 \x01(\x0b\x32\x16.skep.v1.AssignmentSet\x12\'\n\x06stored\x18\x04 \x01(\x0b\x32\x17.skep.v1.StatusesStored\x12!\n\x07\x64rained\x18\x05 \x01(\x0b\x32\x10.skep.v1.Drained\x12\x1f\n\x04logs\x18\x06 \x01(\x0b\x32\x11.skep.v1.LogOrder\x12.\n\x0elogs_cancelled\x18\x07 \x01(\x0b\x32\x16.skep.v1.LogsCancelled\x12%\n\x05image\x18\x08 \x01(\x0b\x32\x16.skep.v1.ImageQuestion\x12 \n\x04\x65xec\x18\t \x01(\x0b\x32\x12.skep.v1.ExecOrder\"Q\n\x08LogHello\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\x03\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x10\n\x08order_id\x18\x04 \x01(\t\"o\n\x07LogPage\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x10\n\x08\x66irst_ns\x18\x02 \x01(\x03\x12\x10\n\x08position\x18\x03 \x01(\t\x12\r\n\x05lines\x18\x04 \x01(\x0c\x12\x0f\n\x07problem\x18\x05 \x01(\t\x12\x0f\n\x07is_last\x18\x06 \x01(\x08\"N\n\nLogMessage\x12 \n\x05hello\x18\x01 \x01(\x0b\x32\x11.skep.v1.LogHello\x12\x1e\n\x04page\x18\x02 \x01(\x0b\x32\x10.skep.v1.LogPage\"\x0b\n\tLogAnswer*n\n\x0e\x41ssignmentKind\x12\x1f\n\x1b\x41SSIGNMENT_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41SSIGNMENT_KIND_COMPLETE\x10\x01\x12\x1d\n\x19\x41SSIGNMENT_KIND_INCREMENT\x10\x02*Q\n\x08\x46ileKind\x12\x19\n\x15\x46ILE_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10\x46ILE_KIND_CONFIG\x10\x01\x12\x14\n\x10\x46ILE_KIND_SECRET\x10\x02\x32\x84\x01\n\x07Workers\x12=\n\x07Session\x12\x16.skep.v1.WorkerMessage\x1a\x16.skep.v1.LeaderMessage(\x01\x30\x01\x12:\n\x0bPublishLogs\x12\x13.skep.v1.LogMessage\x1a\x12.skep.v1.LogAnswer(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'skep.api.session_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ASSIGNMENTKIND']._serialized_start=2273
-  _globals['_ASSIGNMENTKIND']._serialized_end=2383
-  _globals['_FILEKIND']._serialized_start=2385
-  _globals['_FILEKIND']._serialized_end=2466
-  _globals['_WORKERHELLO']._serialized_start=60
-  _globals['_WORKERHELLO']._serialized_end=242
-  _globals['_HEARTBEAT']._serialized_start=244
-  _globals['_HEARTBEAT']._serialized_end=271
-  _globals['_TASKREPORT']._serialized_start=273
-  _globals['_TASKREPORT']._serialized_end=339
-  _globals['_STATUSBATCH']._serialized_start=341
-  _globals['_STATUSBATCH']._serialized_end=408
-  _globals['_IMAGEANSWER']._serialized_start=410
-  _globals['_IMAGEANSWER']._serialized_end=475
-  _globals['_WORKERMESSAGE']._serialized_start=478
-  _globals['_WORKERMESSAGE']._serialized_end=646
-  _globals['_SESSIONWELCOME']._serialized_start=648
-  _globals['_SESSIONWELCOME']._serialized_end=743
-  _globals['_ASSIGNMENT']._serialized_start=745
-  _globals['_ASSIGNMENT']._serialized_end=837
-  _globals['_GIVENFILE']._serialized_start=839
-  _globals['_GIVENFILE']._serialized_end=923
-  _globals['_GIVENLOGIN']._serialized_start=925
-  _globals['_GIVENLOGIN']._serialized_end=989
-  _globals['_IMAGEQUESTION']._serialized_start=991
-  _globals['_IMAGEQUESTION']._serialized_end=1078
-  _globals['_ASSIGNMENTSET']._serialized_start=1081
-  _globals['_ASSIGNMENTSET']._serialized_end=1347
-  _globals['_STATUSESSTORED']._serialized_start=1349
-  _globals['_STATUSESSTORED']._serialized_end=1381
-  _globals['_DRAINED']._serialized_start=1383
-  _globals['_DRAINED']._serialized_end=1410
-  _globals['_LOGWANTED']._serialized_start=1412
-  _globals['_LOGWANTED']._serialized_end=1458
-  _globals['_LOGORDER']._serialized_start=1461
-  _globals['_LOGORDER']._serialized_end=1607
-  _globals['_LOGSCANCELLED']._serialized_start=1609
-  _globals['_LOGSCANCELLED']._serialized_end=1642
-  _globals['_LEADERMESSAGE']._serialized_start=1645
-  _globals['_LEADERMESSAGE']._serialized_end=1982
-  _globals['_LOGHELLO']._serialized_start=1984
-  _globals['_LOGHELLO']._serialized_end=2065
-  _globals['_LOGPAGE']._serialized_start=2067
-  _globals['_LOGPAGE']._serialized_end=2178
-  _globals['_LOGMESSAGE']._serialized_start=2180
-  _globals['_LOGMESSAGE']._serialized_end=2258
-  _globals['_LOGANSWER']._serialized_start=2260
-  _globals['_LOGANSWER']._serialized_end=2271
-  _globals['_WORKERS']._serialized_start=2469
-  _globals['_WORKERS']._serialized_end=2601
+  _globals['_ASSIGNMENTKIND']._serialized_start=2333
+  _globals['_ASSIGNMENTKIND']._serialized_end=2443
+  _globals['_FILEKIND']._serialized_start=2445
+  _globals['_FILEKIND']._serialized_end=2526
+  _globals['_WORKERHELLO']._serialized_start=86
+  _globals['_WORKERHELLO']._serialized_end=268
+  _globals['_HEARTBEAT']._serialized_start=270
+  _globals['_HEARTBEAT']._serialized_end=297
+  _globals['_TASKREPORT']._serialized_start=299
+  _globals['_TASKREPORT']._serialized_end=365
+  _globals['_STATUSBATCH']._serialized_start=367
+  _globals['_STATUSBATCH']._serialized_end=434
+  _globals['_IMAGEANSWER']._serialized_start=436
+  _globals['_IMAGEANSWER']._serialized_end=501
+  _globals['_WORKERMESSAGE']._serialized_start=504
+  _globals['_WORKERMESSAGE']._serialized_end=672
+  _globals['_SESSIONWELCOME']._serialized_start=674
+  _globals['_SESSIONWELCOME']._serialized_end=769
+  _globals['_ASSIGNMENT']._serialized_start=771
+  _globals['_ASSIGNMENT']._serialized_end=863
+  _globals['_GIVENFILE']._serialized_start=865
+  _globals['_GIVENFILE']._serialized_end=949
+  _globals['_GIVENLOGIN']._serialized_start=951
+  _globals['_GIVENLOGIN']._serialized_end=1015
+  _globals['_IMAGEQUESTION']._serialized_start=1017
+  _globals['_IMAGEQUESTION']._serialized_end=1104
+  _globals['_ASSIGNMENTSET']._serialized_start=1107
+  _globals['_ASSIGNMENTSET']._serialized_end=1373
+  _globals['_STATUSESSTORED']._serialized_start=1375
+  _globals['_STATUSESSTORED']._serialized_end=1407
+  _globals['_DRAINED']._serialized_start=1409
+  _globals['_DRAINED']._serialized_end=1436
+  _globals['_LOGWANTED']._serialized_start=1438
+  _globals['_LOGWANTED']._serialized_end=1484
+  _globals['_LOGORDER']._serialized_start=1487
+  _globals['_LOGORDER']._serialized_end=1633
+  _globals['_LOGSCANCELLED']._serialized_start=1635
+  _globals['_LOGSCANCELLED']._serialized_end=1668
+  _globals['_LEADERMESSAGE']._serialized_start=1671
+  _globals['_LEADERMESSAGE']._serialized_end=2042
+  _globals['_LOGHELLO']._serialized_start=2044
+  _globals['_LOGHELLO']._serialized_end=2125
+  _globals['_LOGPAGE']._serialized_start=2127
+  _globals['_LOGPAGE']._serialized_end=2238
+  _globals['_LOGMESSAGE']._serialized_start=2240
+  _globals['_LOGMESSAGE']._serialized_end=2318
+  _globals['_LOGANSWER']._serialized_start=2320
+  _globals['_LOGANSWER']._serialized_end=2331
+  _globals['_WORKERS']._serialized_start=2529
+  _globals['_WORKERS']._serialized_end=2661
 # @@protoc_insertion_point(module_scope)

@@ -1,3 +1,4 @@
+from skep.api import execution_pb2 as _execution_pb2
 from skep.api import objects_pb2 as _objects_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -205,7 +206,7 @@ class LogsCancelled(_message.Message):
     def __init__(self, order_id: _Optional[str] = ...) -> None: ...
 
 class LeaderMessage(_message.Message):
-    __slots__ = ("welcome", "heartbeat", "assignments", "stored", "drained", "logs", "logs_cancelled", "image")
+    __slots__ = ("welcome", "heartbeat", "assignments", "stored", "drained", "logs", "logs_cancelled", "image", "exec")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     ASSIGNMENTS_FIELD_NUMBER: _ClassVar[int]
@@ -214,6 +215,7 @@ class LeaderMessage(_message.Message):
     LOGS_FIELD_NUMBER: _ClassVar[int]
     LOGS_CANCELLED_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
+    EXEC_FIELD_NUMBER: _ClassVar[int]
     welcome: SessionWelcome
     heartbeat: Heartbeat
     assignments: AssignmentSet
@@ -222,7 +224,8 @@ class LeaderMessage(_message.Message):
     logs: LogOrder
     logs_cancelled: LogsCancelled
     image: ImageQuestion
-    def __init__(self, welcome: _Optional[_Union[SessionWelcome, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., assignments: _Optional[_Union[AssignmentSet, _Mapping]] = ..., stored: _Optional[_Union[StatusesStored, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., logs: _Optional[_Union[LogOrder, _Mapping]] = ..., logs_cancelled: _Optional[_Union[LogsCancelled, _Mapping]] = ..., image: _Optional[_Union[ImageQuestion, _Mapping]] = ...) -> None: ...
+    exec: _execution_pb2.ExecOrder
+    def __init__(self, welcome: _Optional[_Union[SessionWelcome, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., assignments: _Optional[_Union[AssignmentSet, _Mapping]] = ..., stored: _Optional[_Union[StatusesStored, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., logs: _Optional[_Union[LogOrder, _Mapping]] = ..., logs_cancelled: _Optional[_Union[LogsCancelled, _Mapping]] = ..., image: _Optional[_Union[ImageQuestion, _Mapping]] = ..., exec: _Optional[_Union[_execution_pb2.ExecOrder, _Mapping]] = ...) -> None: ...
 
 class LogHello(_message.Message):
     __slots__ = ("format", "cluster_id", "node_id", "order_id")

@@ -9,7 +9,17 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from skep.cli.errors import Exit
-from skep.cli.grammar import context, local, look, network, node, service, stack, storage
+from skep.cli.grammar import (
+    context,
+    execute,
+    local,
+    look,
+    network,
+    node,
+    service,
+    stack,
+    storage,
+)
 from skep.cli.options import Parser, command, loader
 
 _SWITCHES = {"true": True, "1": True, "false": False, "0": False}
@@ -108,7 +118,8 @@ def build() -> Parser:
     top = _Parser(prog="skep", description="Run services across machines, and keep them running.")
     top.add_argument("--version", action=_Version, nargs=0, help="say which release this is")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for part in (local, node, service, stack, network, storage, look, context):
+    parts = (local, node, service, stack, network, storage, execute, look, context)
+    for part in parts:
         part.add(commands)
     command(commands, "version", "version.show", "say which release this is")
     return top

@@ -72,7 +72,7 @@ class Caller:
             except Rejected as error:
                 raise ServerError(f"the answer to {method} can't be read: {error}") from None
 
-    async def open(self, method: str, request: Struct) -> Stream:
+    async def open(self, method: str, request: Struct, *, service: str = SERVICE) -> Stream:
         """A stream that has been sent its request. Raises ClientError."""
         data = self._encoded(request)
         rounds = _Rounds(self, None)
@@ -80,7 +80,7 @@ class Caller:
             left_s = await rounds.next_attempt()
             turn = self._turn
             try:
-                stream = await self._channels[turn].open(f"{SERVICE}/{method}", deadline_s=left_s)
+                stream = await self._channels[turn].open(f"{service}/{method}", deadline_s=left_s)
                 await stream.send(data)
                 return stream
             except CallError as error:

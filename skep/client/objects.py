@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from skep.client import execution
 from skep.client.calls import Caller
 from skep.client.errors import Conflict
+from skep.client.execution import ExecResult, Execution
 from skep.client.outcome import is_paused
 from skep.client.storage import write_files
 from skep.domain.base import pairs, replace
@@ -41,6 +43,7 @@ from skep.domain.control import (
     UpdateNodeRequest,
     UpdateServiceRequest,
 )
+from skep.domain.execution import ExecSpec
 from skep.domain.objects import Availability, Network, Node, Revision, Service, Stack, Task
 from skep.domain.spec import NetworkSpec, ServiceSpec, StackSpec
 from skep.domain.storage import ConfigSpec, SecretSpec
@@ -218,6 +221,17 @@ class Tasks:
         """Stop one task; its service gets another one in its place. Raises NotFound."""
         request = RemoveRequest(request_id=self._caller.ids.new_id(), ref=ref)
         return await self._caller.call("RemoveTask", request, RemoveResponse)
+
+    async def start_exec(self, ref: str, spec: ExecSpec) -> Execution:
+        """Run a program inside a running task, wherever that is, and speak to it. Close it at the
+        end. Raises NotFound, Refused (the task doesn't run, the program can't be started),
+        Unavailable when nothing was done."""
+        return await execution.execute(self._caller, ref, spec)
+
+    async def exec(self, ref: str, spec: ExecSpec) -> ExecResult:
+        """Run a program inside a running task, without input, and wait for its end. Raises as
+        `start_exec`, and OutcomeUnknown when the connection is lost."""
+        return await execution.run(self._caller, ref, spec)
 
 
 class Stacks:

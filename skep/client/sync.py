@@ -20,10 +20,12 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from types import TracebackType
 
 from skep.client import cluster as a
+from skep.client import execution as e
 from skep.client import objects as o
 from skep.client.adapter_thread import LoopThread
 from skep.client.cluster import DEADLINE_S, Refs
 from skep.client.errors import Conflict
+from skep.client.execution import ExecResult
 from skep.client.objects import CHANGE_ATTEMPTS
 from skep.client.outcome import is_paused
 from skep.client.seams import Seams
@@ -38,6 +40,7 @@ from skep.domain.control import (
     ServiceView,
     WatchEvent,
 )
+from skep.domain.execution import ExecOutput, ExecSpec
 from skep.domain.objects import Availability, Node, Revision, Service, Task
 from skep.domain.spec import ServiceSpec
 
@@ -178,6 +181,40 @@ class Services:
         return self._loop.run(self._inner.remove(ref))
 
 
+class Execution:
+    """A program that runs inside a task. It is killed when this is closed before its end."""
+
+    def __init__(self, inner: e.Execution, loop: LoopThread) -> None:
+        self._inner = inner
+        self._loop = loop
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended; None before its end was received."""
+        return self._inner.exit_code
+
+    def send(self, data: bytes) -> None:
+        """More input. Raises OutcomeUnknown when the connection is lost."""
+        self._loop.run(self._inner.send(data))
+
+    def end_input(self) -> None:
+        """There is no more input."""
+        self._loop.run(self._inner.end_input())
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Its terminal has this size now, in characters."""
+        self._loop.run(self._inner.resize(rows, columns))
+
+    def receive(self) -> ExecOutput | None:
+        """Some of its output; None after its end, when `exit_code` is known. Raises Refused for a
+        program that could not be started, and OutcomeUnknown when the connection is lost."""
+        return self._loop.run(self._inner.receive())
+
+    def close(self) -> None:
+        """Let go of it; idempotent."""
+        self._loop.run(self._inner.close())
+
+
 class Tasks:
     """Attempts to run one slot of a service."""
 
@@ -209,6 +246,17 @@ class Tasks:
     def remove(self, ref: str) -> RemoveResponse:
         """Stop one task; its service gets another one in its place. Raises NotFound."""
         return self._loop.run(self._inner.remove(ref))
+
+    def start_exec(self, ref: str, spec: ExecSpec) -> Execution:
+        """Run a program inside a running task, wherever that is, and speak to it. Close it at the
+        end. Raises NotFound, Refused (the task doesn't run, the program can't be started),
+        Unavailable when nothing was done."""
+        return Execution(self._loop.run(self._inner.start_exec(ref, spec)), self._loop)
+
+    def exec(self, ref: str, spec: ExecSpec) -> ExecResult:
+        """Run a program inside a running task, without input, and wait for its end. Raises as
+        `start_exec`, and OutcomeUnknown when the connection is lost."""
+        return self._loop.run(self._inner.exec(ref, spec))
 
 
 class Cluster:

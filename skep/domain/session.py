@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 
 from skep.domain.base import ClusterId, NodeId, SessionId, Struct, TaskId, shielded
+from skep.domain.execution import ExecOrder
 from skep.domain.objects import NodeDescription, NodeRole, Task, TaskStatus
 from skep.domain.spec import ServiceSpec
 
@@ -200,6 +201,7 @@ class LeaderMessage(Struct, frozen=True, kw_only=True):
     logs: LogOrder | None = None
     logs_cancelled: LogsCancelled | None = None
     image: ImageQuestion | None = None
+    exec: ExecOrder | None = None
 
 
 class LogHello(Struct, frozen=True, kw_only=True):

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from random import Random
 
 from skep.domain.base import SECOND_NS, TaskId
+from skep.domain.execution import ExecSpec
 from skep.domain.session import Assignment
 from skep.domain.spec import HealthCheck
 from skep.env import Env, Rejected, Retryable
 from skep.worker.engine.network import TaskNetwork
 from skep.worker.engine.protocol import (
+    Execution,
     Exit,
     Held,
     HeldState,
@@ -324,6 +326,9 @@ class FakeEngine:
 
     async def logs(self, task_id: TaskId, query: LogQuery) -> LogReader:
         raise Rejected("tasks of this engine write nothing")
+
+    async def exec(self, task_id: TaskId, spec: ExecSpec) -> Execution:
+        raise Rejected("nothing else can be run in tasks of this engine")
 
     async def close(self) -> None:
         await self._network.close()

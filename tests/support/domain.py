@@ -18,6 +18,7 @@ from skep.domain import (
     container,
     control,
     endpoints,
+    execution,
     filecalls,
     objects,
     session,
@@ -26,7 +27,18 @@ from skep.domain import (
 )
 from skep.domain.base import Pairs, Struct, pairs
 
-MODULES = (spec, container, storage, objects, session, endpoints, control, filecalls, attach)
+MODULES = (
+    spec,
+    container,
+    storage,
+    objects,
+    session,
+    endpoints,
+    control,
+    filecalls,
+    execution,
+    attach,
+)
 INT64 = st.integers(-(2**63), 2**63 - 1)
 # All of Unicode but half characters, which no UTF-8 can carry.
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from skep.domain.base import Struct, TaskId
 from skep.domain.control import LogLine
+from skep.domain.execution import ExecOutput, ExecSpec, TerminalSize
 from skep.domain.session import Assignment, GivenLogin
 from skep.domain.spec import HealthCheck
 
@@ -117,6 +118,30 @@ class ImageResolver(Protocol):
         ...
 
 
+class Execution(Protocol):
+    """A program that runs inside a task, beside its own."""
+
+    async def send(self, data: bytes) -> None:
+        """More input; waits while the program is slow to read. Of no effect once it has ended."""
+        ...
+
+    async def end_input(self) -> None:
+        """There is no more input."""
+        ...
+
+    async def resize(self, size: TerminalSize) -> None:
+        """Its terminal has this size now; of no effect without a terminal."""
+        ...
+
+    async def receive(self) -> ExecOutput:
+        """Some of its output; the last one, after all others, has its exit code."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of it; one that still runs is killed. Idempotent."""
+        ...
+
+
 class Engine(Protocol):
     """Runs tasks. Raises Rejected for what can never work here, Retryable for what may later."""
 
@@ -162,6 +187,11 @@ class Engine(Protocol):
         """A reader of what a task has written, and goes on to write. Lines of more than 64 KiB
         come in pieces; a last line without an end comes when nothing can follow it any more.
         Raises Rejected for a task that this engine has nothing of."""
+        ...
+
+    async def exec(self, task_id: TaskId, spec: ExecSpec) -> Execution:
+        """Run a program inside a running task. Raises Rejected for a task that doesn't run here,
+        and for a program that can't be started."""
         ...
 
     async def close(self) -> None:

@@ -1,6 +1,6 @@
 """From what people type to objects: an id, a name, or a unique prefix of an id.
 
-A service of a stack is also found without its stack's prefix, where only one fits.
+A service of a stack, and its tasks, are also found without the stack's prefix, where only one fits.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def find(view: View, kind: type[R], ref: str) -> R:
     if kind is Service:
         fits = [row for row in view.all(kind) if _is_short(row, ref)] or fits
     if kind is Task and not fits:
-        fits = [row for row in view.all(kind) if isinstance(row, Task) and _is_named(row, ref)]
+        fits = [row for row in view.all(kind) if _is_named(row, ref)]
+        fits = fits or [row for row in view.all(kind) if _is_named(row, ref, is_short=True)]
     if len(fits) == 1:
         return fits[0]
     if fits:
@@ -55,5 +56,7 @@ def _is_short(row: Object, ref: str) -> bool:
     return isinstance(row, Service) and bool(row.stack_id) and row.name.endswith(f"_{ref}")
 
 
-def _is_named(task: Task, ref: str) -> bool:
-    return task.name == ref and task.is_wanted
+def _is_named(row: Object, ref: str, *, is_short: bool = False) -> bool:
+    if not isinstance(row, Task) or not row.is_wanted:
+        return False
+    return row.name.endswith(f"_{ref}") if is_short else row.name == ref

@@ -15,6 +15,7 @@ from skep.api import (
     codec,
     control_pb2,
     endpoints_pb2,
+    execution_pb2,
     objects_pb2,
     session_pb2,
 )
@@ -28,7 +29,7 @@ from skep.domain.spec import Port, RunSpec, ServiceSpec, TaskSpec
 from skep.env import Rejected
 from tests.support.domain import all_structs, any_of
 
-MODULES = (objects_pb2, session_pb2, endpoints_pb2, control_pb2, attach_pb2)
+MODULES = (objects_pb2, session_pb2, endpoints_pb2, control_pb2, execution_pb2, attach_pb2)
 # Rows that never leave the database.
 UNSENT = {Request}
 ON_WIRE = [kind for kind in all_structs() if kind not in UNSENT]

@@ -23,6 +23,7 @@ from skep.client import (
     NotFound,
     adapter_thread,
     cluster,
+    execution,
     objects,
     storage,
     sync,
@@ -49,6 +50,7 @@ PAIRS = [
     (storage.Secrets, syncparts.Secrets),
     (storage.Registries, syncparts.Registries),
     (storage.Volumes, syncparts.Volumes),
+    (execution.Execution, sync.Execution),
 ]
 
 
@@ -116,12 +118,14 @@ ONLY_THERE_SAID = ", and awaited where it is a coroutine"
 
 def public(kind: type) -> dict[str, Callable[..., object]]:
     names = [name for name in vars(kind) if name[0] != "_" and name not in ONLY_THERE]
+    names = [name for name in names if callable(vars(kind)[name])]
     return {name: vars(kind)[name] for name in names}
 
 
 def results(function: Callable[..., object]) -> tuple[object, ...]:
     """Kind of result and its type, the same for both clients where they match."""
     hint = typing.get_type_hints(function)["return"]
+    hint = execution.Execution if hint is sync.Execution else hint
     origin, inside = typing.get_origin(hint), typing.get_args(hint)
     if origin in (AsyncIterator, AsyncGenerator, Generator):
         return ("many", inside[0])

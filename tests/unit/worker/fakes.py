@@ -17,6 +17,7 @@ from skep.domain.base import (
     replace,
 )
 from skep.domain.control import LogLine, LogStream
+from skep.domain.execution import ExecSpec
 from skep.domain.objects import NodeDescription, Task, TaskStatus
 from skep.domain.session import (
     SESSION_FORMAT,
@@ -48,6 +49,7 @@ from skep.env import (
 from skep.worker.agent import Agent, AgentConfig, Equipment
 from skep.worker.core.agent import AgentCore
 from skep.worker.engine.protocol import (
+    Execution,
     Exit,
     Held,
     HeldState,
@@ -255,6 +257,9 @@ class FakeEngine:
         reader = FakeLogReader(self._machine, task_id, query)
         self._machine.readers.append(reader)
         return reader
+
+    async def exec(self, task_id: TaskId, spec: ExecSpec) -> Execution:
+        raise Rejected("nothing else can be run in tasks of this engine")
 
     async def close(self) -> None:
         pass

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from skep.domain.base import SECOND_NS, Pairs, TaskId
+from skep.domain.execution import ExecSpec
 from skep.domain.session import Assignment
 from skep.domain.spec import HealthCheck
 from skep.domain.templates import expand_health
 from skep.env import Env, Fatal, Rejected, Retryable
-from skep.worker.engine.adapters import cgroup, files, host, probe, proc, shim
+from skep.worker.engine.adapters import cgroup, execution, files, host, probe, proc, shim
 from skep.worker.engine.adapters.logkeeper import LogKeeper, Place
 from skep.worker.engine.adapters.logread import TaskReader
 from skep.worker.engine.adapters.prepare import Prepare
@@ -175,6 +176,13 @@ class ProcessEngine:
             spawning.add_done_callback(probe.abandon)
             raise
         return await probe.judge(running, self._env.clock, health.timeout_ns / SECOND_NS)
+
+    async def exec(self, task_id: TaskId, spec: ExecSpec) -> execution.ProcessExecution:
+        """See `Engine.exec`."""
+        task = await self._get(task_id)
+        if not task.is_running:
+            raise Rejected(f"task {task_id} is not running")
+        return await execution.start(self._env, task, self._tools, spec)
 
     async def held(self) -> Sequence[Held]:
         """See `Engine.held`."""
