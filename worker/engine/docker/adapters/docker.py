@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from skep.domain.base import SECOND_NS, TaskId, replace
+from skep.domain.execution import ExecSpec
 from skep.domain.session import Assignment
 from skep.domain.signals import parse_signal
 from skep.domain.spec import HealthCheck
 from skep.env import Env, Fatal, Rejected
-from skep.worker.engine.docker.adapters import probe
+from skep.worker.engine.docker.adapters import execution, probe
 from skep.worker.engine.docker.adapters.api import Api
 from skep.worker.engine.docker.adapters.files import Files, Places
 from skep.worker.engine.docker.adapters.images import Images
@@ -187,6 +188,13 @@ class DockerEngine:
         return await open_log(
             self._api.docker, self._env, record.container_id or record.name, query
         )
+
+    async def exec(self, task_id: TaskId, spec: ExecSpec) -> execution.ContainerExecution:
+        """See `Engine.exec`."""
+        task = self._get(task_id)
+        if not task.is_running:
+            raise Rejected(f"task {task_id} is not running")
+        return await execution.start(self._api, self._env, task.record.container_id, spec)
 
     async def close(self) -> None:
         """See `Engine.close`."""

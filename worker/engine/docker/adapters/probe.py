@@ -42,7 +42,7 @@ async def run(
     try:
         code = await env.clock.within(timeout_s, _code(api, env, exec_id, output))
     except TimeoutError:
-        await _kill(api, exec_id, container_id)
+        await kill(api, exec_id, container_id)
         said = _text(output)
         return f"no answer within {timeout_s:g} s" + (f": {said}" if said else "")
     except ApiError as error:
@@ -58,6 +58,11 @@ async def _code(api: Api, env: Env, exec_id: str, output: bytearray) -> int:
         while (part := await api.ask(stream.read_out(), LONGEST_S)) is not None:
             output.extend(part.data)
             del output[:-OUTPUT_LIMIT_BYTES]
+    return await exit_code(api, env, exec_id)
+
+
+async def exit_code(api: Api, env: Env, exec_id: str) -> int:
+    """How an execution ended whose output has. Raises ApiError, Retryable."""
     while True:
         state = await api.get(f"exec/{exec_id}/json")
         if not state.get("Running") and state.get("ExitCode") is not None:
@@ -70,7 +75,7 @@ async def _close(stream: Any) -> None:
         await stream.close()
 
 
-async def _kill(api: Api, exec_id: str, container_id: str) -> None:
+async def kill(api: Api, exec_id: str, container_id: str) -> None:
     """The API can't end an execution; but its process is the node's, if the engine is."""
     state = await api.get(f"exec/{exec_id}/json")
     pid = int(state.get("Pid") or 0)
