@@ -63,6 +63,8 @@ def test_defaults_are_told_where_they_apply(shell: Shell) -> None:
         ("service create --name x --dns 1.1.1.1 -- y", "'--dns' is not supported yet"),
         ("network create --ipv6 x", "'--ipv6' is not supported yet"),
         ("network rm -f x", "'-f' is not supported yet"),
+        ("secret create --driver x y z", "'--driver' is not supported yet"),
+        ("config create --labl a=b x y", "did you mean --label; see"),
         ("service create --name x --mode global -- y", "'--mode' is not supported yet"),
         ("service create --name x -t -- y", "'-t' is not supported yet"),
         ("service update web --network foo", "did you mean --network-add; see"),

@@ -38,6 +38,7 @@ from skep.env import (
     DiceIds,
     Listener,
     Monotonic,
+    Rejected,
     Stream,
     StreamBroken,
     Timer,
@@ -236,7 +237,11 @@ class FakeControl:
         request_id = getattr(request, "request_id", None)
         if request_id in self.answers:
             return codec.encode(self.answers[request_id])
-        answer = handler(request)
+        try:
+            answer = handler(request)
+        except Rejected as error:
+            # As the real transport does.
+            raise CallError(Code.INVALID_ARGUMENT, str(error), {"field": error.field}) from None
         if request_id is not None:
             self.answers[request_id] = answer
         return codec.encode(answer)

@@ -17,6 +17,7 @@ from skep.domain.filecalls import (
 from skep.domain.objects import Config, Revision, Secret, Service, UpdateState
 from skep.domain.spec import RunSpec, ServiceSpec, StackSpec, TaskSpec
 from skep.domain.storage import ConfigSpec, FileUse, SecretSpec
+from skep.domain.validate import ENGINES
 from skep.env import CallError, Code, Rejected
 from skep.manager.control.core.files import (
     config_view,
@@ -32,6 +33,8 @@ from skep.manager.control.core.stacks import deploy_stack, remove_stack
 from skep.manager.revisions import missing_file, roll_back
 from tests.unit.manager.control.office import Office
 
+# One whose tasks may have files and volumes.
+ENGINE = ENGINES[-1]
 SHOP: dict[str, Any] = {"stack": "shop", "is_versioned": True}
 
 
@@ -52,11 +55,12 @@ def using(
     name: str = "web", configs: tuple[str, ...] = (), secrets: tuple[str, ...] = (), **changes: Any
 ) -> ServiceSpec:
     run = RunSpec(
+        image="app",
         command=("serve",),
         configs=tuple(FileUse(name=each, target=f"/etc/{each}") for each in configs),
         secrets=tuple(FileUse(name=each, target=each) for each in secrets),
     )
-    return ServiceSpec(name=name, task=TaskSpec(run=run), **changes)
+    return ServiceSpec(name=name, task=TaskSpec(run=run, engine=ENGINE), **changes)
 
 
 def deploy(office: Office, *services: ServiceSpec) -> DeployStackResponse:

@@ -47,6 +47,7 @@ from skep.domain.storage import (
     SecretSpec,
 )
 from skep.domain.storagechecks import registry_name
+from skep.domain.validate import ENGINES
 from skep.env import CallError, Code, Env, Rejected
 from skep.manager.control.core.registries import remove_registry, set_registry
 from skep.manager.control.core.volumes import remove_volume, uses, volume_views
@@ -273,7 +274,8 @@ def test_a_login_that_can_not_be_is_refused(field: str) -> None:
 def mounting(*sources: str, kind: MountKind = MountKind.VOLUME) -> ServiceSpec:
     of = service_spec()
     mounts = tuple(Mount(kind=kind, source=each, target=f"/{n}") for n, each in enumerate(sources))
-    return replace(of, task=replace(of.task, run=replace(of.task.run, mounts=mounts)))
+    run = replace(of.task.run, image="app", mounts=mounts)
+    return replace(of, task=replace(of.task, run=run, engine=ENGINES[-1]))
 
 
 def test_who_uses_a_volume() -> None:
