@@ -39,6 +39,7 @@ class Namespaces(TaskNetwork):
         super().__init__(env, "", plane)
         self.prefix = f"skt-{secrets.token_hex(3)}"
         self.attached: set[str] = set()
+        self.cgroup = ""
 
     async def attach(self, assignment: Assignment) -> AttachResponse:
         task_id = assignment.task.id
@@ -51,6 +52,7 @@ class Namespaces(TaskNetwork):
         self.attached.add(task_id)
         return AttachResponse(
             namespace=f"/run/netns/{self.prefix}-{task_id}",
+            cgroup=self.cgroup,
             address="0.0.0.0",
             vips=(("db", "10.9.9.9"),),
         )

@@ -13,6 +13,7 @@ from skep.domain.base import TaskId
 from skep.domain.control import LogStream
 from skep.domain.execution import ExecSpec, TerminalSize
 from skep.env import Rejected
+from skep.netproxy.kernel.adapters import cgroup
 from skep.worker.engine.protocol import Execution
 from tests.e2e.dockerbench import Bench, eventually, on_bench
 from tests.support.dockerd import Dockerd, dockerd, why_not
@@ -126,3 +127,27 @@ def children(pid: int) -> list[int]:
             except OSError:
                 continue
     return found
+
+
+def test_all_that_runs_in_it_is_below_the_control_group_of_its_network(
+    tmp_path: Path, docker: Dockerd
+) -> None:
+    root = cgroup.root()
+    if root is None:
+        pytest.skip("no control groups of version 2 here")
+    name = f"skt-{os.getpid()}"
+
+    async def body(bench: Bench) -> None:
+        bench.network.cgroup = str(root / name / "tasks")
+        await bench.run("t1", *SLEEP, on_network=True)
+        pid = docker.inspect("web.3.t1")["State"]["Pid"]
+        below = f"0::/{name}/containers/"
+        assert below in Path(f"/proc/{pid}/cgroup").read_text()
+        spec = ExecSpec(argv=("cat", "/proc/self/cgroup"))
+        _, said, _ = await whole(await bench.engine.exec(T1, spec))
+        assert "0::/" in said.decode()
+        await bench.engine.stop(T1)
+        await bench.engine.remove(T1)
+        assert [path for path in Path("/sys/fs/cgroup").glob(f"**/{name}")] == []
+
+    on_bench(tmp_path, docker, body)

@@ -20,7 +20,7 @@ from skep.domain.session import Assignment
 from skep.domain.signals import parse_signal
 from skep.domain.spec import HealthCheck
 from skep.env import Env, Fatal, Rejected
-from skep.worker.engine.docker.adapters import execution, probe
+from skep.worker.engine.docker.adapters import cgroups, execution, probe
 from skep.worker.engine.docker.adapters.api import Api
 from skep.worker.engine.docker.adapters.files import Files, Places
 from skep.worker.engine.docker.adapters.images import Images
@@ -286,6 +286,7 @@ class DockerEngine:
                 if task.record.exit is None:
                     await self._network.detach(task_id)
                 await self._work.in_thread(self._files.unlink, task.record.container_id)
+                await self._work.in_thread(cgroups.prune, task.record.cgroup_parent)
                 await self._work.in_thread(self._files.forget, task_id)
                 self._tasks.forget(task)
         except ApiError as error:

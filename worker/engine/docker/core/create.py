@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,8 @@ from skep.worker.engine.docker.core.records import (
 TASK_DNS = "127.0.0.11"
 # So that names without a dot, which services have, are asked for as they are.
 DNS_OPTIONS = ("ndots:0",)
+# The tree of version 2: beside those of version 1, or alone.
+CGROUP_ROOTS = ("/sys/fs/cgroup/unified/", "/sys/fs/cgroup/")
 DEFAULT_STOP_SIGNAL = RunSpec().stop_signal
 # Docker's own for containers that give none is as long, and of their id.
 HOSTNAME_LENGTH = 12
@@ -61,6 +64,16 @@ class Creation:
     files: tuple[FileMount, ...] = ()
 
 
+def cgroup_parent(cgroup: str) -> str:
+    """Where a container's control groups must be so that what hangs at the one above `cgroup`, by
+    which virtual addresses are its tasks', is for the container as well: in a folder beside it.
+    runc has them at the same path in the trees of both versions."""
+    for root in CGROUP_ROOTS:
+        if cgroup.startswith(root):
+            return "/" + posixpath.dirname(cgroup.removeprefix(root)) + "/containers"
+    return ""
+
+
 def container_name(assignment: Assignment) -> str:
     """What Docker Swarm calls it: service, slot and id of the task."""
     return f"{assignment.task.name}.{assignment.task.id}"
@@ -82,6 +95,7 @@ def record_of(of: Creation) -> ContainerRecord:
         health=merged_health(of.run.health, of.image.health),
         memory_bytes=of.assignment.spec.task.limits.memory_bytes,
         namespace=of.joined.namespace,
+        cgroup_parent=cgroup_parent(of.joined.cgroup),
     )
 
 
@@ -155,6 +169,7 @@ def _host_config(of: Creation) -> dict[str, Any]:
         **_security(container),
         **_devices(container),
         **mounts_of(run.mounts, of.files),
+        **_said(CgroupParent=cgroup_parent(of.joined.cgroup) or container.cgroup_parent),
     }
 
 
@@ -230,7 +245,6 @@ def _security(container: ContainerSpec) -> dict[str, Any]:
         SecurityOpt=list(container.security_opt),
         Sysctls=dict(container.sysctls),
         Ulimits=ulimits,
-        CgroupParent=container.cgroup_parent,
         CgroupnsMode=container.cgroupns_mode,
         IpcMode=container.ipc,
         PidMode=container.pid,

@@ -96,6 +96,12 @@ _KNOWN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str], bool], ...]
             False,
         ),
         (
+            r"cgroup-parent for systemd cgroup",
+            "dockerd keeps control groups by systemd, where containers can't have virtual "
+            "addresses by BPF: start this node's netproxy with `--vip nft`",
+            False,
+        ),
+        (
             r"(?:Unknown runtime specified|unknown or invalid runtime name:) (\S+)",
             r"dockerd has no runtime \1",
             False,

@@ -22,7 +22,8 @@ RECORD_LABEL = "io.skep.record"
 
 class ContainerRecord(Struct, frozen=True, kw_only=True):
     """One task's container. `namespace` is the file of the network namespace that it runs in, ""
-    where Docker gives it its network."""
+    where Docker gives it its network; `cgroup_parent` the folder of its control groups, "" where
+    that is the engine's own."""
 
     format: int
     task_id: TaskId
@@ -33,6 +34,7 @@ class ContainerRecord(Struct, frozen=True, kw_only=True):
     health: HealthCheck | None = None
     memory_bytes: int | None = None
     namespace: str = ""
+    cgroup_parent: str = ""
     started: Started | None = None
     exit: Exit | None = None
 
