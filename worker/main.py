@@ -15,6 +15,8 @@ import os
 import platform
 import signal
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -24,13 +26,14 @@ from skep import telemetry
 from skep.domain.address import refuse_open_listeners
 from skep.domain.base import SECOND_NS, ClusterId, NodeId, Pairs
 from skep.domain.objects import NodeDescription, NodeRole
-from skep.env import Fatal, RealDisk, Rejected, real_env
+from skep.env import Env, Fatal, RealDisk, Rejected, real_env
 from skep.rpc import GrpcTransport
+from skep.worker.adapters.engines import Engines, EngineSettings
 from skep.worker.adapters.metrics import AgentMetrics
 from skep.worker.adapters.nodenotes import follow_notes, network_notes
-from skep.worker.agent import Agent, AgentConfig, Equipment
+from skep.worker.agent import Agent, AgentConfig
 from skep.worker.engine.adapters.process import ProcessEngine
-from skep.worker.engine.network import TaskNetwork
+from skep.worker.engine.docker.core.notes import DockerNotes
 
 log = logging.getLogger("skep.worker")
 
@@ -38,7 +41,9 @@ log = logging.getLogger("skep.worker")
 class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """agent.json. `managers` are control addresses; "" for `metrics` shows none. `netproxy` is
     where the node's netproxy takes its worker's calls ("unix:/path"), `plane` what data plane it
-    has."""
+    has. `docker` is where the node's Docker engine takes calls ("unix:///var/run/docker.sock"), ""
+    for a node that runs no containers; their files are in `containers_dir`, by default beside the
+    tasks' folder."""
 
     name: str
     node_id: str
@@ -51,6 +56,8 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     metrics: str = ""
     netproxy: str = ""
     plane: str = "relay"
+    docker: str = ""
+    containers_dir: str = ""
     role: NodeRole = NodeRole.WORKER
     insecure_listen: tuple[str, ...] = ()
 
@@ -91,11 +98,10 @@ async def _run(config: ConfigFile, disk: RealDisk) -> int:
         stop.set()
 
     env = real_env(config.name, GrpcTransport(), disk)
-    network = TaskNetwork(env, config.netproxy, config.plane)
-    engine = ProcessEngine(Path(config.tasks_dir), env, config.node_id, network)
-    told = await network_notes(env, config.netproxy)
-    first = _agent_config(config, engine, told)
-    agent = Agent(env, first, Equipment({engine.name: engine}), escalated)
+    engines = Engines(env, _engine_settings(config))
+    told = Told(await network_notes(env, config.netproxy), await engines.docker_notes())
+    first = _agent_config(config, engines.process, told)
+    agent = Agent(env, first, engines.equipment, escalated)
     REGISTRY.register(AgentMetrics(agent))
     telemetry.serve(config.metrics)
     telemetry.watch_gc()
@@ -104,10 +110,10 @@ async def _run(config: ConfigFile, disk: RealDisk) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     agent.start()
 
-    def on_news(notes: Pairs) -> None:
-        agent.describe(_agent_config(config, engine, notes).description)
+    def on_news() -> None:
+        agent.describe(_agent_config(config, engines.process, told).description)
 
-    following = env.spawn("notes", follow_notes(env, config.netproxy, told, on_news))
+    following = _follow(env, config, engines, told, on_news)
     log.info("worker=%s state=started managers=%s", config.name, ",".join(config.managers))
     gc.collect()
     gc.freeze()
@@ -115,15 +121,56 @@ async def _run(config: ConfigFile, disk: RealDisk) -> int:
     await stop.wait()
     log.info("worker=%s state=stopping tasks=left running", config.name)
     stalls.cancel()
-    following.cancel()
+    for each in following:
+        each.cancel()
     await agent.stop()
-    await engine.close()
+    await engines.close()
     for failure in failures:
         log.error("worker=%s state=failed why=%s", config.name, failure)
     return 1 if failures else 0
 
 
-def _agent_config(config: ConfigFile, engine: ProcessEngine, network: Pairs) -> AgentConfig:
+def _engine_settings(config: ConfigFile) -> EngineSettings:
+    return EngineSettings(
+        node_id=config.node_id,
+        cluster_id=config.cluster_id,
+        tasks=config.tasks_dir,
+        containers=config.containers_dir,
+        netproxy=config.netproxy,
+        plane=config.plane,
+        docker=config.docker,
+    )
+
+
+@dataclass
+class Told:
+    """What the node's description has from others: its netproxy, and its Docker engine."""
+
+    network: Pairs
+    docker: DockerNotes
+
+
+def _follow(
+    env: Env, config: ConfigFile, engines: Engines, told: Told, on_news: Callable[[], None]
+) -> list[asyncio.Task[None]]:
+    """Have the description follow what these say."""
+
+    def on_network(notes: Pairs) -> None:
+        told.network = notes
+        on_news()
+
+    def on_docker(notes: DockerNotes) -> None:
+        told.docker = notes
+        on_news()
+
+    network = follow_notes(env, config.netproxy, told.network, on_network)
+    return [
+        env.spawn("notes", network),
+        env.spawn("docker-notes", engines.follow_docker(told.docker, on_docker)),
+    ]
+
+
+def _agent_config(config: ConfigFile, process: ProcessEngine, told: Told) -> AgentConfig:
     description = NodeDescription(
         hostname=config.name,
         address=config.address,
@@ -132,8 +179,8 @@ def _agent_config(config: ConfigFile, engine: ProcessEngine, network: Pairs) -> 
         arch=platform.machine(),
         cpu_nano=len(os.sched_getaffinity(0)) * SECOND_NS,
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        engines=(engine.name,),
-        notes=(*network, *engine.notes),
+        engines=(process.name, *told.docker.engines),
+        notes=(*told.network, *process.notes, *told.docker.notes),
         plane=config.plane,
     )
     return AgentConfig(

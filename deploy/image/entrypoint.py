@@ -154,6 +154,7 @@ class Node:
                 "netproxy": ATTACH,
                 "data_dir": str(STATE / "agent"),
                 "tasks_dir": str(STATE / "tasks"),
+                "docker": "unix:///var/run/docker.sock",
             }
         flags = common | {
             "metrics": f"{self.address}:{NETPROXY_METRICS}",

@@ -42,7 +42,7 @@ PLATFORM = re.compile(r"[A-Za-z0-9_.-]{1,32}", re.ASCII)
 LABEL_KEY = re.compile(r"[!-~]{1,200}", re.ASCII)
 REQUEST_ID_LIMIT = 128
 REPLICAS_LIMIT = 10_000
-ENGINES = ("process",)
+ENGINES = ("process", "docker")
 
 # By it published ports are reached; the cluster's own, and in nobody's spec.
 INGRESS_NETWORK = "ingress"

@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 
 from skep.domain.base import TaskId
-from skep.env import Env, RealDisk, Rejected, real_env
+from skep.env import Env, RealDisk, Rejected, Retryable, real_env
 from skep.rpc import GrpcTransport
-from skep.worker.engine.adapters.process import ProcessEngine
+from skep.worker.adapters.engines import Engines, EngineSettings
+from skep.worker.engine.protocol import Engine
 
 
 def main() -> None:
@@ -24,6 +25,8 @@ def main() -> None:
     purge = commands.add_parser("purge", help="stop and forget all tasks of a node")
     purge.add_argument("tasks", type=Path, help="the node's folder of tasks")
     purge.add_argument("node_id", help="the node's id")
+    purge.add_argument("--docker", default="", help="its Docker engine: unix:///run/docker.sock")
+    purge.add_argument("--containers", default="", help="the folder of its containers' files")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
     if not arguments.tasks.is_dir():
@@ -34,20 +37,35 @@ def main() -> None:
     except Rejected as error:
         sys.exit(f"skep-engine: {error}")
     env = real_env("purge", GrpcTransport(), disk)
-    asyncio.run(_purge(arguments.tasks, arguments.node_id, env))
+    settings = EngineSettings(
+        node_id=arguments.node_id,
+        cluster_id="",
+        tasks=str(arguments.tasks),
+        containers=arguments.containers,
+        docker=arguments.docker,
+    )
+    try:
+        asyncio.run(_purge(env, settings))
+    except Retryable as error:
+        sys.exit(f"skep-engine: {error}")
     disk.close()
 
 
-async def _purge(tasks: Path, node_id: str, env: Env) -> None:
-    engine = ProcessEngine(tasks, env, node_id)
+async def _purge(env: Env, settings: EngineSettings) -> None:
+    engines = Engines(env, settings)
+    await asyncio.gather(*map(_purge_engine, engines.equipment.engines.values()))
+    if engines.docker is not None:
+        engines.docker.let_go_of_memory()
+    await engines.close()
 
+
+async def _purge_engine(engine: Engine) -> None:
     async def end(task_id: TaskId) -> None:
         await engine.stop(task_id)
         await engine.remove(task_id)
 
     held = await engine.held()
     await asyncio.gather(*(end(each.task_id) for each in held))
-    await engine.close()
 
 
 if __name__ == "__main__":

@@ -14,15 +14,15 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from skep.domain.base import SECOND_NS, TaskId, replace
+from skep.domain.base import SECOND_NS, Pairs, TaskId, replace
 from skep.domain.execution import ExecSpec
 from skep.domain.session import Assignment
 from skep.domain.signals import parse_signal
 from skep.domain.spec import HealthCheck
-from skep.env import Env, Fatal, Rejected
+from skep.env import Env, Fatal, Rejected, Retryable
 from skep.worker.engine.docker.adapters import cgroups, execution, probe
 from skep.worker.engine.docker.adapters.api import Api
-from skep.worker.engine.docker.adapters.files import Files, Places
+from skep.worker.engine.docker.adapters.files import Files, Places, let_go_of_memory
 from skep.worker.engine.docker.adapters.images import Images
 from skep.worker.engine.docker.adapters.logs import open_log
 from skep.worker.engine.docker.adapters.prepare import Preparer
@@ -31,6 +31,7 @@ from skep.worker.engine.docker.adapters.watch import Watch
 from skep.worker.engine.docker.adapters.work import Work
 from skep.worker.engine.docker.core.create import Owner
 from skep.worker.engine.docker.core.errors import ApiError, refusal
+from skep.worker.engine.docker.core.notes import notes_of
 from skep.worker.engine.docker.core.records import NODE_LABEL, ContainerRecord
 from skep.worker.engine.docker.core.state import is_live, started_of
 from skep.worker.engine.network import TaskNetwork
@@ -97,6 +98,14 @@ class DockerEngine:
     def name(self) -> str:
         """See `Engine.name`."""
         return ENGINE
+
+    async def notes(self) -> Pairs:
+        """What is to be known of it on this node. Raises Retryable where it doesn't answer."""
+        try:
+            info, version = await self._api.get("info"), await self._api.get("version")
+        except ApiError as error:
+            raise Retryable(f"the Docker engine doesn't tell what it is: {error}") from error
+        return notes_of(info, version)
 
     async def prepare(
         self, assignment: Assignment, node: NodeFacts, report: Report = unheard
@@ -195,6 +204,10 @@ class DockerEngine:
         if not task.is_running:
             raise Rejected(f"task {task_id} is not running")
         return await execution.start(self._api, self._env, task.record.container_id, spec)
+
+    def let_go_of_memory(self) -> None:
+        """Take away the tmpfs of secrets: there will be no more tasks."""
+        let_go_of_memory(self._setting.places.secrets)
 
     async def close(self) -> None:
         """See `Engine.close`."""
