@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -86,3 +88,26 @@ def test_a_reading_costs_little(engine: Dockerd) -> None:
     cost_s = (time.process_time() - began) / 200
     # A quarter of a millisecond on a quiet machine; a second per scrape of 100 would be too much.
     assert cost_s < 0.01, cost_s
+
+
+def test_what_a_task_sends_is_counted_and_what_it_says_to_itself_is_not(engine: Dockerd) -> None:
+    pid = pid_of(engine, run(engine, "sleep", "600"))
+    inside = ["nsenter", "-t", str(pid), "-n"]
+    for command in (
+        "ip link set lo up",
+        "ip link add net0 type veth peer name net1",
+        "ip link set net1 up arp off",
+        "ip addr add 10.99.0.1/24 dev net0",
+        "ip link set net0 up arp off",
+    ):
+        subprocess.run([*inside, *command.split()], check=True)
+    before = UsageReader().read(pid)
+    assert before is not None
+    sending = (
+        "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM);"
+        "[s.sendto(bytes(1000), (to, 9)) for to in ('10.99.0.2', '127.0.0.1') for _ in range(50)]"
+    )
+    subprocess.run([*inside, sys.executable, "-c", sending], check=True)
+    after = UsageReader().read(pid)
+    assert after is not None
+    assert 50_000 <= (after.sent_bytes or 0) - (before.sent_bytes or 0) < 60_000
