@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 from prometheus_client import REGISTRY
@@ -29,10 +30,12 @@ from skep.domain.objects import NodeDescription, NodeRole
 from skep.env import Env, Fatal, RealDisk, Rejected, real_env
 from skep.rpc import GrpcTransport
 from skep.worker.adapters.engines import Engines, EngineSettings
-from skep.worker.adapters.metrics import AgentMetrics
+from skep.worker.adapters.metrics import AgentMetrics, TaskMetrics
 from skep.worker.adapters.nodenotes import follow_notes, network_notes
 from skep.worker.agent import Agent, AgentConfig
 from skep.worker.engine.adapters.process import ProcessEngine
+from skep.worker.engine.docker.adapters.stats import UsageReader
+from skep.worker.engine.docker.core.cleanup import CleanupPolicy
 from skep.worker.engine.docker.core.notes import DockerNotes
 
 log = logging.getLogger("skep.worker")
@@ -43,7 +46,8 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     where the node's netproxy takes its worker's calls ("unix:/path"), `plane` what data plane it
     has. `docker` is where the node's Docker engine takes calls ("unix:///var/run/docker.sock"), ""
     for a node that runs no containers; their files are in `containers_dir`, by default beside the
-    tasks' folder."""
+    tasks' folder. Images that this agent pulled and nobody uses are removed after `image_unused_s`,
+    and while the disk is fuller than `disk_percent`; 0 turns either off."""
 
     name: str
     node_id: str
@@ -58,6 +62,8 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     plane: str = "relay"
     docker: str = ""
     containers_dir: str = ""
+    image_unused_s: Annotated[float, msgspec.Meta(ge=0)] = CleanupPolicy().unused_s
+    disk_percent: Annotated[int, msgspec.Meta(ge=0, le=100)] = CleanupPolicy().disk_percent
     role: NodeRole = NodeRole.WORKER
     insecure_listen: tuple[str, ...] = ()
 
@@ -103,6 +109,8 @@ async def _run(config: ConfigFile, disk: RealDisk) -> int:
     first = _agent_config(config, engines.process, told)
     agent = Agent(env, first, engines.equipment, escalated)
     REGISTRY.register(AgentMetrics(agent))
+    if engines.docker is not None:
+        REGISTRY.register(TaskMetrics(agent, engines.docker.name, UsageReader().read))
     telemetry.serve(config.metrics)
     telemetry.watch_gc()
     stalls = telemetry.watch_loop(env)
@@ -139,6 +147,7 @@ def _engine_settings(config: ConfigFile) -> EngineSettings:
         netproxy=config.netproxy,
         plane=config.plane,
         docker=config.docker,
+        cleanup=CleanupPolicy(unused_s=config.image_unused_s, disk_percent=config.disk_percent),
     )
 
 

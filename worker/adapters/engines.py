@@ -10,6 +10,7 @@ from skep.domain.base import Struct
 from skep.env import Env
 from skep.worker.agent import Equipment
 from skep.worker.engine.adapters.process import ProcessEngine
+from skep.worker.engine.docker.core.cleanup import CleanupPolicy
 from skep.worker.engine.docker.core.create import Owner
 from skep.worker.engine.docker.core.notes import DockerNotes
 from skep.worker.engine.network import PROCESS, TaskNetwork
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 class EngineSettings(Struct, frozen=True, kw_only=True):
     """What engines are made of. `netproxy` and `docker` are addresses, "" where there is none;
-    `containers` is the folder of the Docker engine's own files."""
+    `containers` is the folder of the Docker engine's own files. Without `cleanup` no images are
+    removed."""
 
     node_id: str
     cluster_id: str
@@ -31,6 +33,7 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     netproxy: str = ""
     plane: str = "relay"
     docker: str = ""
+    cleanup: CleanupPolicy | None = None
 
 
 class Engines:
@@ -84,4 +87,5 @@ def _docker(
     folder = Path(settings.containers or Path(settings.tasks).parent / "containers")
     owner = Owner(settings.node_id, settings.cluster_id)
     places = Places(folder, settings.node_id)
-    return DockerEngine(env, Api(env, settings.docker), Setting(owner, places, network, supplies))
+    setting = Setting(owner, places, network, supplies, settings.cleanup)
+    return DockerEngine(env, Api(env, settings.docker), setting)

@@ -47,12 +47,13 @@ _NOT_FOUND = 404
 
 
 @dataclass(frozen=True)
-class Owner:
-    """Whose containers count as this node's: a label and its value; and which tasks are known."""
+class OwnLabel:
+    """Whose containers count as this node's: a label and its value. `tasks` are those that are
+    known, or None where that can't be said yet."""
 
     label: str
     node_id: str
-    tasks: Callable[[], Collection[str]]
+    tasks: Callable[[], Collection[str] | None]
 
 
 def disk_usage(path: str) -> tuple[int, int]:
@@ -68,7 +69,7 @@ class Cleaner:
         self,
         docker: aiodocker.Docker,
         env: Env,
-        owner: Owner,
+        owner: OwnLabel,
         policy: CleanupPolicy,
         usage: Callable[[str], tuple[int, int]] = disk_usage,
     ) -> None:
@@ -162,15 +163,21 @@ class Cleaner:
                 await self._remove(removal, now_ns)
                 if not await self._is_full():
                     break
-        owner = (self._owner.label, self._owner.node_id)
-        for container in orphans(containers, owner, self._owner.tasks(), TASK_LABEL, now_ns):
+        await self._save()
+        await self._remove_orphans(containers, now_ns)
+
+    async def _remove_orphans(self, containers: list[LocalContainer], now_ns: int) -> None:
+        owner, tasks = self._owner, self._owner.tasks()
+        if tasks is None:
+            return
+        own = (owner.label, owner.node_id)
+        for container in orphans(containers, own, tasks, TASK_LABEL, now_ns):
             try:
                 await self._delete(f"containers/{container}", (("v", "1"),))
             except aiodocker.DockerError as error:
                 log.warning("container=%s removed=no why=%s", container, error.message)
                 continue
             log.info("container=%s removed=yes why=it belongs to no task", container)
-        await self._save()
 
     async def _remove(self, removal: Removal, planned_ns: int) -> None:
         image = removal.image

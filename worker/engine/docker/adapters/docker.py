@@ -22,6 +22,7 @@ from skep.domain.spec import HealthCheck
 from skep.env import Env, Fatal, Rejected, Retryable
 from skep.worker.engine.docker.adapters import cgroups, execution, probe
 from skep.worker.engine.docker.adapters.api import Api
+from skep.worker.engine.docker.adapters.cleanup import Cleaner, OwnLabel
 from skep.worker.engine.docker.adapters.files import Files, Places, let_go_of_memory
 from skep.worker.engine.docker.adapters.images import Images
 from skep.worker.engine.docker.adapters.logs import open_log
@@ -29,6 +30,7 @@ from skep.worker.engine.docker.adapters.prepare import Preparer
 from skep.worker.engine.docker.adapters.tasks import KnownTask, Parts, Tasks
 from skep.worker.engine.docker.adapters.watch import Watch
 from skep.worker.engine.docker.adapters.work import Work
+from skep.worker.engine.docker.core.cleanup import CleanupPolicy
 from skep.worker.engine.docker.core.create import Owner
 from skep.worker.engine.docker.core.errors import ApiError, refusal
 from skep.worker.engine.docker.core.notes import notes_of
@@ -60,12 +62,14 @@ CLOSE_DEADLINE_S = 5.0
 
 @dataclass(frozen=True)
 class Setting:
-    """Whose containers these are, where their files are, and what their tasks are given."""
+    """Whose containers these are, where their files are, and what their tasks are given. Without a
+    policy for its `cleanup` nothing is cleaned up."""
 
     owner: Owner
     places: Places
     network: TaskNetwork
     supplies: Supplies
+    cleanup: CleanupPolicy | None = None
 
 
 class DockerEngine:
@@ -80,7 +84,11 @@ class DockerEngine:
         self._work = Work(env, "docker-engine")
         node_id = setting.owner.node_id
         self._tasks = Tasks(Parts(env, api, self._files, setting.network, self._work, node_id))
-        self.images = Images(api.docker, env)
+        self._cleaner: Cleaner | None = None
+        if setting.cleanup is not None:
+            label = OwnLabel(NODE_LABEL, node_id, self._tasks.ids)
+            self._cleaner = Cleaner(api.docker, env, label, setting.cleanup)
+        self.images = Images(api.docker, env, self._cleaner)
         self.watch = Watch(api, env, f"{NODE_LABEL}={node_id}")
         self._preparer = Preparer(
             api,
@@ -214,6 +222,8 @@ class DockerEngine:
         if self._is_closed:
             return
         self._is_closed = True
+        if self._cleaner is not None:
+            await self._cleaner.close()
         endless = [task.stopping for task in self._tasks] + [self._watching]
         for each in endless:
             if each is not None:
@@ -236,6 +246,8 @@ class DockerEngine:
         if self._watching is None and not self._is_closed:
             following = self.watch.run(self._tasks.on_listing, self._tasks.on_event)
             self._watching = self._work.keep("docker-watch", following)
+            if self._cleaner is not None:
+                self._cleaner.start()
 
     # ------------------------------------------------------------------ starting and ending
 

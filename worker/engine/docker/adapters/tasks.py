@@ -99,6 +99,10 @@ class Tasks:
     def __iter__(self) -> Iterator[KnownTask]:
         return iter(tuple(self._tasks.values()))
 
+    def ids(self) -> set[TaskId] | None:
+        """The tasks that are known; None while there may be some that aren't as yet."""
+        return {*self._tasks, *self.preparing} if self.listed.is_set() else None
+
     def find(self, task_id: TaskId) -> KnownTask | None:
         """The task, if it is known."""
         return self._tasks.get(task_id)

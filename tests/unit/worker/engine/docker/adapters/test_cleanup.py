@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from skep.domain.base import SECOND_NS
 from skep.domain.container import PullPolicy
 from skep.env import LoopClock, RealDisk, WallNs
 from skep.worker.engine.docker.adapters import cleanup as cleanup_module
-from skep.worker.engine.docker.adapters.cleanup import RECORD_FILE, TASK_LABEL, Cleaner, Owner
+from skep.worker.engine.docker.adapters.cleanup import RECORD_FILE, TASK_LABEL, Cleaner, OwnLabel
 from skep.worker.engine.docker.adapters.images import Images
 from skep.worker.engine.docker.core.cleanup import CleanupPolicy
 from tests.support.dockerd import BUSYBOX, Dockerd
@@ -48,8 +48,9 @@ class Bench:
     images: Images
     cleaner: Cleaner
     clock: ShiftedClock
-    tasks: set[str] = field(default_factory=set)
-    usage: list[tuple[int, int]] = field(default_factory=list)
+    tasks: set[str]
+    known: list[set[str] | None]
+    usage: list[tuple[int, int]]
 
     def ids(self) -> set[str]:
         return {image["Id"] for image in self.engine.get("/images/json")}
@@ -80,17 +81,18 @@ async def bench(engine: Dockerd, folder: Path, policy: CleanupPolicy) -> AsyncIt
     clock = ShiftedClock()
     env = dataclasses.replace(new_env(), disk=disk, clock=clock)
     tasks: set[str] = set()
+    known: list[set[str] | None] = [tasks]
     usage: list[tuple[int, int]] = []
 
     def used(_path: str) -> tuple[int, int]:
         return usage.pop(0) if usage else (0, 100)
 
-    owner = Owner(NODE_LABEL, "n1", lambda: tasks)
+    owner = OwnLabel(NODE_LABEL, "n1", lambda: known[0])
     cleaner = Cleaner(docker, env, owner, policy, used)
     try:
         async with asyncio.timeout(DEADLINE_S), serving(Registry()) as registry:
             images = Images(docker, env, cleaner)
-            yield Bench(engine, registry, images, cleaner, clock, tasks, usage)
+            yield Bench(engine, registry, images, cleaner, clock, tasks, known, usage)
     finally:
         await cleaner.close()
         await docker.close()
@@ -293,6 +295,11 @@ def test_containers_of_tasks_that_nobody_knows_go(
         await bench.cleaner.clean()
         assert len(bench.engine.containers()) == 4
         bench.clock.shift_s = 3600.0
+        # As before the engine's first listing.
+        bench.known[0] = None
+        await bench.cleaner.clean()
+        assert len(bench.engine.containers()) == 4
+        bench.known[0] = bench.tasks
         await bench.cleaner.clean()
         left = {each["Id"] for each in bench.engine.containers()}
         assert left == {of["known"], of["other"], of["running"]}
