@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from skep.domain.states import TaskState
 from skep.worker.agent import Agent
-from skep.worker.core.agent import RunningTask
+from skep.worker.core.running import RunningTask
 from skep.worker.engine.docker.core.stats import Usage
 
 _NS = 1e-9

@@ -38,6 +38,7 @@ from skep.worker.core.events import (
 )
 from skep.worker.core.ledger import Change, Ledger
 from skep.worker.core.reports import Reports
+from skep.worker.core.running import RunningTask, running_tasks
 from skep.worker.core.sets import SequenceBroken, SetSequence
 from skep.worker.core.supply import Supply
 from skep.worker.core.task import TaskMachine
@@ -67,15 +68,6 @@ class StrayTask:
 
     held: Held
     engine: str
-
-
-@dataclass(frozen=True, slots=True)
-class RunningTask:
-    """A task that runs, by which engine, and its first process."""
-
-    task: Task
-    engine: str
-    pid: int
 
 
 class AgentCore:
@@ -146,12 +138,7 @@ class AgentCore:
 
     def running(self) -> list[RunningTask]:
         """The tasks that run, for metrics."""
-        machines = tuple(self._tasks.values())
-        return [
-            RunningTask(machine.assignment.task, machine.assignment.spec.task.engine, pid)
-            for machine in machines
-            if (pid := machine.status.pid) and machine.status.state is TaskState.RUNNING
-        ]
+        return running_tasks(tuple(self._tasks.values()))
 
     @property
     def session_id(self) -> SessionId | None:
