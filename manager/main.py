@@ -21,7 +21,7 @@ from skep import telemetry
 from skep.domain.address import refuse_open_listeners
 from skep.domain.base import ClusterId, NodeId
 from skep.domain.objects import DEFAULT_SUBNET_PREFIX
-from skep.domain.validate import check_address_pools
+from skep.domain.validate import ENGINES, check_address_pools
 from skep.env import Fatal, RealDisk, Rejected, real_env
 from skep.manager.adapters import metrics
 from skep.manager.dispatcher.core.nodes import ManagerRow
@@ -48,7 +48,8 @@ class PeerFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """manager.json. `peers` are the other managers, by raft id; `address_pools` and
-    `subnet_prefix` are what networks without a subnet of their own get theirs from."""
+    `subnet_prefix` are what networks without a subnet of their own get theirs from;
+    `default_engine` runs services of stack files that name none."""
 
     name: str
     node_id: str
@@ -62,6 +63,7 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     block: int
     insecure_listen: tuple[str, ...] = ()
     address_pools: tuple[str, ...] = ()
+    default_engine: str = "process"
     subnet_prefix: int = DEFAULT_SUBNET_PREFIX
 
 
@@ -77,6 +79,11 @@ def main() -> None:
         config = msgspec.json.decode(arguments.config.read_bytes(), type=ConfigFile)
         _check_listeners(config)
         check_address_pools(config.address_pools, config.subnet_prefix)
+        if config.default_engine not in ENGINES:
+            raise Rejected(
+                f"default_engine: there is no {config.default_engine!r}; there are "
+                f"{', '.join(ENGINES)}"
+            )
         disk = RealDisk(Path(config.data_dir))
         with asyncio.Runner() as runner:
             code = runner.run(_run(config, disk))
@@ -148,6 +155,7 @@ def _manager_config(config: ConfigFile) -> ManagerConfig:
         raft_id=config.raft_id,
         managers=dict(sorted(rows.items())),
         address_pools=config.address_pools,
+        default_engine=config.default_engine,
         subnet_prefix=config.subnet_prefix,
     )
 

@@ -45,6 +45,7 @@ class ManagerConfig:
     raft_id: int
     managers: Mapping[int, ManagerRow]
     address_pools: tuple[str, ...] = ()
+    default_engine: str = "process"
     subnet_prefix: int = DEFAULT_SUBNET_PREFIX
 
 
@@ -212,6 +213,7 @@ class Office(Actor[Leadership]):
                     id=self.config.cluster_id,
                     block=self.config.block,
                     address_pools=self.config.address_pools,
+                    default_engine=self.config.default_engine,
                     subnet_prefix=self.config.subnet_prefix,
                 )
             )

@@ -25,7 +25,7 @@ def cluster(shared_cluster: LocalCluster) -> LocalCluster:
     return shared_cluster
 
 
-@pytest.fixture(scope="package", params=["relay", "kernel"])
+@pytest.fixture(scope="package", params=["relay", "kernel", "containers"])
 def net_of_plane(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Net]:

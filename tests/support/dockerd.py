@@ -280,7 +280,7 @@ def glibc_files() -> bytes:
         seen: set[str] = set()
         for program in _GLIBC_PROGRAMS:
             tar.add(os.path.realpath(program), program.lstrip("/"))
-            seen.update(_libraries(program))
+            seen.update(libraries(program))
         libc = next(path for path in seen if path.rpartition("/")[2].startswith("libc.so"))
         for name in ("libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2"):
             path = Path(libc).parent / name
@@ -294,7 +294,8 @@ def glibc_files() -> bytes:
     return out.getvalue()
 
 
-def _libraries(program: str) -> Iterator[str]:
+def libraries(program: str) -> Iterator[str]:
+    """What a program, or a library, loads: full paths."""
     listed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
     for line in listed.splitlines():
         for word in line.split():

@@ -31,9 +31,13 @@ from skep.domain.spec import (
     ServiceSpec,
     TaskSpec,
 )
+from skep.domain.storage import Mount, MountKind
 from skep.netproxy.kernel.adapters import natrules, vips
 from tests.support import netns, netpeer
+from tests.support.dockerd import Dockerd, dockerd
+from tests.support.dockerd import why_not as no_dockerd
 from tests.support.local_cluster import LocalCluster, eventually, local_cluster
+from tests.support.pythonimage import PYTHON, make_python_image
 
 PEER = Path(netpeer.__file__)
 # Where peers listen, in every task.
@@ -46,6 +50,16 @@ PLANES = {
     "relay": (),
     "kernel": ("--plane", "kernel", "--vip", "bpf"),
     "kernel-nft": ("--plane", "kernel", "--vip", "nft"),
+    # The kernel's plane with containers in it, by both kinds of virtual addresses.
+    "containers": ("--plane", "kernel", "--vip", "bpf", "--engine", "docker"),
+    "containers-nft": ("--plane", "kernel", "--vip", "nft", "--engine", "docker"),
+}
+# What the process engine tells a task of itself, and a container is told by its spec.
+IDENTITY = {
+    "SKEP_SERVICE_NAME": "{{.Service.Name}}",
+    "SKEP_TASK_ADDRESS": "{{.Task.Address}}",
+    "SKEP_TASK_SLOT": "{{.Task.Slot}}",
+    "SKEP_NODE_NAME": "{{.Node.Hostname}}",
 }
 
 
@@ -56,9 +70,12 @@ class Refused(OSError):
 class Net:
     """Names and ports are given out once, so that tests don't meet."""
 
-    def __init__(self, plane: str, cluster: LocalCluster, ready: Path) -> None:
+    def __init__(
+        self, plane: str, cluster: LocalCluster, ready: Path, docker: Dockerd | None = None
+    ) -> None:
         self.plane = plane
         self.cluster = cluster
+        self.docker = docker
         self.is_kernel = plane != "relay"
         self.addresses = {str(row["name"]): str(row["address"]) for row in cluster.nodes()}
         self.workers = tuple(sorted(name for name in self.addresses if name.startswith("w")))
@@ -109,6 +126,8 @@ class Net:
                 interval_ns=3600 * SECOND_NS,
             ),
         )
+        if self.docker is not None:
+            run = self._in_container(run)
         uses = tuple(NetworkUse(network=use) if isinstance(use, str) else use for use in on)
         constraints = (f"node.hostname == {node}",) if node else ()
         exposed = tuple(ExposedPort(target=TARGET, protocol=each) for each in Protocol)
@@ -119,11 +138,22 @@ class Net:
             exposed=exposed if uses else (),
             task=TaskSpec(
                 run=run,
+                engine="process" if self.docker is None else "docker",
                 networks=uses,
                 placement=Placement(constraints=constraints),
                 restart=RestartPolicy(delay_ns=0),
             ),
         )
+
+    def _in_container(self, run: RunSpec) -> RunSpec:
+        """The same in a container, which sees the program and the folder of ready files."""
+        folders = {str(PEER.parent): True, str(self._ready): False}
+        mounts = tuple(
+            Mount(kind=MountKind.BIND, source=folder, target=folder, is_read_only=is_read_only)
+            for folder, is_read_only in folders.items()
+        )
+        env = pairs({**IDENTITY, **dict(run.env)})
+        return replace(run, image=PYTHON, mounts=mounts, env=env)
 
     def start(self, *specs: ServiceSpec) -> list[str]:
         """Create services, and wait until every node knows them; their names."""
@@ -250,9 +280,21 @@ class Net:
                 )
                 if mark.encode() in (entry / "cmdline").read_bytes():
                     found.add(int(entry.name))
+        if self.docker is not None:
+            found |= {pid for pid in self._containers_of(node) if pid}
         while more := {pid for pid, parent in parents.items() if parent in found} - found:
             found |= more
         return sorted(found)
+
+    def _containers_of(self, node: str) -> list[int]:
+        """The first processes of a node's containers."""
+        assert self.docker is not None
+        ids = {each.name: each.id for each in self.sdk.nodes.list(is_stale=True)}
+        return [
+            int(self.docker.inspect(each["Id"])["State"]["Pid"])
+            for each in self.docker.containers()
+            if each["Labels"].get("io.skep.node") == ids[node]
+        ]
 
     def lose(self, node: str) -> None:
         """The node dies with everything on it, as if its power was cut."""
@@ -370,13 +412,20 @@ def ingress(published: int, protocol: Protocol = Protocol.TCP, **fields: Any) ->
     return Port(target=TARGET, published=published, protocol=protocol, **fields)
 
 
+def has_containers(plane: str) -> bool:
+    """Whether tasks are containers there."""
+    return plane.startswith("containers")
+
+
 def why_not(plane: str) -> str:
     """Why this machine can't have this plane; "" where it can."""
     if plane == "relay":
         return ""
     if reason := netns.why_not():
         return reason
-    by_what = (natrules if plane == "kernel-nft" else vips).supported()
+    if has_containers(plane) and (reason := no_dockerd()):
+        return reason
+    by_what = (natrules if plane.endswith("-nft") else vips).supported()
     return f"no virtual addresses of this kind here: {by_what}" if by_what else ""
 
 
@@ -387,9 +436,15 @@ def net_cluster(plane: str, home: Path, *flags: str, prefix: tuple[str, ...] = (
     ready.mkdir()
     # Tasks write there, whoever they are.
     ready.chmod(0o777)
-    with local_cluster(home / "skep", *PLANES[plane], *flags, stack=None, prefix=prefix) as cluster:
-        net = Net(plane, cluster, ready)
-        try:
-            yield net
-        finally:
-            net.close()
+    with contextlib.ExitStack() as stack:
+        docker = None
+        if has_containers(plane):
+            docker = stack.enter_context(dockerd())
+            make_python_image(docker)
+            flags = (*flags, "--docker-host", docker.url)
+        cluster = stack.enter_context(
+            local_cluster(home / "skep", *PLANES[plane], *flags, stack=None, prefix=prefix)
+        )
+        net = Net(plane, cluster, ready, docker)
+        stack.callback(net.close)
+        yield net

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from skep.cli import output
 from skep.cli.errors import Exit, Failure
 from skep.cli.local import cluster as local
-from skep.cli.local import core
+from skep.cli.local import core, dockerhost
 from skep.cli.local.home import Home, root
 from skep.cli.output import Progress
 
@@ -49,6 +49,8 @@ def up(options: argparse.Namespace) -> None:
 def _up(of: Home, stack: ReadStack | None, options: argparse.Namespace) -> None:
     ends = time.monotonic() + options.timeout
     with of.locked(), local.opened(of, _wanted(options)) as cluster:
+        if cluster.docker:
+            dockerhost.look(cluster.docker, is_kernel=cluster.plane is core.Plane.KERNEL)
         started = local.start(of, cluster, core.processes(cluster))
         if started:
             names = ", ".join(process.name for process in started)
@@ -67,7 +69,10 @@ def _up(of: Home, stack: ReadStack | None, options: argparse.Namespace) -> None:
 
 def _wanted(options: argparse.Namespace) -> core.Wanted:
     plane = None if options.plane is None else core.Plane(options.plane)
-    return core.Wanted(options.managers, options.workers, plane, options.vip)
+    docker = dockerhost.chosen(options.docker_host) if options.engine == core.DOCKER else ""
+    return core.Wanted(
+        options.managers, options.workers, plane, options.vip, options.engine, docker
+    )
 
 
 def _watch(of: Home, plan: core.LocalCluster) -> None:

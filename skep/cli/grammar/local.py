@@ -16,6 +16,18 @@ def add(commands: Subparsers) -> None:
     up.add_argument(
         "--plane", choices=("relay", "kernel"), help="what moves packets (default: relay)"
     )
+    up.add_argument(
+        "--engine",
+        choices=("process", "docker"),
+        help="what runs services whose stack file doesn't say it; with docker, nodes run "
+        "containers as well (default: process)",
+    )
+    up.add_argument(
+        "--docker-host",
+        metavar="unix://SOCKET",
+        help="the Docker engine that the nodes share (default: $DOCKER_HOST, then "
+        "unix:///var/run/docker.sock)",
+    )
     # For tests of the fallback on machines that have BPF.
     up.add_argument("--vip", choices=("auto", "bpf", "nft"), default="auto", help=argparse.SUPPRESS)
     up.add_argument("--watch", action="store_true", help="stay, with the board of 'skep top'")

@@ -84,6 +84,12 @@ def _check_same(cluster: core.LocalCluster, asked: core.Wanted) -> None:
             f"begin anew after 'skep down --name {cluster.name}'",
             Exit.REFUSED,
         )
+    if asked.engine not in (None, cluster.engine):
+        raise Failure(
+            f"cluster '{cluster.name}' has engine {cluster.engine}; leave --engine out, or "
+            f"begin anew after 'skep down --name {cluster.name}'",
+            Exit.REFUSED,
+        )
     for what, given, there in (
         ("manager", asked.managers, len(cluster.managers())),
         ("worker", asked.workers, len(cluster.workers())),
@@ -141,16 +147,14 @@ def take_down(of: home.Home, cluster: core.LocalCluster, tell: Callable[[str], N
     `tell` is called with what takes long."""
     found = states(of, cluster)
     stop([s.found for s in found if s.found and s.process.kind is core.Kind.AGENT])
-    _purge_tasks(of, cluster.workers(), tell)
+    _purge_tasks(of, cluster, tell)
     stop([s.found for s in found if s.found and s.process.kind is not core.Kind.AGENT])
     _clean_networks(of, cluster)
     namespaces.remove(cluster)
     of.remove()
 
 
-def _purge_tasks(
-    of: home.Home, nodes: Iterable[core.LocalNode], tell: Callable[[str], None]
-) -> None:
+def _purge_tasks(of: home.Home, cluster: core.LocalCluster, tell: Callable[[str], None]) -> None:
     """End the nodes' tasks, which outlive their agents, and remove what they hold of the machine.
     Each has its stop signal and grace; the nodes go side by side."""
     module = (sys.executable, "-P", "-m", "skep.worker.engine.main", "purge")
@@ -158,20 +162,31 @@ def _purge_tasks(
         (
             node,
             subprocess.Popen(
-                (*module, str(of.node(node) / "tasks"), node.node_id),
+                (
+                    *module,
+                    str(of.node(node) / "tasks"),
+                    node.node_id,
+                    *_containers(of, cluster, node),
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,
             ),
         )
-        for node in nodes
+        for node in cluster.workers()
         if (of.node(node) / "tasks").is_dir()
     ]
     _tell_who_is_slow(running, tell)
     failures = [failure for node, child in running if (failure := _purged(node, child))]
     if failures:
         raise failures[0]
+
+
+def _containers(of: home.Home, cluster: core.LocalCluster, node: core.LocalNode) -> tuple[str, ...]:
+    if not cluster.docker:
+        return ()
+    return ("--docker", cluster.docker, "--containers", str(of.node(node) / "containers"))
 
 
 def _clean_networks(of: home.Home, cluster: core.LocalCluster) -> None:

@@ -20,6 +20,7 @@ import msgspec
 from skep.env import Ids, Rejected
 
 FORMAT = 1
+PROCESS, DOCKER = "process", "docker"
 BLOCK_STEP = 32
 # 0 is left out, so that 127.0.0.x stays what everybody thinks it is.
 BLOCKS = tuple(range(BLOCK_STEP, 256, BLOCK_STEP))
@@ -81,6 +82,9 @@ class LocalCluster(msgspec.Struct, frozen=True, kw_only=True):
     plane: Plane = Plane.RELAY
     # By what the kernel's plane has virtual addresses: see netproxy's --vip.
     vip: str = "auto"
+    # What runs services that don't say it themselves, and where the nodes' Docker engine is.
+    engine: str = PROCESS
+    docker: str = ""
 
     def managers(self) -> tuple[LocalNode, ...]:
         """The managers."""
@@ -130,6 +134,8 @@ class Wanted(NamedTuple):
     workers: int | None = None
     plane: Plane | None = None
     vip: str = "auto"
+    engine: str | None = None
+    docker: str = ""
 
 
 def plan_cluster(name: str, wanted: Wanted, block: int, ids: Ids) -> LocalCluster:
@@ -166,6 +172,8 @@ def plan_cluster(name: str, wanted: Wanted, block: int, ids: Ids) -> LocalCluste
         nodes=tuple(nodes),
         plane=wanted.plane or Plane.RELAY,
         vip=wanted.vip,
+        engine=wanted.engine or PROCESS,
+        docker=wanted.docker,
     )
 
 
@@ -257,6 +265,7 @@ def config_of(cluster: LocalCluster, process: LocalProcess, folder: str) -> dict
         return config | {
             "raft_id": node.raft_id,
             "block": cluster.block,
+            "default_engine": cluster.engine,
             "control": f"{host}:{ports.control}",
             "raft": f"{host}:{ports.raft}",
             "data_dir": f"{folder}/raft",
@@ -279,6 +288,8 @@ def config_of(cluster: LocalCluster, process: LocalProcess, folder: str) -> dict
     }
     attach = f"unix:{folder}/attach.sock"
     if process.kind is Kind.AGENT:
+        if cluster.docker:
+            config |= {"docker": cluster.docker, "containers_dir": f"{folder}/containers"}
         return config | {
             "netproxy": attach,
             "data_dir": f"{folder}/agent",
