@@ -94,6 +94,7 @@ def test_configurations() -> None:
         "cluster_id": cluster.cluster_id,
         "raft_id": manager.node.raft_id,
         "block": 64,
+        "default_engine": "process",
         "control": "127.64.0.1:7410",
         "raft": "127.64.0.1:7411",
         "metrics": "127.64.0.1:7413",
@@ -138,6 +139,16 @@ def test_in_the_kernel_s_plane_nodes_are_machines_of_their_own() -> None:
     agent = core.config_of(cluster, core.processes(cluster)[1], "/n/w1")
     assert agent["plane"] == "kernel"
     assert agent["insecure_listen"] == ["172.30.64.0/24"]
+
+
+def test_with_a_docker_engine_agents_run_containers_too() -> None:
+    docker = "unix:///run/docker.sock"
+    wanted = core.Wanted(1, 1, core.Plane.KERNEL, engine="docker", docker=docker)
+    cluster = core.plan_cluster("demo", wanted, 64, DiceIds(random.Random("x")))
+    manager, agent, _ = (core.config_of(cluster, p, "/n/x") for p in core.processes(cluster))
+    assert manager["default_engine"] == "docker"
+    assert (agent["docker"], agent["containers_dir"]) == (docker, "/n/x/containers")
+    assert core.read_cluster(core.write_cluster(cluster)) == cluster
 
 
 def test_every_process_is_told_from_all_others_by_its_command_line() -> None:
