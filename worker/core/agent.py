@@ -47,6 +47,10 @@ from skep.worker.engine.protocol import Held
 # A burst of changes (fifty tasks that start at once) becomes a few disk writes and frames; and
 # nobody notices 25 ms beside the leader's own window of 100 ms.
 FLUSH_WINDOW_S = 0.025
+# Steps on the way that nothing waits for are told along with what comes next, which is mostly that
+# the task runs; a start that takes longer than this is shown as one. Each batch is a commit on all
+# managers, and containers that start take the processors for themselves.
+PASSING_WINDOW_S = 0.2
 # A full disk seldom has room again within less.
 SAVE_RETRY_S = 1.0
 # What a leader may send while its term is being written to disk; the write takes milliseconds.
@@ -89,6 +93,7 @@ class AgentCore:
         self._number = 0
         self._saving: Change | None = None
         self._is_flush_set = False
+        self._is_late_flush_set = False
         self._effects: list[AgentEffect] = []
 
     # ------------------------------------------------------------------------------ ways in
@@ -124,7 +129,7 @@ class AgentCore:
             case SaveFailed():
                 self._save_failed(event)
             case FlushDue(at):
-                self._is_flush_set = False
+                self._is_flush_set = self._is_late_flush_set = False
                 self._save(at)
             case _:
                 self._task_event(event)
@@ -292,10 +297,14 @@ class AgentCore:
     # ----------------------------------------------------------------------- saving, reporting
 
     def _touch(self, at: Moment) -> None:
-        is_dirty = self._reports.has_unsaved or self._changed or self._removed
-        if is_dirty and not self._is_flush_set and self._saving is None:
+        if self._is_flush_set or self._saving is not None:
+            return
+        if self._changed or self._removed or self._reports.has_unsaved_news:
             self._is_flush_set = True
             self._effects.append(SetFlush(at.now + FLUSH_WINDOW_S))
+        elif self._reports.has_unsaved and not self._is_late_flush_set:
+            self._is_late_flush_set = True
+            self._effects.append(SetFlush(at.now + PASSING_WINDOW_S))
 
     def _save(self, at: Moment) -> None:
         if self._saving is not None:

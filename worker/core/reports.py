@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from skep.domain.base import SessionId, TaskId, replace
 from skep.domain.objects import TaskStatus
 from skep.domain.session import StatusBatch, TaskReport
+from skep.domain.states import TaskState
 
 # With 300 bytes each this stays far below what a frame may hold.
 BATCH_LIMIT = 1000
 # A leader that commits slowly gets newer statuses instead of more batches.
 IN_FLIGHT_LIMIT = 4
+# What a task is in while its worker is about to do something with it, that nobody else waits for.
+PASSING = frozenset({TaskState.ACCEPTED, TaskState.PREPARING, TaskState.STARTING})
 
 
 @dataclass(slots=True)
@@ -43,6 +46,12 @@ class Reports:
     def has_unsaved(self) -> bool:
         """Whether a save would have something to do."""
         return bool(self._unsaved)
+
+    @property
+    def has_unsaved_news(self) -> bool:
+        """Whether any of that is more than a step on the way."""
+        states = (self._entries[task_id].status.state for task_id in self._unsaved)
+        return any(state not in PASSING for state in states)
 
     def taken_up(self, task_id: TaskId, status: TaskStatus, *, is_own: bool) -> None:
         """A task begins with this status: our own, found on disk, or as its managers gave it."""

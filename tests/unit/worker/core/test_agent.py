@@ -259,7 +259,34 @@ def test_what_changes_during_a_save_waits_for_the_next_one() -> None:
     assert play.text.splitlines() == [
         "0 saved",
         "    report to s1: t1 preparing #2",
+        "    save at 0.2",
+    ]
+
+
+def test_steps_on_the_way_are_told_late_or_with_what_comes_next() -> None:
+    play = Play()
+    play.begin()
+    play.welcome("s1", 1)
+    play.saved()
+    play.whole(assignment())
+    play.flush()
+    play.saved()
+    play.lines.clear()
+    play.done(Call.PREPARE, "t1")
+    play.started("t1")
+    play.flush()
+    assert play.text.splitlines() == [
+        "0 done: prepare t1",
+        "    t1: preparing -> ready, prepared",
+        "    t1: ready -> starting, wanted running",
+        "    start t1",
+        "    save at 0.2",
+        "0 done: start t1, pid 101",
+        "    wait t1",
+        "    t1: starting -> running, started",
         "    save at 0.025",
+        "0 time to save",
+        "    save t1 running #5",
     ]
 
 

@@ -161,7 +161,7 @@ def test_a_restarted_agent_prepares_and_starts_nothing_that_needs_files_before_i
     assert play.text == trace(
         """
         0 the agent begins; its engine holds t2 prepared
-            save at 0.025
+            save at 0.2
             prepare t3
             save term 3, t1 preparing #2, t2 starting #4, t3 preparing #2
         0 saved
@@ -205,6 +205,7 @@ def test_a_withheld_call_is_not_made_for_a_task_that_is_stopped() -> None:
         """
         0 the leader assigns t1 (wanted shutdown)
             stop t1
+            save at 0.025
         """
     )
     machine = play.core.task(TaskId("t1"))
