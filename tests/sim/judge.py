@@ -173,7 +173,10 @@ class Judge:
         if self._addresses.get(task.address) == task.id:
             del self._addresses[task.address]
         node = tables.get(Node, task.node_id) if task.node_id is not None else None
-        is_heard_of = node is not None and node.state is not NodeState.DOWN
+        # One command may hold the removal, and after it the word that the node is back.
+        before = None if node is None else self._nodes_before.get(node.id, node)
+        states = {each.state for each in (node, before) if each is not None}
+        is_heard_of = bool(states) and NodeState.DOWN not in states
         if task.status.state is TaskState.RUNNING and is_heard_of:
             self._fail(f"task={task.id} slot={task.name} forgotten while it runs")
 
