@@ -165,8 +165,8 @@ class AgentActor(Actor[AgentMessage]):
     def _execute(self, effects: list[AgentEffect]) -> None:
         for effect in effects:
             match effect:
-                case StartCall(call, assignment):
-                    self._runner(assignment.task.id).begin(call, assignment)
+                case StartCall(call, assignment, health):
+                    self._runner(assignment.task.id).begin(call, assignment, health)
                 case TakeSupplies():
                     self._take(effect)
                 case PutOffCall():

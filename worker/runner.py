@@ -14,8 +14,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
-from skep.domain.base import TaskId
+from skep.domain.base import TaskId, replace
 from skep.domain.session import Assignment
+from skep.domain.spec import HealthCheck
 from skep.env import Env, Rejected, Retryable
 from skep.worker.core.events import (
     Call,
@@ -33,6 +34,12 @@ from skep.worker.engine.protocol import Engine, NodeFacts
 log = logging.getLogger(__name__)
 
 Answer = Callable[[TaskEvent], Coroutine[Any, Any, None]]
+
+
+def _tested_by(assignment: Assignment, health: HealthCheck) -> Assignment:
+    spec = assignment.spec
+    run = replace(spec.task.run, health=health)
+    return replace(assignment, spec=replace(spec, task=replace(spec.task, run=run)))
 
 
 def moment(env: Env) -> Moment:
@@ -55,8 +62,10 @@ class Runner:
         self._probing: asyncio.Task[None] | None = None
         self._reporting: asyncio.Task[None] | None = None
 
-    def begin(self, call: Call, assignment: Assignment) -> None:
-        """Start a call; never waits."""
+    def begin(self, call: Call, assignment: Assignment, health: HealthCheck | None = None) -> None:
+        """Start a call; never waits. `health` is how to test it, if not as its spec says."""
+        if health is not None:
+            assignment = _tested_by(assignment, health)
         name = f"task/{assignment.task.id}/{call.value}"
         match call:
             case Call.WAIT:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from skep.domain.base import SessionId, TaskId
 from skep.domain.session import Assignment, AssignmentSet, GivenFile, GivenLogin, StatusBatch
+from skep.domain.spec import HealthCheck
 from skep.domain.states import TaskState
 from skep.worker.core.ledger import Change
 from skep.worker.engine.protocol import Exit, Started
@@ -205,10 +206,12 @@ AgentEvent = (
 @dataclass(frozen=True, slots=True)
 class StartCall:
     """Ask the task's engine; the answer comes back as an event. STOP and REMOVE first cancel a
-    PREPARE, START or PROBE that is under way."""
+    PREPARE, START or PROBE that is under way. A PROBE's `health` is what the engine told of
+    the task's test, where that is to be asked in place of the spec's."""
 
     call: Call
     assignment: Assignment
+    health: HealthCheck | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,8 @@ from skep.worker.core.events import (
     TaskEvent,
 )
 from skep.worker.core.health import Health, Verdict
+from skep.worker.core.resume import Resumption, resumption, way
+from skep.worker.core.tries import Tries
 from skep.worker.engine.protocol import Exit, Held, HeldState, Started
 
 # Netproxies apply a version within a second, also when one of them has just reconnected; and a
@@ -57,20 +59,7 @@ from skep.worker.engine.protocol import Exit, Held, HeldState, Started
 DRAIN_DEADLINE_S = 5.0
 # A server that dies at its stop signal can still answer what was on its way to it.
 DRAIN_WINDOW_S = 0.2
-# What is in the way for 15 s (0.5 + 1 + 2 + 4 + 8) will not go away by itself: the managers, who
-# can try another node, must hear of it.
-TRIES_LIMIT = 6
-FIRST_DELAY_S = 0.5
-LONGEST_DELAY_S = 30.0
 STORY_LIMIT = 40
-
-_WALK = (
-    TaskState.ASSIGNED,
-    TaskState.ACCEPTED,
-    TaskState.PREPARING,
-    TaskState.READY,
-    TaskState.STARTING,
-)
 
 
 class TaskMachine:
@@ -90,9 +79,10 @@ class TaskMachine:
         self._stop: Stop | None = None
         self._exit: Exit | None = None
         self._health: Health | None = None
+        self._engines_check: HealthCheck | None = None
         self._busy: set[Call] = set()
         self._due: dict[Call, float] = {}
-        self._tries: dict[Call, int] = {}
+        self._tries = Tries()
         self._effects: list[TaskEffect] = []
 
     @property
@@ -247,19 +237,18 @@ class TaskMachine:
         why = why[:ERROR_LIMIT]
         self._tell(at, f"{call.value} failed: {why}")
         if call is Call.PROBE:
-            self._probed(at, why)
+            self._unprobed(at, why, is_retryable=is_retryable)
             return
         if self._stop is not None and call in (Call.PREPARE, Call.START):
             return  # The STOP that is under way finishes it.
-        tries = self._tries[call] = self._tries.get(call, 0) + 1
-        must_succeed = call in (Call.STOP, Call.REMOVE)
-        if must_succeed or (is_retryable and (tries < TRIES_LIMIT or call is Call.WAIT)):
-            delay_s = FIRST_DELAY_S * 2.0 ** min(tries - 1, 10)
+        delay_s = self._tries.failed(call, is_retryable=is_retryable)
+        if delay_s is not None:
             if call in (Call.PREPARE, Call.START) and why != self.status.message:
                 # Whoever wonders why it doesn't start should not have to wait for the last try.
                 self._set_status(replace(self.status, message=why))
-            self._put_off(at, call, min(delay_s, LONGEST_DELAY_S))
+            self._put_off(at, call, delay_s)
             return
+        tries = self._tries.count(call)
         error = f"{why} (tried {tries} times)" if is_retryable else why
         if call is Call.WAIT:
             self._ended(at, None, lost=error)
@@ -275,6 +264,7 @@ class TaskMachine:
         self._call(Call.WAIT)
         if self._stop is not None:
             return
+        self._engines_check = started.health
         check = self._check()
         if check is None:
             self._become_running(at, "started", pid=started.pid)
@@ -306,6 +296,13 @@ class TaskMachine:
         if verdict is Verdict.HEALTHY:
             self._become_running(at, "healthy", pid=self.status.pid)
         self._put_off(at, Call.PROBE, self._health.delay_s(at.now))
+
+    def _unprobed(self, at: Moment, why: str, *, is_retryable: bool) -> None:
+        """Its test could not be run. An engine that can't be asked says nothing of the task."""
+        if not is_retryable:
+            self._probed(at, why)
+        elif self._health is not None and not self.is_over and self._stop is None:
+            self._put_off(at, Call.PROBE, self._health.delay_s(at.now))
 
     def _came_due(self, at: Moment, call: Call) -> None:
         due = self._due.get(call)
@@ -340,6 +337,7 @@ class TaskMachine:
         """Its process runs, or has ended meanwhile: take it over as it is."""
         self._walk(at, TaskState.STARTING, "adopted")
         if held.state is HeldState.ENDED:
+            self._engines_check = held.started.health if held.started else None
             if self._check() is None and self.status.state is TaskState.STARTING:
                 self._move(at, TaskState.RUNNING, "adopted", message="started")
             self._ended(at, held.exit)
@@ -350,29 +348,22 @@ class TaskMachine:
 
     def _resume(self, at: Moment, *, is_prepared: bool) -> None:
         """No process of it was ever seen: go on where the last status left off."""
-        lost = "the engine has lost it"
-        match self.status.state:
-            case TaskState.RUNNING:
-                self._ended(at, None, lost)
-            case TaskState.STARTING if not is_prepared:
-                self._ended(at, None, lost)
-            case _ if self.is_unwanted:
-                pass
-            case TaskState.STARTING:
+        state, is_unwanted = self.status.state, self.is_unwanted
+        match resumption(state, is_prepared=is_prepared, is_unwanted=is_unwanted):
+            case Resumption.LOST:
+                self._ended(at, None, "the engine has lost it")
+            case Resumption.PREPARE:
+                self._call(Call.PREPARE)
+            case Resumption.START:
                 self._call(Call.START)
-            case TaskState.PREPARING:
-                self._call(Call.PREPARE)
-            case TaskState.READY if not is_prepared:
-                self._call(Call.PREPARE)
 
     def _walk(self, at: Moment, until: TaskState, why: str) -> None:
         """Go there step by step, from wherever it is before that."""
-        for state in _WALK:
-            if order(self.status.state) < order(state) <= order(until):
-                self._move(at, state, why, message=state.value)
+        for state in way(self.status.state, until):
+            self._move(at, state, why, message=state.value)
 
     def _check(self) -> HealthCheck | None:
-        check = self.assignment.spec.task.run.health
+        check = self._engines_check or self.assignment.spec.task.run.health
         return None if check is None or check.test[:1] in ((), ("NONE",)) else check
 
     def _call(self, call: Call) -> None:
@@ -384,11 +375,12 @@ class TaskMachine:
             for put_off in (Call.PREPARE, Call.START, Call.PROBE, call):
                 self._due.pop(put_off, None)
         self._busy.add(call)
-        self._effects.append(StartCall(call, self.assignment))
+        health = self._engines_check if call is Call.PROBE else None
+        self._effects.append(StartCall(call, self.assignment, health))
 
     def _done(self, call: Call) -> None:
         self._busy.discard(call)
-        self._tries.pop(call, None)
+        self._tries.succeeded(call)
 
     def _put_off(self, at: Moment, call: Call, delay_s: float) -> None:
         self._due[call] = at.now + delay_s

@@ -27,7 +27,8 @@ from skep.worker.core.events import (
     StartCall,
     TaskEffect,
 )
-from skep.worker.core.task import DRAIN_DEADLINE_S, DRAIN_WINDOW_S, TRIES_LIMIT, TaskMachine
+from skep.worker.core.task import DRAIN_DEADLINE_S, DRAIN_WINDOW_S, TaskMachine
+from skep.worker.core.tries import TRIES_LIMIT
 from skep.worker.engine.protocol import Exit, Held, HeldState, Started
 from tests.unit.worker.fakes import HEALTH, assignment
 from tests.unit.worker.play import at, held
@@ -614,3 +615,49 @@ def test_an_illegal_move_tells_the_story() -> None:
         "task=t1 from=new to=assigned writer=worker",
         "0.000 begun held=running",
     ]
+
+
+# --------------------------------------------------------- what its engine knows of its health
+
+
+def test_a_test_that_its_engine_brings_along_counts_in_place_of_the_specs() -> None:
+    task = Driver(assignment())
+    task.begin()
+    task.done(Call.PREPARE)
+    told = Started(pid=101, started_ns=at(0.0).wall_ns, health=HEALTH)
+    effects = task.machine.step(ProcessStarted(at(0.0), T1, told))
+    assert effects == [
+        task.call(Call.WAIT),
+        PutOffCall(Call.PROBE, T1, 1.0),
+    ]
+    assert task.due(Call.PROBE, 1.0) == [StartCall(Call.PROBE, task.machine.assignment, HEALTH)]
+    assert task.probed(None, 1.0)[:1] == moves("healthy", S.STARTING, S.RUNNING)
+
+
+@pytest.mark.parametrize(("health", "state"), [(None, S.COMPLETE), (HEALTH, S.FAILED)])
+def test_an_adopted_end_before_the_engines_test_was_a_success(
+    health: HealthCheck | None, state: TaskState
+) -> None:
+    task = Driver(assignment(), S.STARTING)
+    started = Started(pid=101, started_ns=0, health=health)
+    ended = Exit(exit_code=0, ended_ns=0)
+    task.begin(held=Held(task_id=T1, state=HeldState.ENDED, started=started, exit=ended))
+    assert task.status.state is state
+
+
+def test_a_test_that_could_not_be_asked_is_no_failure_and_is_asked_again() -> None:
+    task = running(health=HEALTH)
+    now = 2.0
+    for _ in range(10 * HEALTH.retries):
+        task.due(Call.PROBE, now)
+        assert task.failed(Call.PROBE, "the engine is away", now, is_retryable=True) == [
+            PutOffCall(Call.PROBE, T1, now + 1.0)
+        ]
+        now += 1.0
+    assert task.status.state is S.RUNNING
+    # What can never be asked is as bad as what says no.
+    for _ in range(HEALTH.retries):
+        task.due(Call.PROBE, now)
+        effects = task.failed(Call.PROBE, "no such test", now)
+        now += 1.0
+    assert effects == [task.call(Call.STOP)]
