@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from skep.cli.diffcontainer import container_fields
 from skep.cli.flagvalues import exposed_text, port_text
 from skep.domain.base import Pairs
 from skep.domain.spec import (
@@ -105,6 +106,7 @@ def _fields(spec: ServiceSpec) -> Iterator[Field]:
 def _run(run: RunSpec) -> Iterator[Field]:
     texts = (
         ("image", run.image),
+        ("image digest", run.image_digest),
         ("entrypoint", shlex.join(run.command)),
         ("command", shlex.join(run.args)),
         ("working_dir", run.working_dir),
@@ -112,10 +114,12 @@ def _run(run: RunSpec) -> Iterator[Field]:
     )
     yield from ((name, text) for name, text in texts if text)
     yield from _named("environment", run.env)
-    yield "stop_signal", run.stop_signal
+    if run.stop_signal:
+        yield "stop_signal", run.stop_signal
     yield "stop_grace_period", duration(run.stop_grace_ns)
     yield "logging.max-size", size(run.log.max_bytes)
     yield "logging.max-file", str(run.log.max_files)
+    yield from container_fields(run)
 
 
 def _port(port: Port) -> str:
@@ -125,7 +129,7 @@ def _port(port: Port) -> str:
 
 
 def _health(health: HealthCheck) -> Iterator[Field]:
-    kind, *words = health.test
+    kind, *words = health.test or ("the image's",)
     yield "healthcheck.test", words[0] if kind == "CMD-SHELL" else shlex.join(words) or kind
     for name in ("interval", "timeout", "start_period", "start_interval"):
         yield f"healthcheck.{name}", duration(getattr(health, f"{name}_ns"))

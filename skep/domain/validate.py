@@ -32,6 +32,7 @@ from skep.domain.spec import (
     UpdatePolicy,
 )
 from skep.domain.templates import check_templates
+from skep.domain.validate_container import DOCKER, PROCESS, check_engine
 from skep.env import Rejected
 
 # Swarm's rule; its own form of it takes exponential time on some names.
@@ -42,7 +43,7 @@ PLATFORM = re.compile(r"[A-Za-z0-9_.-]{1,32}", re.ASCII)
 LABEL_KEY = re.compile(r"[!-~]{1,200}", re.ASCII)
 REQUEST_ID_LIMIT = 128
 REPLICAS_LIMIT = 10_000
-ENGINES = ("process", "docker")
+ENGINES = (PROCESS, DOCKER)
 
 # By it published ports are reached; the cluster's own, and in nobody's spec.
 INGRESS_NETWORK = "ingress"
@@ -98,6 +99,7 @@ def check_service(spec: ServiceSpec, field: str = "spec") -> None:
     _check_policy(spec.update, f"{field}.update")
     _check_policy(spec.rollback, f"{field}.rollback")
     _check_task(spec.task, f"{field}.task")
+    check_engine(spec, field)
     size = len(encode(spec))
     if size > SPEC_LIMIT_BYTES:
         raise refuse(field, f"the spec has {size} bytes, the limit is {SPEC_LIMIT_BYTES}")
@@ -294,42 +296,55 @@ def _check_policy(policy: UpdatePolicy, field: str) -> None:
     _check_duration(policy.healthy_deadline_ns, MIN_HEALTH_TIME_NS, f"{field}.healthy_deadline_ns")
 
 
-def _check_run(run: RunSpec, field: str, engine: str) -> None:
-    if engine == "process" and not run.command and not run.args:
+def _check_words(run: RunSpec, field: str, engine: str) -> None:
+    if engine == PROCESS and not run.command and not run.args:
         what = f"image {run.image!r} needs a container engine" if run.image else "nothing to run"
         raise refuse(
             f"{field}.command", f"{what}; the engine 'process' runs a command, so give one"
         )
-    if (*run.command, *run.args)[:1] == ("",):
+    # A container's single empty word takes the image's entrypoint away, as Docker has it.
+    if (*run.command, *run.args)[:1] == ("",) and (engine == PROCESS or run.command != ("",)):
         raise refuse(f"{field}.command", "the program's name is empty")
     for place, word in enumerate((*run.command, *run.args)):
         if "\0" in word:
             raise refuse(f"{field}.command[{place}]", "holds a NUL character")
-    size = sum(len(f"{key}={value}".encode()) + 1 for key, value in run.env)
+
+
+def _check_environment(env: Pairs, field: str) -> None:
+    size = sum(len(f"{key}={value}".encode()) + 1 for key, value in env)
     if size > ENVIRONMENT_LIMIT_BYTES:
         limit = ENVIRONMENT_LIMIT_BYTES
-        raise refuse(f"{field}.env", f"the environment has {size} bytes, the limit is {limit}")
-    for key, value in run.env:
+        raise refuse(field, f"the environment has {size} bytes, the limit is {limit}")
+    for key, value in env:
         if not key or "=" in key or "\0" in key:
-            raise refuse(f"{field}.env", f"{key!r} can't be the name of a variable")
+            raise refuse(field, f"{key!r} can't be the name of a variable")
         if "\0" in value:
-            raise refuse(f"{field}.env", f"{key}: the value holds a NUL character")
+            raise refuse(field, f"{key}: the value holds a NUL character")
+
+
+def _check_run(run: RunSpec, field: str, engine: str) -> None:
+    _check_words(run, field, engine)
+    _check_environment(run.env, f"{field}.env")
     check_templates(run, field)
-    parse_signal(run.stop_signal, f"{field}.stop_signal")
+    # A container without one has its image's.
+    if run.stop_signal or engine == PROCESS:
+        parse_signal(run.stop_signal, f"{field}.stop_signal")
     if run.working_dir and not run.working_dir.startswith("/"):
         raise refuse(f"{field}.working_dir", f"{run.working_dir!r} must start with /")
     _check_duration(run.stop_grace_ns, 0, f"{field}.stop_grace_ns")
     if run.log.max_bytes < 1 or run.log.max_files < 1:
         raise refuse(f"{field}.log", "max_bytes and max_files must be at least 1")
     if run.health is not None:
-        _check_health(run.health, f"{field}.health")
+        _check_health(run.health, f"{field}.health", engine)
 
 
-def _check_health(health: HealthCheck, field: str) -> None:
+def _check_health(health: HealthCheck, field: str, engine: str) -> None:
+    # Without a test, a container's is its image's.
+    known = ("NONE", "CMD", "CMD-SHELL") if engine == PROCESS else ("NONE", "CMD", "CMD-SHELL", "")
     kind = health.test[0] if health.test else ""
-    if kind not in ("NONE", "CMD", "CMD-SHELL"):
+    if kind not in known or health.test[:1] == ("",):
         raise refuse(f"{field}.test", "must begin with NONE, CMD or CMD-SHELL")
-    if kind != "NONE" and len(health.test) < 2:
+    if kind in ("CMD", "CMD-SHELL") and len(health.test) < 2:
         raise refuse(f"{field}.test", f"{kind} needs a command")
     if kind == "CMD-SHELL" and len(health.test) != 2:
         raise refuse(f"{field}.test", "CMD-SHELL takes exactly one string")

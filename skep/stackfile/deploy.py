@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from skep.domain.base import replace
 from skep.domain.constraints import parse_constraint
 from skep.domain.spec import (
     EndpointMode,
@@ -104,6 +105,83 @@ def resources(fields: Fields) -> Resources:
     )
 
 
+def with_plain_amounts(
+    fields: Fields, limits: Resources, reservations: Resources
+) -> tuple[Resources, Resources]:
+    """Limits and reservations with those that a service says by Compose's older keys. What is said
+    twice must be the same."""
+    for key, name, path in (
+        ("cpus", "cpu_nano", "limits.cpus"),
+        ("mem_limit", "memory_bytes", "limits.memory"),
+        ("pids_limit", "pids", "limits.pids"),
+        ("mem_reservation", "memory_bytes", "reservations.memory"),
+    ):
+        amount = fields.read(key, _PLAIN[name], None)
+        if amount is None:
+            continue
+        of = limits if path.startswith("limits") else reservations
+        if getattr(of, name) not in (None, amount):
+            fields[key].source.problems.add(
+                fields[key].error(f"deploy.resources.{path} says something else; remove one")
+            )
+        changed = replace(of, **{name: amount})
+        limits, reservations = (changed, reservations) if of is limits else (limits, changed)
+    return limits, reservations
+
+
+def _pids(place: Place) -> int | None:
+    # As in Docker, -1 and 0 are no limit.
+    found = place.integer(-1, COUNT_LIMIT)
+    return found if found > 0 else None
+
+
+def replicas(fields: Fields, deployed: Fields) -> int:
+    """How many tasks a service has, by `deploy.replicas` or the older `scale`."""
+
+    def read(place: Place) -> int:
+        return place.integer(0, REPLICAS_LIMIT)
+
+    found = deployed.read("replicas", read, 1)
+    scale = fields.read("scale", read, None)
+    if scale is None:
+        return found
+    if "replicas" in deployed and found != scale:
+        fields["scale"].source.problems.add(
+            fields["scale"].error("deploy.replicas says something else; remove one")
+        )
+    return scale
+
+
+def restarts(fields: Fields, deployed: Fields) -> RestartPolicy:
+    """`deploy.restart_policy`, or what the older `restart` says where that is absent."""
+    restart = fields.get("restart")
+    if "restart_policy" in deployed:
+        if restart is not None:
+            restart.warn("'restart' changes nothing beside deploy.restart_policy; remove it")
+        return deployed.read("restart_policy", restart_policy, RestartPolicy())
+    return restart.attempt(_restart, RestartPolicy()) if restart else RestartPolicy()
+
+
+def _restart(place: Place) -> RestartPolicy:
+    word, colon, count = place.text().strip().partition(":")
+    known = {
+        "no": RestartCondition.NONE,
+        "false": RestartCondition.NONE,
+        "always": RestartCondition.ANY,
+        "unless-stopped": RestartCondition.ANY,
+        "on-failure": RestartCondition.ON_FAILURE,
+    }
+    condition = known.get(word)
+    is_counted = condition is RestartCondition.ON_FAILURE and bool(colon)
+    if condition is None or (colon and not is_counted):
+        raise place.error(
+            f"restart must be 'no', 'always', 'unless-stopped', 'on-failure' or 'on-failure:3', "
+            f"but this is '{place.text()[:40]}'"
+        )
+    attempts = place.parsed(lambda _: values.integer(count, 0, COUNT_LIMIT)) if is_counted else 0
+    return RestartPolicy(condition=condition, max_attempts=attempts or None)
+
+
 def _cpu_nano(place: Place) -> int | None:
     nano = place.parsed(values.cpu_nano)
     if 0 < nano < MIN_CPU_NANO:
@@ -116,6 +194,9 @@ def _memory_bytes(place: Place) -> int | None:
     if 0 < size < MIN_MEMORY_BYTES:
         raise place.error("memory must be 4M or more; nothing could start with less")
     return size or None
+
+
+_PLAIN = {"cpu_nano": _cpu_nano, "memory_bytes": _memory_bytes, "pids": _pids}
 
 
 def restart_policy(place: Place) -> RestartPolicy:
@@ -164,20 +245,26 @@ def _constraint(place: Place) -> str:
 
 
 def _preferences(place: Place) -> tuple[str, ...]:
-    return tuple(item.attempt(_preference, "") for item in place.items())
+    found: list[str] = []
+    for item in place.items():
+        found += item.several(_preference)
+    return tuple(found)
 
 
-def _preference(place: Place) -> str:
+def _preference(place: Place) -> list[str]:
     before = place.source.problems.count
     spread = place.fields(keys.PREFERENCE).get("spread")
     if spread is None:
         if place.source.problems.count > before:
-            return ""
+            return []
         raise place.error("a preference needs 'spread', as in 'spread: node.labels.zone'")
     text = spread.text().strip()
+    if text.lower() == "node.id":
+        spread.warn("tasks are spread over nodes anyway; remove this")
+        return []
     if not PREFERENCE.fullmatch(text):
         raise spread.error(f"'{text[:40]}' is nothing to spread over; write node.labels.NAME")
-    return text
+    return [text]
 
 
 def _platforms(place: Place) -> tuple[Platform, ...]:

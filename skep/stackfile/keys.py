@@ -1,8 +1,8 @@
 """Which keys Skep knows, section by section, and what it says of those it can't do.
 
-Never is a key dropped in silence: it is supported, or it needs a container engine, or it isn't
-supported yet, or it is unknown and perhaps misspelt. The names are those of compose-spec.json and
-of Docker's config_schema_v3.13.json.
+Never is a key dropped in silence: it is supported, or it needs a container engine, or it changes
+nothing in a cluster and that is told, or it isn't supported yet, or it is unknown and perhaps
+misspelt. The names are those of compose-spec.json and of Docker's config_schema_v3.13.json.
 """
 
 from __future__ import annotations
@@ -14,18 +14,26 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True)
 class Section:
-    """The keys of one kind of mapping. `later` maps a key to what to do instead ("" for
-    nothing); `extensions` are keys of Skep's own."""
+    """The keys of one kind of mapping. `container` are those that only containers can have.
+    `later` maps a key to what to do instead ("" for nothing), `ignored` one that changes nothing in
+    a cluster to why; `extensions` are keys of Skep's own."""
 
     name: str
     supported: frozenset[str]
     container: frozenset[str] = frozenset()
     later: Mapping[str, str] = field(default_factory=dict)
+    ignored: Mapping[str, str] = field(default_factory=dict)
     extensions: frozenset[str] = frozenset()
 
     def known(self) -> frozenset[str]:
         """Every key of this section that is not a misspelling."""
-        return self.supported | self.container | self.later.keys() | self.extensions
+        return (
+            self.supported
+            | self.container
+            | self.later.keys()
+            | self.ignored.keys()
+            | self.extensions
+        )
 
 
 def _set(text: str) -> frozenset[str]:
@@ -38,38 +46,45 @@ def _later(text: str) -> dict[str, str]:
 
 TOP = Section(
     "the file",
-    supported=_set("version name services networks"),
-    container=_set("volumes"),
-    later=_later("configs secrets include models"),
+    supported=_set("version name services networks volumes configs secrets"),
+    later=_later("include models"),
+    extensions=_set("x-engine"),
 )
 
+_NAMES = "tasks reach other services by their names, whatever node they are on"
 SERVICE = Section(
     "a service",
     supported=_set(
-        "image command entrypoint environment working_dir user stop_signal stop_grace_period "
-        "healthcheck ports expose deploy logging labels networks platform"
+        "image command entrypoint environment env_file working_dir user stop_signal "
+        "stop_grace_period healthcheck ports expose deploy logging labels networks platform "
+        "cpus mem_limit mem_reservation pids_limit scale restart profiles"
     ),
     container=_set(
-        "annotations attach blkio_config build cap_add cap_drop cgroup cgroup_parent "
-        "cgroupns_mode container_name cpu_period cpu_quota cpu_rt_period cpu_rt_runtime "
-        "cpu_shares cpuset credential_spec device_cgroup_rules devices dns dns_opt dns_search "
-        "domainname external_links extra_hosts gpus group_add hostname init ipc isolation "
-        "label_file links mac_address mem_swappiness memswap_limit network_mode "
-        "oom_kill_disable oom_score_adj pid privileged pull_policy pull_refresh_after "
-        "read_only runtime security_opt shm_size stdin_open storage_opt sysctls tmpfs tty ulimits "
-        "use_api_socket userns_mode uts volumes volumes_from"
+        "annotations blkio_config build cap_add cap_drop cgroup cgroup_parent cgroupns_mode "
+        "configs cpu_period cpu_quota cpu_rt_period cpu_rt_runtime cpu_shares cpuset "
+        "device_cgroup_rules devices dns dns_opt dns_search domainname extra_hosts gpus group_add "
+        "hostname init ipc isolation label_file mac_address mem_swappiness memswap_limit "
+        "network_mode oom_kill_disable oom_score_adj pid privileged pull_policy read_only runtime "
+        "secrets security_opt shm_size stdin_open storage_opt sysctls tmpfs tty ulimits "
+        "userns_mode uts volumes"
     ),
-    later=_later(
-        "configs cpu_count cpu_percent depends_on develop env_file extends models "
-        "post_start pre_stop profiles provider secrets"
-    )
+    later=_later("extends models post_start pre_stop provider")
     | {
-        "cpus": "use deploy.resources.limits.cpus",
-        "mem_limit": "use deploy.resources.limits.memory",
-        "mem_reservation": "use deploy.resources.reservations.memory",
-        "pids_limit": "use deploy.resources.limits.pids",
-        "restart": "use deploy.restart_policy",
-        "scale": "use deploy.replicas",
+        "credential_spec": "nodes run Linux, and this is for Windows",
+        "cpu_count": "use deploy.resources.limits.cpus",
+        "cpu_percent": "use deploy.resources.limits.cpus",
+        "pull_refresh_after": "use pull_policy: always",
+        "use_api_socket": "mount /var/run/docker.sock under 'volumes'",
+        "volumes_from": "name a volume under 'volumes' of both services",
+    },
+    ignored={
+        "attach": "output is read with 'skep service logs'",
+        "container_name": "a name fits one container, and a service may have many",
+        "depends_on": "services start at the same time; let a program try again, or end and be "
+        "restarted, until what it needs is there",
+        "develop": "it is for a single machine",
+        "external_links": _NAMES,
+        "links": _NAMES,
     },
     extensions=_set("x-engine"),
 )
@@ -95,6 +110,54 @@ RESERVATIONS = Section(
     container=_set("devices"),
     later=_later("generic_resources"),
 )
+DEVICES = Section(
+    "a reservation of devices",
+    supported=_set("capabilities count device_ids driver options"),
+)
+ENV_FILE = Section("a file of variables", supported=_set("path required format"))
+ULIMIT = Section("a limit", supported=_set("soft hard"))
+DEVICE = Section("a device", supported=_set("source target permissions"))
+BLKIO = Section(
+    "blkio_config",
+    supported=_set(
+        "weight weight_device device_read_bps device_read_iops device_write_bps device_write_iops"
+    ),
+)
+BLKIO_WEIGHT = Section("a device's weight", supported=_set("path weight"))
+BLKIO_RATE = Section("a device's rate", supported=_set("path rate"))
+MOUNT = Section(
+    "a mount",
+    supported=_set("type source target read_only bind volume tmpfs"),
+    ignored={
+        "consistency": "it is for desktops, where containers run in another machine",
+    },
+    extensions=_set("x-movable"),
+)
+BIND = Section(
+    "bind",
+    supported=_set("propagation create_host_path"),
+    later=dict.fromkeys(("recursive",), "what is mounted below comes along"),
+    ignored={"selinux": "nodes' folders keep their labels"},
+)
+MOUNT_VOLUME = Section("volume", supported=_set("nocopy subpath"), later=_later("labels"))
+TMPFS = Section("tmpfs", supported=_set("size mode"))
+VOLUME = Section(
+    "a volume",
+    supported=_set("name driver driver_opts external labels"),
+    extensions=_set("x-movable"),
+)
+CONFIG = Section(
+    "a config",
+    supported=_set("file content environment external name labels"),
+    later={"template_driver": "put variables of the stack file into 'content'"},
+)
+SECRET = Section(
+    "a secret",
+    supported=_set("file content environment external name labels"),
+    later=_later("driver driver_opts")
+    | {"template_driver": "secrets are given to tasks as they are"},
+)
+FILE_USE = Section("a file for a service", supported=_set("source target uid gid mode"))
 RESTART_POLICY = Section("restart_policy", supported=_set("condition delay max_attempts window"))
 PLACEMENT = Section(
     "placement",
@@ -117,8 +180,7 @@ SUBNET = Section(
 NETWORK_USE = Section(
     "a service's network",
     supported=_set("aliases"),
-    container=_set("interface_name link_local_ips mac_address"),
-    later=_later("driver_opts gw_priority priority")
+    later=_later("driver_opts gw_priority interface_name link_local_ips mac_address priority")
     | dict.fromkeys(
         ("ipv4_address", "ipv6_address"), "addresses are given out; use the service's name"
     ),
@@ -136,8 +198,10 @@ PORT = Section(
 PROXY_PROTOCOL = Section("x-proxy-protocol", supported=_set("send accept"))
 LOGGING = Section("logging", supported=_set("driver options"))
 LOG_OPTIONS = Section("options", supported=_set("max-size max-file"))
+# What Docker's own drivers of local files take besides, and nothing here has a use for.
+LOG_NOTES = _set("compress env env-regex labels labels-regex max-buffer-size mode tag")
 
-EXTENSIONS = SERVICE.extensions | UPDATE_CONFIG.extensions | PORT.extensions
+EXTENSIONS = SERVICE.extensions | UPDATE_CONFIG.extensions | PORT.extensions | VOLUME.extensions
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:

@@ -21,10 +21,21 @@ from skep.stackfile.values import BadValue
 Path = tuple[str, ...]
 
 _REPLACED = {("command",), ("entrypoint",), ("healthcheck", "test")}
-_BY_NAME = {("environment",), ("labels",), ("deploy", "labels")}
-_OF_NETWORK_BY_NAME = {("labels",), ("driver_opts",)}
+_BY_NAME = {
+    ("environment",),
+    ("labels",),
+    ("deploy", "labels"),
+    ("annotations",),
+    ("sysctls",),
+    ("storage_opt",),
+}
+_OF_OBJECT_BY_NAME = {("labels",), ("driver_opts",)}
+_OBJECTS = ("networks", "volumes", "configs", "secrets")
+# One or several, in two forms.
+_LISTED = {("dns",), ("dns_search",), ("dns_opt",), ("env_file",), ("label_file",), ("tmpfs",)}
 _SUBNETS = ("ipam", "config")
 _PORTS = ("ports",)
+_BY_TARGET = {("volumes",), ("devices",), ("configs",), ("secrets",)}
 _NETWORKS = ("networks",)
 _LOGGING = ("logging",)
 
@@ -50,19 +61,13 @@ def merged(base: Node, over: Node, problems: Problems, path: Path = ()) -> Node:
     within = path[2:] if path[:1] == ("services",) else ()
     if within in _REPLACED:
         return settled(over)
-    if _is_by_name(path) or within == _NETWORKS:
-        is_name = within == _NETWORKS
-        base, over = (_named(node, is_name=is_name) for node in (base, over))
+    base, over = (_in_one_form(node, path, within) for node in (base, over))
     if isinstance(base, Mapping) and isinstance(over, Mapping):
         if within == _LOGGING and not _is_same_driver(base, over):
             return settled(over)
         return _merged_maps(base, over, problems, path)
     if isinstance(base, Sequence) and isinstance(over, Sequence):
-        if within == _PORTS:
-            return _merged_ports(base, over, problems, path)
-        if path[:1] == _NETWORKS and path[2:] == _SUBNETS:
-            return _merged_subnets(base, over, problems, path)
-        return _sequence(base, (*base.items, *settled_items(over)))
+        return _merged_lists(base, over, problems, path)
     if type(base) is not type(over) and _is_read(path):
         name = path[-1] if path else "the file"
         problems.add(
@@ -75,11 +80,28 @@ def merged(base: Node, over: Node, problems: Problems, path: Path = ()) -> Node:
     return settled(over)
 
 
+def _in_one_form(node: Node, path: Path, within: Path) -> Node:
+    if _is_by_name(path) or within == _NETWORKS:
+        return _named(node, is_name=within == _NETWORKS)
+    return _as_list(node) if within in _LISTED else node
+
+
+def _merged_lists(base: Sequence, over: Sequence, problems: Problems, path: Path) -> Sequence:
+    within = path[2:] if path[:1] == ("services",) else ()
+    if within == _PORTS:
+        return _merged_ports(base, over, problems, path)
+    if within in _BY_TARGET:
+        return _merged_by_target(base, over, within[0])
+    if path[:1] == _NETWORKS and path[2:] == _SUBNETS:
+        return _merged_subnets(base, over, problems, path)
+    return _sequence(base, (*base.items, *settled_items(over)))
+
+
 def _is_by_name(path: Path) -> bool:
     """Whether this is a map of names that somebody chose, in one of two forms."""
     top, within = path[:1], path[2:]
     return (top == ("services",) and within in _BY_NAME) or (
-        top == _NETWORKS and within in _OF_NETWORK_BY_NAME
+        bool(top) and top[0] in _OBJECTS and within in _OF_OBJECT_BY_NAME
     )
 
 
@@ -155,6 +177,28 @@ def _merged_subnets(base: Sequence, over: Sequence, problems: Problems, path: Pa
         else:
             rows.append(node)
     return _sequence(base, tuple(rows))
+
+
+def _as_list(node: Node) -> Node:
+    return Sequence(node.mark, (node,), 1 + node.size) if isinstance(node, Scalar) else node
+
+
+def _merged_by_target(base: Sequence, over: Sequence, key: str) -> Sequence:
+    """Mounts, devices or files of both; one at the target of one of `base` takes its place."""
+    rows: dict[str, Node] = {}
+    for node in (*base.items, *settled_items(over)):
+        rows[_target(node, key)] = node
+    return _sequence(base, tuple(rows.values()))
+
+
+def _target(node: Node, key: str) -> str:
+    if isinstance(node, Mapping):
+        return _text(node, "target") or _text(node, "source")
+    if not isinstance(node, Scalar):
+        return str(node.mark)
+    parts = node.text.split(":")
+    is_path = key in ("volumes", "devices") and len(parts) > 1 and parts[1].startswith("/")
+    return parts[1] if is_path else parts[0]
 
 
 def _ports(items: tuple[Node, ...]) -> Iterator[tuple[Path, Node]]:

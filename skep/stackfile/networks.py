@@ -15,6 +15,7 @@ from typing import NamedTuple
 from skep.domain.base import Pairs
 from skep.domain.spec import NetworkSpec, NetworkUse
 from skep.domain.validate import DRIVER, NAME_LIMIT, check_network
+from skep.domain.validate_container import NETWORK_MODES
 from skep.env import Rejected
 from skep.stackfile import keys, nodes, values
 from skep.stackfile.reader import Fields, Place
@@ -29,7 +30,7 @@ _PLACES = {
     "labels": "labels",
     "options": "driver_opts",
 }
-_FLAGS = {"": True, "true": True, "1": True, "false": False, "0": False}
+_FLAGS = {"": True, "true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 # What may stand beside `external`: only what says which network is meant.
 _OF_EXTERNAL = ("external", "name")
 
@@ -96,6 +97,13 @@ class Networks:
                 network.place.warn("no service is on this network, so it is not made")
         return tuple(sorted(found, key=lambda spec: spec.name))
 
+    def is_of_the_node(self, name: str) -> bool:
+        """Whether a name means one of the networks that every node has for itself: Swarm's way to
+        ask for `network_mode` is an external network of that name."""
+        return name in NETWORK_MODES and any(
+            at.is_external and at.spec.name == name for at in self.by_key.values()
+        )
+
     def places(self) -> dict[str, str]:
         """Where each network that the file names stands, as file:line:column by its full name."""
         return {at.spec.name: at.place.where() for at in self.by_key.values() if at.place}
@@ -110,7 +118,7 @@ def read_networks(place: Place | None, stack_name: str) -> Networks:
         at = Place(key, value.path, value.source, value.engine)
         plain = ReadNetwork(NetworkSpec(name=f"{stack_name}_{key.text}"), place=at)
         read = functools.partial(_network, plain, key.text)
-        found[key.text] = plain if _says_nothing(value) else value.attempt(read, plain)
+        found[key.text] = plain if says_nothing(value) else value.attempt(read, plain)
         before = at.source.problems.count
         at.attempt(functools.partial(_check_name, found[key.text]), None)
         if at.source.problems.count > before:
@@ -126,10 +134,10 @@ def read_networks(place: Place | None, stack_name: str) -> Networks:
 def _network(plain: ReadNetwork, key: str, place: Place) -> ReadNetwork:
     before = place.source.problems.count
     fields = place.fields(keys.NETWORK)
-    is_external, old_name = fields.read("external", _external, (False, ""))
+    is_external, old_name = fields.read("external", read_external, (False, ""))
     name = fields.read("name", Place.text, old_name)
     if is_external:
-        _check_external(fields)
+        refuse_beside_external(fields, "network")
         return ReadNetwork(NetworkSpec(name=name or key), is_external=True, place=plain.place)
     fields.read("driver", _check_driver, None)
     fields.read("enable_ipv4", functools.partial(_check_switch, True), None)
@@ -164,19 +172,22 @@ def _check_whole(place: Place, fields: Fields, spec: NetworkSpec) -> None:
         raise at.error(f"{where}: {text}" if where else text) from None
 
 
-def _external(place: Place) -> tuple[bool, str]:
-    """Also in the form of older files, `external: {name: x}`."""
+def read_external(place: Place) -> tuple[bool, str]:
+    """Whether something is external, and its name if it is said here: also in the form of older
+    files, `external: {name: x}`."""
     if place.is_scalar:
         return place.truth(), ""
     return True, place.fields(keys.EXTERNAL).read("name", Place.text, "")
 
 
-def _check_external(fields: Fields) -> None:
+def refuse_beside_external(fields: Fields, what: str, but: tuple[str, ...] = ()) -> None:
+    """Refuse what would change something that is external. What is wrong is added to the
+    problems."""
     for key, place in fields.found.items():
-        if key not in _OF_EXTERNAL and not _says_nothing(place):
+        if key not in (*_OF_EXTERNAL, *but) and not says_nothing(place):
             place.source.problems.add(
                 place.error(
-                    f"an external network is there already, and '{key}' can't change it; remove "
+                    f"an external {what} is there already, and '{key}' can't change it; remove "
                     "this, or 'external'"
                 )
             )
@@ -210,7 +221,7 @@ def _options(place: Place) -> tuple[Pairs, bool]:
 
 def _ipam(place: Place) -> tuple[str, str]:
     """The subnet and the gateway."""
-    if _says_nothing(place):
+    if says_nothing(place):
         # Older releases of Compose write an empty one.
         return "", ""
     fields = place.fields(keys.IPAM)
@@ -222,7 +233,7 @@ def _ipam(place: Place) -> tuple[str, str]:
         )
     if "config" not in fields:
         return "", ""
-    found = [item for item in fields["config"].items() if not _says_nothing(item)]
+    found = [item for item in fields["config"].items() if not says_nothing(item)]
     for item in found[1:]:
         item.source.problems.add(
             item.error("a network has one subnet, of IPv4 addresses; remove the others")
@@ -243,7 +254,7 @@ def _subnet(place: Place) -> tuple[str, str]:
 
 
 def _aliases(place: Place) -> tuple[str, ...]:
-    if _says_nothing(place):
+    if says_nothing(place):
         return ()
     none: tuple[str, ...] = ()
     return place.fields(keys.NETWORK_USE).read("aliases", _names, none)
@@ -286,6 +297,7 @@ def _check_clashes(found: Mapping[str, ReadNetwork]) -> None:
         first.setdefault(name, place)
 
 
-def _says_nothing(place: Place) -> bool:
+def says_nothing(place: Place) -> bool:
+    """Whether this is empty, or an empty map."""
     node = place.node
     return place.is_null or (isinstance(node, nodes.Mapping) and not node.entries)

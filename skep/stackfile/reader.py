@@ -11,10 +11,13 @@ from typing import TypeVar
 from skep.domain.base import Pairs, pairs
 from skep.domain.control import LABEL_LIMIT
 from skep.domain.validate import LONGEST_NS
+from skep.domain.validate_container import DOCKER
 from skep.stackfile import keys, nodes, values
 from skep.stackfile.errors import Mark, Problems, StackFileError, at, error_at
 
 T = TypeVar("T")
+
+SAY_DOCKER = "write 'x-engine: docker'"
 
 # What no program can take as an argument: NUL, and bytes of the environment that are not UTF-8.
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
@@ -29,6 +32,7 @@ class Source:
     environ: Mapping[str, str]
     warn: Callable[[str], None]
     problems: Problems
+    open: Callable[[str], bytes]
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,11 @@ class Place:
         """What `how` reads here; `default` where something is wrong, which is remembered."""
         return self.source.problems.attempt(lambda: how(self), default)
 
+    def several(self, how: Callable[[Place], list[T]]) -> list[T]:
+        """What `how` reads here; nothing where something is wrong, which is remembered."""
+        none: list[T] = []
+        return self.attempt(how, none)
+
     def where(self, mark: Mark | None = None) -> str:
         """This place, or that of `mark`, as file:line:column."""
         return at(mark or self.node.mark)
@@ -77,6 +86,26 @@ class Place:
         assert isinstance(self.node, nodes.Scalar)
         text = self.node.text
         return "nothing" if self.is_null else f"'{text[:40]}{'…' if len(text) > 40 else ''}'"
+
+    # ------------------------------------------------------------------------------- files
+
+    def file(self, path: str) -> bytes:
+        """What a file holds that is named here."""
+        try:
+            return self.source.open(path)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise self.error(f"{path}: {why}") from None
+
+    def has_file(self, path: str) -> bool:
+        """Whether there is such a file, be it readable or not."""
+        try:
+            self.source.open(path)
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError):
+            return True
+        return True
 
     # ------------------------------------------------------------------------------ shapes
 
@@ -120,12 +149,23 @@ class Place:
         problem, but for those that the caller has looked at."""
         found = {}
         for key, value in self.entries():
-            if key.text in section.supported or key.text in section.extensions:
+            if self._is_read(key.text, section):
                 if not value.is_null:
                     found[key.text] = value
+            elif key.text in section.ignored:
+                if not value.is_null:
+                    why = section.ignored[key.text]
+                    self.source.warn(f"{at(key.mark)}: '{key.text}' changes nothing here: {why}")
             elif key.text not in but and not self._is_ignored(key, section):
                 self.source.problems.add(value._refused(key, section))
         return Fields(found)
+
+    def _is_read(self, key: str, section: keys.Section) -> bool:
+        return (
+            key in section.supported
+            or key in section.extensions
+            or (self.engine == DOCKER and key in section.container)
+        )
 
     def _is_ignored(self, key: nodes.Scalar, section: keys.Section) -> bool:
         # Extension fields are for other programs and for anchors; but a near miss of one of ours
@@ -135,7 +175,7 @@ class Place:
     def _refused(self, key: nodes.Scalar, section: keys.Section) -> StackFileError:
         word = key.text
         if word in section.container:
-            return self.needs_container(word, "remove the key", key.mark)
+            return self.needs_container(word, f"remove the key, or {SAY_DOCKER}", key.mark)
         if word in section.later:
             advice = section.later[word] or "remove the key"
             return self.error(f"'{word}' is not supported yet; {advice}", key.mark)

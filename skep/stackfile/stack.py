@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from skep.domain.spec import PortMode, Protocol, StackSpec
+from skep.domain.spec import PortMode, Protocol, ServiceSpec, StackSpec
 from skep.domain.storage import ConfigSpec, SecretSpec
 from skep.domain.validate import NAME_LIMIT
+from skep.domain.validate_container import PROCESS
 from skep.stackfile import keys, nodes, values
 from skep.stackfile.errors import Mark, Problems, error_at
+from skep.stackfile.files import Origin, config_specs, read_configs, read_secrets, secret_specs
 from skep.stackfile.merge import merged, settled
-from skep.stackfile.networks import Networks, read_networks
+from skep.stackfile.networks import read_networks
+from skep.stackfile.profiles import is_wanted
 from skep.stackfile.reader import Place, Source
-from skep.stackfile.service import ReadService, read_service
+from skep.stackfile.service import Parts, ReadService, read_service, with_engine
 from skep.stackfile.variables import Variables
+from skep.stackfile.volumes import read_volumes
 from skep.stackfile.writer import tree_values
 
 # More than anybody keeps apart; each may be of the largest size.
@@ -41,6 +47,11 @@ def _quiet(text: str) -> None:
     """Nobody is told."""
 
 
+def _no_file(path: str) -> bytes:
+    """There are no files but the stack's own."""
+    raise FileNotFoundError(errno.ENOENT, "files beside the stack file can't be read here", path)
+
+
 @dataclass(frozen=True)
 class Reading:
     """How files are read.
@@ -48,7 +59,8 @@ class Reading:
     `name` is the stack's; empty means the files' own `name:`, and where they have none,
     `fallback_name`. `environ` holds the variables for `${...}`. `folder` is the absolute folder
     from which relative `working_dir`s count; empty leaves them as they are. `warn` is told what is
-    odd, but no error.
+    odd, but no error. `open` gives the content of a file that the stack names, by its absolute
+    path, or raises OSError. Services whose file names no engine are for `default_engine`.
     """
 
     environ: Mapping[str, str]
@@ -56,20 +68,27 @@ class Reading:
     fallback_name: str = ""
     folder: str = ""
     warn: Callable[[str], None] = _quiet
+    open: Callable[[str], bytes] = _no_file
+    default_engine: str = PROCESS
 
 
 class ReadStack(NamedTuple):
     """A stack, and where each of its services and networks stands, as file:line:column by the full
     name; a default network that no file names stands nowhere.
 
-    `configs` and `secrets` are those that the files hold the contents of. They are to be made
-    before the stack is deployed, and services use them by the names that they have here."""
+    `configs` and `secrets` are those that the stack's files have the content of, which services
+    refer to by their names: they must be there before the stack is deployed. `file_places` says
+    where each of them stands, and `origins` where its content is from, by ("config", name) or
+    ("secret", name).
+    """
 
     spec: StackSpec
     places: Mapping[str, str]
     network_places: Mapping[str, str]
     configs: tuple[ConfigSpec, ...] = ()
     secrets: tuple[SecretSpec, ...] = ()
+    file_places: Mapping[tuple[str, str], str] = MappingProxyType({})
+    origins: Mapping[tuple[str, str], Origin] = MappingProxyType({})
 
 
 def decode(data: bytes, *, file: str) -> str:
@@ -91,7 +110,7 @@ def raw_values(files: Sequence[StackText], reading: Reading) -> dict[str, Any]:
     problems = Problems()
     node = _tree(files, reading, problems, is_interpolated=False)
     problems.check([file.file for file in files])
-    source = Source(reading.folder, reading.environ, reading.warn, problems)
+    source = Source(reading.folder, reading.environ, reading.warn, problems, reading.open)
     found = {key.text: tree_values(at.node) for key, at in Place(node, "", source).entries()}
     name = reading.name or found.pop("name", None) or reading.fallback_name
     return {"name": name, **found} if name else found
@@ -120,8 +139,10 @@ def read(files: Sequence[StackText], reading: Reading) -> ReadStack:
     nothing else."""
     problems = Problems()
     node = _tree(files, reading, problems, is_interpolated=True)
-    source = Source(reading.folder, reading.environ, reading.warn, problems)
-    found = problems.attempt(lambda: _read(Place(node, "", source), reading), None)
+    source = Source(reading.folder, reading.environ, reading.warn, problems, reading.open)
+    found = problems.attempt(
+        lambda: _read(with_engine(Place(node, "", source, reading.default_engine)), reading), None
+    )
     problems.check([file.file for file in files])
     assert found is not None
     return found
@@ -140,23 +161,49 @@ def _read(top: Place, reading: Reading) -> ReadStack:
         stack_name = "stack"
     if "services" not in fields or not fields["services"].entries():
         raise top.error("the stack has no services; add at least one under 'services:'")
-    networks = read_networks(fields.get("networks"), stack_name)
+    parts = Parts(
+        stack_name,
+        read_networks(fields.get("networks"), stack_name),
+        read_volumes(fields.get("volumes"), stack_name),
+        read_configs(fields.get("configs"), stack_name),
+        read_secrets(fields.get("secrets"), stack_name),
+    )
     services: list[ReadService] = []
     places: dict[str, str] = {}
     for key, place in fields["services"].entries():
-        found = place.attempt(functools.partial(_service, key, networks), None)
+        if not place.attempt(functools.partial(is_wanted, key.mark), True):
+            continue
+        found = place.attempt(functools.partial(_service, key, parts), None)
         if found:
             services.append(found)
             places[found.spec.name] = place.where(key.mark)
     _check_clashes(services)
-    specs = tuple(service.spec for service in services)
-    made = networks.made({use.network for spec in specs for use in spec.task.networks})
-    spec = StackSpec(name=stack_name, services=specs, networks=made)
-    return ReadStack(spec, places, networks.places())
+    return _whole(tuple(service.spec for service in services), places, parts)
 
 
-def _service(key: nodes.Scalar, networks: Networks, place: Place) -> ReadService:
-    full_name = f"{networks.stack_name}_{key.text}"
+def _whole(services: tuple[ServiceSpec, ...], places: dict[str, str], parts: Parts) -> ReadStack:
+    """The stack of these services, with what is to be made for them."""
+    runs = [spec.task.run for spec in services]
+    networks = parts.networks.made({at.network for spec in services for at in spec.task.networks})
+    parts.volumes.warn_of_unused(mount.source for run in runs for mount in run.mounts)
+    configs = parts.configs.made(use.name for run in runs for use in run.configs)
+    secrets = parts.secrets.made(use.name for run in runs for use in run.secrets)
+    files = {("config", at.name): at for at in configs} | {
+        ("secret", at.name): at for at in secrets
+    }
+    return ReadStack(
+        StackSpec(name=parts.stack_name, services=services, networks=networks),
+        places,
+        parts.networks.places(),
+        config_specs(configs),
+        secret_specs(secrets),
+        {key: at.place.where() for key, at in files.items()},
+        {key: at.origin for key, at in files.items() if at.origin},
+    )
+
+
+def _service(key: nodes.Scalar, parts: Parts, place: Place) -> ReadService:
+    full_name = f"{parts.stack_name}_{key.text}"
     _check_name(place, "service", key.text, key.mark)
     if len(full_name) > NAME_LIMIT:
         raise place.error(
@@ -166,7 +213,7 @@ def _service(key: nodes.Scalar, networks: Networks, place: Place) -> ReadService
         )
     if place.is_null:
         raise place.error(f"service '{key.text}' is empty; add 'command'", key.mark)
-    return read_service(place, full_name, networks)
+    return read_service(place, full_name, parts)
 
 
 def _check_name(place: Place, kind: str, name: str, mark: Mark | None = None) -> None:

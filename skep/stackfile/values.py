@@ -29,6 +29,7 @@ _SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?) ?([kKmMgGtTpP]?)(?:i?[bB])?
 _SIZE_LETTERS = " kmgtp"
 _CPUS = re.compile(r"[0-9]{0,9}(?:\.[0-9]{0,18})?")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_FILE_MODE = re.compile(r"(?:0[oO]?)?([0-7]{1,4})")
 _RATIO = re.compile(r"(?:[0-9]{1,18}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][+-]?[0-9]{1,3})?")
 _PLATFORM = re.compile(r"[a-z0-9_.-]{1,32}")
 # As Go names them; anything else alone is an architecture.
@@ -38,6 +39,7 @@ PORT_MAX = 65535
 
 
 # One way only to match a name, so that a long bad one costs no time.
+FILE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?")
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?")
 DNS_NAME = re.compile(
     r"(?=.{1,253}\Z)[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?"
@@ -134,6 +136,14 @@ def _decimal(text: str) -> int:
         # YAML 1.1 reads 010 as 8, YAML 1.2 and most people as 10.
         raise BadValue(f"'{text}' begins with 0, which some read as octal; write it without")
     return int(text)
+
+
+def file_mode(text: str) -> int:
+    """Who may read and write a file, in octal digits, as everybody writes it: "0440" or "440"."""
+    found = _FILE_MODE.fullmatch(text)
+    if not found:
+        raise BadValue(f"'{text[:40]}' is no mode of a file; write one like 0440")
+    return int(found[1], 8)
 
 
 def ratio(text: str) -> float:

@@ -10,7 +10,12 @@ from skep.stackfile.errors import Mark, at, error_at
 from skep.stackfile.interpolate import BadVariable, interpolate
 
 # In these maps the keys are names that somebody chose, so that "x-" means nothing there.
-_NAMED = frozenset({"services", "environment", "labels", "networks", "driver_opts"})
+_NAMED = frozenset(
+    {
+        *("services", "environment", "labels", "networks", "driver_opts", "volumes", "configs"),
+        *("secrets", "annotations", "sysctls", "storage_opt", "extra_hosts", "options"),
+    }
+)
 
 
 class Variables:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
-from skep.domain.base import Pairs
 from skep.domain.spec import (
     Balance,
     EndpointMode,
@@ -30,21 +30,77 @@ from skep.domain.spec import (
     StackSpec,
     UpdatePolicy,
 )
+from skep.domain.validate_container import DOCKER, PROCESS
 from skep.stackfile import nodes, values
 from skep.stackfile.deploy import ACTIONS, CONDITIONS, ORDERS
+from skep.stackfile.files import Origin
 from skep.stackfile.networks import DEFAULT, ENCRYPTED
+from skep.stackfile.writer_container import (
+    Keys,
+    Values,
+    container_values,
+    file_names,
+    files_values,
+    keys_of,
+    mounts_values,
+    named_volumes,
+    pairs_of,
+    requests_values,
+    said,
+    text,
+    texts,
+    uses_values,
+    volumes_values,
+)
 
-Values = dict[str, Any]
+Origins = Mapping[tuple[str, str], Origin]
+"""Where configs and secrets are from, by ("config", name) or ("secret", name)."""
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,14})")
 
 
-def stack_values(spec: StackSpec) -> Values:
-    """The stack as plain maps, lists, texts and numbers, by Compose's keys."""
+class Names(NamedTuple):
+    """What a stack's parts are called within the file, by their full names."""
+
+    networks: Keys
+    volumes: Keys
+    configs: Keys
+    secrets: Keys
+
+
+def stack_values(spec: StackSpec, origins: Origins = MappingProxyType({})) -> Values:
+    """The stack as plain maps, lists, texts and numbers, by Compose's keys. Configs and secrets
+    whose origins aren't given are external."""
     prefix = f"{spec.name}_"
-    names = _network_keys(spec)
+    volumes = named_volumes(spec)
+    names = Names(
+        _network_keys(spec),
+        keys_of(volumes, prefix),
+        keys_of(file_names(spec, lambda run: run.configs), prefix),
+        keys_of(file_names(spec, lambda run: run.secrets), prefix),
+    )
+    engines = {service.task.engine for service in spec.services}
     short = {service.name.removeprefix(prefix): service for service in spec.services}
     services = {name: _service(service, name, names) for name, service in short.items()}
+    if len(engines) > 1:
+        services = {
+            name: {**values, "x-engine": short[name].task.engine}
+            for name, values in services.items()
+        }
+    found: Values = {"name": text(spec.name)}
+    if len(engines) == 1 and engines != {PROCESS}:
+        found["x-engine"] = engines.pop()
+    return found | said(
+        services=services,
+        networks=_networks(spec, names.networks),
+        volumes=volumes_values(volumes, names.volumes, prefix),
+        configs=files_values("config", names.configs, origins, prefix),
+        secrets=files_values("secret", names.secrets, origins, prefix),
+    )
+
+
+def _networks(spec: StackSpec, names: Keys) -> Values:
+    prefix = f"{spec.name}_"
     made = {network.name: network for network in spec.networks}
     networks = {
         key: _network(made[name], prefix + key) if name in made else _external(name, key)
@@ -52,9 +108,7 @@ def stack_values(spec: StackSpec) -> Values:
     }
     # The default network needs no word unless there is something to say of it.
     is_plain = networks.get(DEFAULT) is None
-    shown = {key: at for key, at in networks.items() if not (key == DEFAULT and is_plain)}
-    found = {"name": _text(spec.name), "services": services}
-    return found | ({"networks": shown} if shown else {})
+    return {key: at for key, at in networks.items() if not (key == DEFAULT and is_plain)}
 
 
 def _network_keys(spec: StackSpec) -> dict[str, str]:
@@ -73,15 +127,15 @@ def _network_keys(spec: StackSpec) -> dict[str, str]:
 
 
 def _network(spec: NetworkSpec, usual_name: str) -> Values | None:
-    config = _said(subnet=spec.subnet, gateway=spec.gateway)
-    options = {name: _text(value) for name, value in spec.options}
+    config = said(subnet=spec.subnet, gateway=spec.gateway)
+    options = {name: text(value) for name, value in spec.options}
     return (
-        _said(
-            name="" if spec.name == usual_name else _text(spec.name),
+        said(
+            name="" if spec.name == usual_name else text(spec.name),
             attachable=spec.is_attachable or None,
             internal=spec.is_internal or None,
             driver_opts=options | ({ENCRYPTED: "true"} if spec.is_encrypted else {}),
-            labels=_pairs(spec.labels),
+            labels=pairs_of(spec.labels),
             ipam={"config": [config]} if config else {},
         )
         or None
@@ -89,7 +143,7 @@ def _network(spec: NetworkSpec, usual_name: str) -> Values | None:
 
 
 def _external(name: str, key: str) -> Values:
-    return {"external": True} | ({} if name == key else {"name": _text(name)})
+    return {"external": True} | ({} if name == key else {"name": text(name)})
 
 
 def tree_values(node: nodes.Node) -> Any:
@@ -108,28 +162,6 @@ def tree_values(node: nodes.Node) -> Any:
     return node.text
 
 
-def _text(text: str) -> str:
-    return text.replace("$", "$$")
-
-
-def _texts(texts: tuple[str, ...]) -> list[str]:
-    return [_text(text) for text in texts]
-
-
-def _pairs(pairs: Pairs) -> dict[str, str]:
-    # Keys have no variables, so that a dollar sign in them is one.
-    return {name: _text(value) for name, value in pairs}
-
-
-def _said(**fields: Any) -> Values:
-    """The fields that say something, by their names in a file."""
-    return {
-        key: value
-        for key, value in fields.items()
-        if value is not None and value not in ("", [], {})
-    }
-
-
 def _changed(of: Any, default: Any, **writers: Callable[[Any], Any]) -> Values:
     """The fields of a struct that differ from their defaults, each written by its writer."""
     found = {}
@@ -140,36 +172,42 @@ def _changed(of: Any, default: Any, **writers: Callable[[Any], Any]) -> Values:
     return found
 
 
-def _service(spec: ServiceSpec, short_name: str, networks: Mapping[str, str]) -> Values:
+def _service(spec: ServiceSpec, short_name: str, names: Names) -> Values:
     run = spec.task.run
+    networks = names.networks
+    is_container = spec.task.engine == DOCKER
     uses = {
         networks[use.network]: _use(use, short_name)
         for use in sorted(spec.task.networks, key=lambda use: networks[use.network])
     }
     platforms = spec.task.placement.platforms
-    return _said(
-        image=_text(run.image),
+    return said(
+        image=text(run.image),
         platform="/".join(part for part in (platforms[0].os, platforms[0].arch) if part)
         if platforms
         else None,
-        entrypoint=_texts(run.command),
-        command=_texts(run.args),
-        environment=_pairs(run.env),
-        working_dir=_text(run.working_dir),
-        user=_text(run.user),
-        **_stops(run),
+        entrypoint=texts(run.command) if run.command != ("",) else None,
+        command=texts(run.args),
+        environment=pairs_of(run.env),
+        working_dir=text(run.working_dir),
+        user=text(run.user),
+        **_stops(run, is_container=is_container),
         healthcheck=None if run.health is None else _health(run.health),
         ports=[_port(port) for port in spec.ports],
         expose=[_exposed(port) for port in spec.exposed],
         networks={} if uses == {DEFAULT: None} else uses,
-        logging=_log(run.log),
+        logging=_log(run),
+        **container_values(run.container),
+        **mounts_values(run.mounts, names.volumes),
+        configs=uses_values(run.configs, names.configs),
+        secrets=uses_values(run.secrets, names.secrets),
         deploy=_deploy(spec),
-    )
+    ) | ({"entrypoint": []} if run.command == ("",) else {})
 
 
 def _use(use: NetworkUse, short_name: str) -> Values | None:
     # Its short name is an alias of every service, whatever a file says.
-    aliases = [_text(alias) for alias in use.aliases if alias != short_name]
+    aliases = [text(alias) for alias in use.aliases if alias != short_name]
     return {"aliases": aliases} if aliases else None
 
 
@@ -177,31 +215,31 @@ def _exposed(port: ExposedPort) -> str:
     return f"{port.target}{'' if port.protocol is Protocol.TCP else f'/{port.protocol.value}'}"
 
 
-def _stops(run: RunSpec) -> Values:
-    found = _changed(run, RunSpec(), stop_signal=str, stop_grace_ns=values.duration_text)
+def _stops(run: RunSpec, *, is_container: bool) -> Values:
+    # A container without a signal of its own has its image's.
+    plain = RunSpec(stop_signal="") if is_container else RunSpec()
+    found = _changed(run, plain, stop_signal=str, stop_grace_ns=values.duration_text)
     return {{"stop_grace": "stop_grace_period"}.get(key, key): at for key, at in found.items()}
 
 
 def _health(health: HealthCheck) -> Values:
     times = ("interval_ns", "timeout_ns", "start_period_ns", "start_interval_ns")
-    return {
-        "test": _texts(health.test) if health.test[0] != "CMD-SHELL" else _text(health.test[1]),
-        **_changed(
-            health,
-            HealthCheck(test=()),
-            **dict.fromkeys(times, values.duration_text),
-            retries=int,
-        ),
-    }
+    found = _changed(
+        health, HealthCheck(), **dict.fromkeys(times, values.duration_text), retries=int
+    )
+    if not health.test:
+        return found
+    is_line = health.test[0] == "CMD-SHELL"
+    return {"test": text(health.test[1]) if is_line else texts(health.test), **found}
 
 
 def _port(port: Port) -> Values:
-    found = _said(
+    found = said(
         target=port.target,
         published=port.published,
         protocol=port.protocol.value,
         mode=port.mode.value,
-        name=_text(port.name),
+        name=text(port.name),
     )
     if port.balance is not Balance.ROUND_ROBIN:
         found["x-balance"] = port.balance.value
@@ -212,27 +250,34 @@ def _port(port: Port) -> Values:
     return found
 
 
-def _log(log: LogPolicy) -> Values:
-    default = LogPolicy()
-    options: Values = {}
+def _log(run: RunSpec) -> Values:
+    if run.container.log_driver:
+        options = pairs_of(run.container.log_options)
+        return said(driver=text(run.container.log_driver), options=options)
+    default, log = LogPolicy(), run.log
+    found: Values = {}
     if log.max_bytes != default.max_bytes:
-        options["max-size"] = values.size_text(log.max_bytes)
+        found["max-size"] = values.size_text(log.max_bytes)
     if log.max_files != default.max_files:
-        options["max-file"] = log.max_files
-    return {"options": options} if options else {}
+        found["max-file"] = log.max_files
+    return {"options": found} if found else {}
 
 
 def _deploy(spec: ServiceSpec) -> Values:
     task = spec.task
-    return _said(
+    return said(
         mode=spec.mode.value,
         replicas=spec.replicas,
-        labels=_pairs(spec.labels),
+        labels=pairs_of(spec.labels),
         endpoint_mode="" if spec.endpoint_mode is EndpointMode.VIP else spec.endpoint_mode.value,
         update_config=_policy(spec.update),
         rollback_config=_policy(spec.rollback),
         restart_policy=_restart(task.restart),
-        resources=_said(limits=_resources(task.limits), reservations=_resources(task.reservations)),
+        resources=said(
+            limits=_resources(task.limits),
+            reservations=_resources(task.reservations)
+            | said(devices=requests_values(task.run.container.device_requests)),
+        ),
         placement=_placement(task.placement),
     )
 
@@ -268,7 +313,7 @@ def _restart(restart: RestartPolicy) -> Values:
 
 
 def _resources(amounts: Resources) -> Values:
-    return _said(
+    return said(
         cpus=None if amounts.cpu_nano is None else values.cpu_text(amounts.cpu_nano),
         memory=None if amounts.memory_bytes is None else values.size_text(amounts.memory_bytes),
         pids=amounts.pids,
@@ -276,8 +321,8 @@ def _resources(amounts: Resources) -> Values:
 
 
 def _placement(placement: Placement) -> Values:
-    return _said(
-        constraints=_texts(placement.constraints),
-        preferences=[{"spread": _text(at)} for at in placement.preferences],
+    return said(
+        constraints=texts(placement.constraints),
+        preferences=[{"spread": text(at)} for at in placement.preferences],
         max_replicas_per_node=placement.max_replicas_per_node,
     )

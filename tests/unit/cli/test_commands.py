@@ -421,7 +421,7 @@ def test_a_wrong_stack_file_changes_nothing(shell: Shell) -> None:
     assert shell.skep(f"stack deploy -c {path} s") == 2
     assert shell.err == (
         f"skep: error: engine 'process' can't do 'cap_add' ({path}:2:19): it needs a container "
-        "engine; remove the key\n"
+        "engine; remove the key, or write 'x-engine: docker'\n"
     )
     assert shell.world.transport.calls == []
     assert shell.skep("stack deploy -c /nowhere/x.yml s") == 2

@@ -11,6 +11,7 @@ import pytest
 
 from skep.cli import diff
 from skep.domain.base import replace
+from skep.domain.container import BlockLimit, ContainerSpec, Device, DeviceRequest, Ulimit
 from skep.domain.spec import (
     ExposedPort,
     HealthCheck,
@@ -27,7 +28,33 @@ from skep.domain.spec import (
     ServiceSpec,
     TaskSpec,
 )
+from skep.domain.storage import FileUse, Mount, MountKind
 
+CONTAINER = ContainerSpec(
+    labels=(("a", "b"),),
+    annotations=(("a", "b"),),
+    dns=("1.1.1.1",),
+    dns_search=("a.b",),
+    dns_options=("ndots:2",),
+    extra_hosts=("a:1.2.3.4",),
+    cap_add=("CHOWN",),
+    cap_drop=("ALL",),
+    group_add=("mail",),
+    security_opt=("label=$a",),
+    sysctls=(("net.a", "1"),),
+    ulimits=(Ulimit(name="core", soft=1, hard=2),),
+    devices=(Device(source="/dev/a", target="/dev/b", permissions="r"),),
+    device_requests=(
+        DeviceRequest(
+            driver="d", count=1, device_ids=("0",), capabilities=("gpu",), options=(("a", "b"),)
+        ),
+    ),
+    device_cgroup_rules=("c 1:* r",),
+    block_limits=(BlockLimit(kind="device_read_bps", path="/dev/a", rate=5),),
+    storage_options=(("a", "b"),),
+    log_driver="syslog",
+    log_options=(("a", "b"),),
+)
 FULL = ServiceSpec(
     name="web",
     labels=(("team", "shop"),),
@@ -45,6 +72,24 @@ FULL = ServiceSpec(
             working_dir="/srv",
             user="me",
             health=HealthCheck(test=("CMD-SHELL", "probe me")),
+            image_digest="sha256:1",
+            mounts=(
+                Mount(
+                    kind=MountKind.VOLUME,
+                    source="data",
+                    target="/a",
+                    subpath="b",
+                    propagation="c",
+                    driver="nfs",
+                    driver_options=(("o", "p"),),
+                    labels=(("l", "m"),),
+                    size_bytes=5,
+                    mode=0o700,
+                ),
+            ),
+            configs=(FileUse(name="conf", id="1", target="/etc/a"),),
+            secrets=(FileUse(name="key", id="2", target="key"),),
+            container=CONTAINER,
         ),
         limits=Resources(cpu_nano=10**9, memory_bytes=2**30, pids=7),
         reservations=Resources(cpu_nano=10**8, memory_bytes=2**20, pids=1),

@@ -169,7 +169,7 @@ def test_one_service_publishes_a_host_port_once() -> None:
         ("{placement: {preferences: node.labels.a}}", "preferences must be a list, but this is"),
         ("{placement: {preferences: [{}]}}", "a.yml:4:40: a preference needs 'spread'"),
         ("{placement: {preferences: [{spred: a}]}}", "unknown key 'spred' in a preference; did"),
-        ("{placement: {preferences: [{spread: node.id}]}}", "4:49: 'node.id' is nothing to spread"),
+        ("{placement: {preferences: [{spread: node.os}]}}", "4:49: 'node.os' is nothing to spread"),
         ("{placement: {max_replicas_per_node: no}}", "'no' is not a whole number"),
         ("{endpoint_mode: vpi}", "4:29: endpoint_mode must be 'vip' or 'dnsrr', but this is 'vpi'"),
     ],

@@ -17,12 +17,13 @@ from skep.stackfile.interpolate import BadVariable, interpolate
 from tests.unit.stackfile.files import refused
 
 SECTIONS = [value for value in vars(keys).values() if isinstance(value, keys.Section)]
-KNOWN = sorted({key for section in SECTIONS for key in section.supported | section.extensions})
+KNOWN = sorted({key for section in SECTIONS for key in section.known()})
 WORDS = [
     *KNOWN, "8080:80", "1m30s", "100M", "0.5", "any", "tcp", "CMD", "NONE", "true", "null", "",
     "${A}", "${B:-x}", "$", "{{.Task.Slot}}", "a == b", "A=1", "65536", "-1", "1-9:1-9", "<<",
     "start-first", "rollback", "host", "node.labels.zone", "linux/amd64", "default", "$B",
-    "overlay", "10.1.2.0/24", "10.1.2.1", "udp", "dnsrr", "v2",
+    "overlay", "10.1.2.0/24", "10.1.2.1", "udp", "dnsrr", "v2", "a:/b:ro", "/a:/b", "./a:/b", "/a",
+    "nginx:1", "bind", "tmpfs", "always", "x=1", "a:1.2.3.4", "CHOWN", "0440", "all", "gpu",
 ]  # fmt: skip
 
 scalars = st.sampled_from(WORDS) | st.text(max_size=8) | st.integers() | st.none() | st.booleans()
@@ -32,15 +33,32 @@ trees = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words, inner, max_size=6),
     max_leaves=30,
 )
-services = st.dictionaries(st.sampled_from(sorted(keys.SERVICE.supported)), trees, max_size=6)
+services = st.dictionaries(
+    st.sampled_from(sorted(keys.SERVICE.supported | keys.SERVICE.container)), trees, max_size=6
+)
 names = st.sampled_from(["a", "b"]) | words
 networks = st.dictionaries(
     names,
     st.dictionaries(st.sampled_from(sorted(keys.NETWORK.supported)), trees, max_size=6),
     max_size=3,
 )
+
+
+def objects(section: keys.Section) -> st.SearchStrategy[dict[str, Any]]:
+    """What may stand at the top under `volumes` and the like."""
+    fields = st.dictionaries(st.sampled_from(sorted(section.supported)), trees, max_size=4)
+    return st.dictionaries(names, fields, max_size=3)
+
+
 stacks = st.fixed_dictionaries(
-    {"services": st.dictionaries(names, services, max_size=3)}, optional={"networks": networks}
+    {"services": st.dictionaries(names, services, max_size=3)},
+    optional={
+        "networks": networks,
+        "x-engine": st.just("docker"),
+        "volumes": objects(keys.VOLUME),
+        "configs": objects(keys.CONFIG),
+        "secrets": objects(keys.SECRET),
+    },
 )
 yaml_text = st.text(alphabet="abc:-[]{}&*!|>'\"%#@`?, \n\t$\0\x85\ud800é0", max_size=80)
 TAGGED = ["!reset", "!override", "!!str", "&x", "!reset &x"]

@@ -156,7 +156,7 @@ def test_forms_that_do_not_fit_are_refused_with_both_places() -> None:
     # Of a key that is refused anyway, nothing more is said; nor of one that is not ours.
     assert refused(service("volumes: [a:/b]"), service("volumes: {a: b}")) == [
         "engine 'process' can't do 'volumes' (b.yml:4:5): it needs a container engine; remove the "
-        "key"
+        "key, or write 'x-engine: docker'"
     ]
     assert told("x-a: 1\n" + service(), "x-a: [b]").only
 

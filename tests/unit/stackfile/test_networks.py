@@ -189,7 +189,7 @@ def test_networks_of_one_name_are_refused_with_both_places() -> None:
         ("{back: {aliases: ['a b']}}", "a.yml:5:33: 'a b' can't be a name"),
         ("{back: {alias: [a]}}", "unknown key 'alias' in a service's network; did you mean"),
         ("{back: {ipv4_address: 10.1.0.5}}", "'ipv4_address' is not supported yet; addresses are"),
-        ("{back: {mac_address: x}}", "can't do 'mac_address' (a.yml:5:23)"),
+        ("{back: {mac_address: x}}", "a.yml:5:23: 'mac_address' is not supported yet"),
         ("{back: {priority: 5}}", "'priority' is not supported yet"),
     ],
 )

@@ -25,6 +25,9 @@ SETS = [
     ),
     (f"{WHOAMI}docker-compose.yml", f"{WHOAMI}override-traefik-sticky.yml"),
 ]
+# Those that the files demand.
+NAMES = ("DOMAIN", "USERNAME", "EMAIL", "ADMIN_USER", "ADMIN_PASSWORD", "HASHED_PASSWORD")
+VARIABLES = dict.fromkeys(NAMES, "x")
 pytestmark = pytest.mark.skipif(not FILES, reason=f"there are no real stack files in {STACKS}")
 
 
@@ -32,10 +35,14 @@ def lines_of(*paths: Path) -> dict[str, list[str]]:
     return {path.name: decode(path.read_bytes(), file=path.name).splitlines() for path in paths}
 
 
-def problems(*paths: Path) -> list[str]:
+def problems(*paths: Path, engine: str = "process") -> list[str]:
     files = [StackText(path.name, decode(path.read_bytes(), file=path.name)) for path in paths]
+    # Whatever stands beside a file: what it says is not of interest here.
+    reading = Reading(
+        VARIABLES, name="s", folder="/srv", open=lambda path: b"A=1\n", default_engine=engine
+    )
     try:
-        read(files, Reading({}, name="s"))
+        read(files, reading)
     except StackFileError as error:
         return [str(error), *error.others]
     return []
@@ -76,6 +83,34 @@ def test_networks_and_protocols_of_a_real_file(path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(errors, "SHOWN_LIMIT", errors.KEPT_LIMIT)
     for line in problems(path):
         assert LEFT.search(line) or not re.search(r"network|udp|endpoint_mode|expose", line), line
+
+
+# Why a file is no stack of containers by itself: Docker refuses it too, or it is for laying over
+# another; nothing is built here; and what Skep hasn't got yet.
+NO_STACK = re.compile(
+    r"engine 'docker' runs images, and none is named|is not under '(networks|secrets):'|"
+    r"'\$' is not followed|'service:elasticsearch' is the network of another"
+)
+NOT_HERE = re.compile(
+    r"a cluster builds no images|mode 'global'|driver 'bridge'|names an address to listen on|"
+    r"a path of Windows"
+)
+# Fewer would be a loss; these are all that say nothing of the above.
+LEAST_WHOLE = 47
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_containers_of_a_real_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errors, "SHOWN_LIMIT", errors.KEPT_LIMIT)
+    lines = lines_of(path)
+    for line in problems(path, engine="docker"):
+        check(line, lines)
+        assert NO_STACK.search(line) or NOT_HERE.search(line), line
+
+
+def test_many_real_files_are_stacks_of_containers_as_they_are() -> None:
+    whole = [path for path in FILES if not problems(path, engine="docker")]
+    assert len(whole) >= LEAST_WHOLE, f"{len(whole)} of {len(FILES)}"
 
 
 @pytest.mark.parametrize("names", SETS, ids=lambda names: Path(names[-1]).name)

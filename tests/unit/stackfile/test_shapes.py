@@ -16,6 +16,12 @@ SCALARS = {
     "stop_signal": "TERM",
     "stop_grace_period": "1s",
     "x-engine": "process",
+    "cpus": "1",
+    "mem_limit": "1g",
+    "mem_reservation": "1g",
+    "pids_limit": "1",
+    "scale": "1",
+    "restart": "always",
     "healthcheck.interval": "1s",
     "healthcheck.timeout": "1s",
     "healthcheck.retries": "1",
@@ -52,7 +58,13 @@ SCALARS = {
         }.items()
     },
 }
-LISTS = ("ports", "expose", "deploy.placement.constraints", "deploy.placement.preferences")
+LISTS = (
+    "ports",
+    "expose",
+    "profiles",
+    "deploy.placement.constraints",
+    "deploy.placement.preferences",
+)
 MAPS = (
     "healthcheck",
     "logging",
@@ -93,9 +105,14 @@ def with_value(path: str, value: str) -> tuple[str, str]:
 def test_every_key_is_tried() -> None:
     tried = {path.rpartition(".")[2] for path in (*SCALARS, *LISTS, *MAPS, *BOTH)}
     tried |= keys.PORT.supported | keys.PORT.extensions | {"spread"}
-    # Of networks there are tests of their own.
-    apart = (keys.TOP, keys.NETWORK, keys.NETWORK_USE, keys.EXTERNAL, keys.IPAM, keys.SUBNET)
-    tried |= keys.PROXY_PROTOCOL.supported
+    # Of networks, containers and files of variables there are tests of their own.
+    apart = (
+        *(keys.TOP, keys.NETWORK, keys.NETWORK_USE, keys.EXTERNAL, keys.IPAM, keys.SUBNET),
+        *(keys.DEVICES, keys.ENV_FILE, keys.ULIMIT, keys.DEVICE, keys.BLKIO, keys.BLKIO_WEIGHT),
+        *(keys.BLKIO_RATE, keys.MOUNT, keys.BIND, keys.MOUNT_VOLUME, keys.TMPFS, keys.VOLUME),
+        *(keys.CONFIG, keys.SECRET, keys.FILE_USE),
+    )
+    tried |= keys.PROXY_PROTOCOL.supported | {"env_file"}
     sections = [value for value in vars(keys).values() if isinstance(value, keys.Section)]
     for section in sections:
         if section.name not in {one.name for one in apart}:

@@ -83,8 +83,8 @@ def record_of(of: Creation) -> ContainerRecord:
     """What the engine must know of a container once it is there."""
     task = of.assignment.task
     stop_signal = of.run.stop_signal
-    if stop_signal in ("", DEFAULT_STOP_SIGNAL) and of.image.stop_signal:
-        stop_signal = of.image.stop_signal
+    if stop_signal in ("", DEFAULT_STOP_SIGNAL):
+        stop_signal = of.image.stop_signal or DEFAULT_STOP_SIGNAL
     parse_signal(stop_signal, "spec.task.run.stop_signal")
     return ContainerRecord(
         format=RECORD_FORMAT,

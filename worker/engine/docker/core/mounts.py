@@ -22,12 +22,25 @@ class FileMount(Struct, frozen=True, kw_only=True):
 def mounts_of(mounts: tuple[Mount, ...], files: tuple[FileMount, ...]) -> dict[str, Any]:
     """The part of the API's HostConfig that is about mounts."""
     binds = [_bind(mount) for mount in mounts if _is_bind(mount)]
-    others = [_mount(mount) for mount in mounts if not _is_bind(mount)]
+    memory = {mount.target: _memory(mount) for mount in mounts if _has_options(mount)}
+    others = [_mount(mount) for mount in mounts if not _is_bind(mount) and not _has_options(mount)]
     others += [
         {"Type": "bind", "Source": file.source, "Target": file.target, "ReadOnly": True}
         for file in files
     ]
-    return {"Binds": binds, "Mounts": others}
+    return {"Binds": binds, "Mounts": others} | ({"Tmpfs": memory} if memory else {})
+
+
+def _has_options(mount: Mount) -> bool:
+    # The newer form of memory knows no options before API 1.46.
+    return mount.kind is MountKind.TMPFS and bool(mount.driver_options)
+
+
+def _memory(mount: Mount) -> str:
+    options = [f"{name}={value}" if value else name for name, value in mount.driver_options]
+    options += [] if mount.size_bytes is None else [f"size={mount.size_bytes}"]
+    options += [] if mount.mode is None else [f"mode={mount.mode:o}"]
+    return ",".join([*options, "ro"] if mount.is_read_only else options)
 
 
 def _is_bind(mount: Mount) -> bool:
