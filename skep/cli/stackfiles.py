@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from skep import stackfile
 from skep.cli.errors import Exit, Failure
 from skep.cli.output import note
 from skep.domain.control import STACK_FILE_LIMIT_BYTES
+from skep.domain.storage import CONFIG_LIMIT_BYTES
+from skep.domain.validate_container import PROCESS
 from skep.stackfile import Reading, ReadStack, StackFileError, StackText
 
 STDIN = "-"
@@ -24,12 +27,15 @@ _FIELD = re.compile(
 )
 
 
-def read_stack(paths: Sequence[str], name: str, env_files: Sequence[str] = ()) -> ReadStack:
+def read_stack(
+    paths: Sequence[str], name: str, env_files: Sequence[str] = (), engine: str = PROCESS
+) -> ReadStack:
     """The stack in files ("-" is stdin), later ones merged over earlier ones. Without `name` it is
-    the files' own, or the first file's name without its ending. Raises Failure."""
+    the files' own, or the first file's name without its ending. `engine` runs services that name
+    none. Raises Failure."""
     try:
         files, reading = _loaded(paths, name, env_files)
-        return stackfile.read(files, reading)
+        return stackfile.read(files, replace(reading, default_engine=engine))
     except StackFileError as error:
         raise _failure(error) from None
 
@@ -70,6 +76,7 @@ def _loaded(
         fallback_name="" if first == STDIN else Path(first).stem,
         folder=str(folder),
         warn=_warn,
+        open=_content,
     )
     return files, reading
 
@@ -84,6 +91,13 @@ def _bytes(path: str) -> bytes:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise Failure(f"{path}: {why}", Exit.USAGE) from None
+
+
+def _content(path: str) -> bytes:
+    """A file that a stack file names. Raises OSError. One byte more than allowed is enough for its
+    reader to say that it is too large."""
+    with open(path, "rb") as file:
+        return file.read(CONFIG_LIMIT_BYTES + 1)
 
 
 def _variables(folder: Path, env_files: Sequence[str]) -> Mapping[str, str]:

@@ -17,9 +17,11 @@ from skep.stackfile import ReadStack
 
 def deploy(options: argparse.Namespace) -> None:
     """Make the cluster hold a stack, and wait until it does."""
-    stack = read_stack(options.files, options.name, options.env_files)
 
     async def script(cluster: Cluster) -> None:
+        # What the files mean may depend on it.
+        engine = (await cluster.info()).cluster.default_engine
+        stack = read_stack(options.files, options.name, options.env_files, engine)
         await deploy_and_wait(cluster, stack, options)
 
     session.run(options, script)
@@ -31,7 +33,7 @@ def config(options: argparse.Namespace) -> None:
         values = raw_stack(options.files, options.name)
     else:
         values = stackfile.stack_values(
-            read_stack(options.files, options.name, options.env_files).spec
+            read_stack(options.files, options.name, options.env_files, options.engine).spec
         )
     if not options.quiet:
         output.write(values, shape=options.format)

@@ -29,12 +29,14 @@ PORTS_DEADLINE_S = 5.0
 def up(options: argparse.Namespace) -> None:
     """Start what is missing, deploy the stack, and say where everything is."""
     stack = None
+    of = Home(options.cluster)
     if options.file is not None:
         # Before anything is started: a wrong file starts nothing.
         from skep.cli.stackfiles import read_stack
 
-        stack = read_stack([options.file], "")
-    of = Home(options.cluster)
+        there = of.load()
+        engine = options.engine or (core.PROCESS if there is None else there.engine)
+        stack = read_stack([options.file], "", engine=engine)
     try:
         _up(of, stack, options)
     except KeyboardInterrupt:

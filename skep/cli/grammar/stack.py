@@ -36,6 +36,12 @@ def add(commands: Subparsers) -> None:
     config = command(stack, "config", "stack.config", "show what stack files mean, merged")
     _reads_files(config)
     config.add_argument("--format", choices=("yaml", "json"), default="yaml")
+    config.add_argument(
+        "--engine",
+        choices=("process", "docker"),
+        default="process",
+        help="what runs services that don't say it; a cluster has its own (default: process)",
+    )
     config.add_argument("-q", "--quiet", action="store_true", help="only check")
     config.add_argument(
         "--no-interpolate", action="store_true", help="leave variables as they stand; check no keys"

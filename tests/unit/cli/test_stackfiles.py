@@ -94,7 +94,7 @@ def test_all_that_is_wrong_is_told_a_line_each(shell: Shell) -> None:
         f"skep: error: {second}:2:28: replicas: 'x' is not a whole number\n"
         f"skep: error: {second}:2:38: user must be text, but this is a list\n"
     )
-    assert shell.world.transport.calls == []
+    assert [call[1].rpartition("/")[2] for call in shell.world.transport.calls] == ["GetCluster"]
     assert shell.skep(f"up {second}") == 2
     assert len(shell.err.splitlines()) == 3
 
