@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
-from skep.domain.base import ServiceId
-from skep.domain.objects import Network, Node, Service, Task
+from skep.domain.base import ServiceId, VolumeId, replace
+from skep.domain.objects import Network, Node, Service, Stack, Task, Volume, VolumePlace
 from skep.domain.spec import PortMode, Protocol, ServiceSpec, TaskSpec
+from skep.domain.volumes import slot_volumes
 from skep.manager.passes import PASS_CHANGES, Pass
 from skep.manager.revisions import spec_of
-from skep.manager.scheduler.core.filters import Demand, HostPort, loads_by_node
+from skep.manager.scheduler.core.filters import Demand, HostPort, VolumeUse, loads_by_node
 from skep.manager.scheduler.core.place import (
     Placement,
     applied,
@@ -19,6 +20,7 @@ from skep.manager.scheduler.core.place import (
     is_placeable,
     place,
 )
+from skep.manager.scheduler.core.volumes import Places
 from skep.manager.store.core.command import Change
 from skep.manager.store.core.tables import View
 from skep.manager.store.core.transaction import Transaction
@@ -41,7 +43,7 @@ class Scheduler(Pass):
             case Task() as task:
                 makes_room = task.is_terminal or not task.is_wanted
                 return _EVERYTHING if is_placeable(task) or makes_room else ()
-            case Node() | Service():
+            case Node() | Service() | Volume():
                 return _EVERYTHING
         return ()
 
@@ -49,8 +51,9 @@ class Scheduler(Pass):
         """Place what can be placed."""
         if not any(is_placeable(task) for task in self.store.tables.all(Task)):
             return
-        written = await self.store.update(place_pending, term=self.term)
-        if len(written) >= PASS_CHANGES:
+        new_id = self.env.ids.new_id
+        written = await self.store.update(lambda tx: place_pending(tx, new_id), term=self.term)
+        if _changes(written) >= PASS_CHANGES:
             self.mailbox.tell(key)
         for placement in written:
             log.info(
@@ -62,22 +65,45 @@ class Scheduler(Pass):
             )
 
 
-def place_pending(tx: Transaction) -> list[Placement]:
+def place_pending(tx: Transaction, new_id: Callable[[], str]) -> list[Placement]:
     """Decide about one after the other until there is as much to write as fits: those that
-    can't be placed stand in nobody's way."""
+    can't be placed stand in nobody's way. Where their volumes are is written with them."""
     pending = [task for task in tx.all(Task) if is_placeable(task)]
     loads = loads_by_node({node.id: node for node in tx.all(Node)})
     demands = Demands(tx)
     count_loads(loads, tx.all(Task), demands.of, tx.now_ns)
-    written = []
-    for placement in place(pending, loads, demands.of):
+    places = Places(tx.all(Volume), loads)
+    written: list[Placement] = []
+    for placement in place(pending, loads, demands.of, places):
         task = applied(placement, tx.now_ns)
         if task is not None:
             tx.update(task)
             written.append(placement)
-        if len(written) == PASS_CHANGES:
+        if _changes(written) >= PASS_CHANGES:
             break
+    for name, where in _places_after(written).items():
+        _write_places(tx, name, where, new_id)
     return written
+
+
+def _places_after(written: Iterable[Placement]) -> dict[str, tuple[VolumePlace, ...]]:
+    """Each volume's last word: many slots of one pass may be the ones that are new in it."""
+    return {name: where for each in written for name, where in each.volumes.items()}
+
+
+def _changes(written: Sequence[Placement]) -> int:
+    """At most so many rows; those of shared volumes are counted more than once."""
+    return len(written) + sum(len(placement.volumes) for placement in written)
+
+
+def _write_places(
+    tx: Transaction, name: str, places: tuple[VolumePlace, ...], new_id: Callable[[], str]
+) -> None:
+    volume = tx.named(Volume, name)
+    if volume is None:
+        tx.create(Volume(id=VolumeId(new_id()), name=name, places=places))
+    else:
+        tx.update(replace(volume, places=places))
 
 
 class Demands:
@@ -94,7 +120,12 @@ class Demands:
         if kind not in self._known:
             self._known[kind] = self._look_up(task)
         known = self._known[kind]
-        return None if known is None else dataclasses.replace(known, task=task)
+        if known is None:
+            return None
+        if known.volumes:
+            # Their names may differ from slot to slot.
+            return dataclasses.replace(known, task=task, volumes=self._volumes(task))
+        return dataclasses.replace(known, task=task)
 
     def _look_up(self, task: Task) -> Demand | None:
         spec = service_spec(self._view, task)
@@ -117,7 +148,19 @@ class Demands:
                 lacks_port |= not numbers
         networks = [self._view.named(Network, use.network) for use in spec.task.networks]
         is_encrypted = any(network and network.spec.is_encrypted for network in networks)
-        return Demand(task, spec.task, tuple(host_ports), lacks_port, is_encrypted)
+        return Demand(
+            task, spec.task, tuple(host_ports), lacks_port, is_encrypted, self._volumes(task)
+        )
+
+    def _volumes(self, task: Task) -> tuple[VolumeUse, ...]:
+        spec = service_spec(self._view, task)
+        if spec is None or not spec.task.run.mounts:
+            return ()
+        service = self._view.get(Service, task.service_id)
+        stack_id = service.stack_id if service is not None else None
+        stack = self._view.get(Stack, stack_id) if stack_id is not None else None
+        named = slot_volumes(spec, task, stack.name if stack is not None else "")
+        return tuple(VolumeUse(name, mount.is_movable) for name, mount in named)
 
 
 def service_spec(view: View, task: Task) -> ServiceSpec | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from skep.domain.base import pairs, replace
 from skep.domain.control import RemoveRequest, RemoveResponse, UpdateNodeRequest
-from skep.domain.objects import Node, NodeRole, NodeState
+from skep.domain.objects import Node, NodeRole, NodeState, Volume
 from skep.domain.states import TERMINAL, TaskState, Writer, check_move
 from skep.domain.validate import check_labels
+from skep.domain.volumes import without_node
 from skep.env import CallError, Code
 from skep.manager.control.core.find import find
 from skep.manager.store.core.transaction import Transaction
@@ -56,5 +57,9 @@ def remove_node(tx: Transaction, request: RemoveRequest) -> RemoveResponse:
                 error=f"node {node.name} was removed",
             )
             tx.update(replace(task, status=status))
+    for volume in list(tx.all(Volume)):
+        # What it had is gone with it: the next task begins with an empty one.
+        if (left := without_node(volume, node.id)) is not volume:
+            tx.update(left)
     tx.remove(Node, node.id)
     return RemoveResponse(id=node.id, name=node.name)

@@ -19,15 +19,27 @@ HostPort = tuple[int, Protocol]
 
 
 @dataclass(frozen=True)
+class VolumeUse:
+    """A node-local volume of a task's slot."""
+
+    name: str
+    is_movable: bool = False
+
+
+@dataclass(frozen=True)
 class Demand:
     """A task, and what it asks of a node. `lacks_port`: one of its host ports has no number yet.
-    `is_encrypted`: one of its networks is."""
+    `is_encrypted`: one of its networks is. `nodes` are those that its `volumes` leave to it (None:
+    all), and `pins` says which of them hold it there: no filter, since only those are looked at."""
 
     task: Task
     spec: TaskSpec
     host_ports: tuple[HostPort, ...] = ()
     lacks_port: bool = False
     is_encrypted: bool = False
+    volumes: tuple[VolumeUse, ...] = ()
+    nodes: frozenset[NodeId] | None = None
+    pins: tuple[str, ...] = ()
 
 
 @dataclass
@@ -170,13 +182,13 @@ def first_refusal(load: NodeLoad, demand: Demand) -> Filter | None:
     return None
 
 
-def explain(refused: Mapping[str, int]) -> str:
-    """Why no node will do: the filter that refused most comes first."""
-    if not refused:
-        return "no suitable node"
+def explain(refused: Mapping[str, int], pins: tuple[str, ...] = ()) -> str:
+    """Why no node will do: what holds the task to some of them, then the filter that refused most
+    of those."""
     texts = {each.name: each.explain for each in FILTERS}
     ranked = sorted(refused.items(), key=lambda item: (-item[1], item[0]))
-    return f"no suitable node ({'; '.join(texts[name](count) for name, count in ranked)})"
+    reasons = [*pins, *(texts[name](count) for name, count in ranked)]
+    return f"no suitable node ({'; '.join(reasons)})" if reasons else "no suitable node"
 
 
 def loads_by_node(nodes: Mapping[NodeId, Node]) -> dict[NodeId, NodeLoad]:

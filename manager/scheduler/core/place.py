@@ -8,14 +8,15 @@ that the outcome is the same on replay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from skep.domain.base import SECOND_NS, NodeId, ServiceId, replace
-from skep.domain.objects import Task
+from skep.domain.objects import Task, VolumePlace
 from skep.domain.states import TaskState, Writer, check_move
 from skep.manager.scheduler.core.filters import Demand, NodeLoad, explain, first_refusal
-from skep.manager.scheduler.core.spread import Branch, Division
+from skep.manager.scheduler.core.spread import Branch, Division, rank
+from skep.manager.scheduler.core.volumes import Places
 
 # How long a failure speaks against its node. Swarm's number.
 FAILURE_WINDOW_NS = 300 * SECOND_NS
@@ -28,11 +29,13 @@ NO_PORT_YET = "waiting for the number of a host-mode port"
 
 @dataclass(frozen=True)
 class Placement:
-    """What a pass decided about one task: a node, or a reason."""
+    """What a pass decided about one task: a node, or a reason. `volumes` are those, by name, that
+    are in places from now on where they weren't."""
 
     task: Task
     node_id: NodeId | None
     explanation: str = ""
+    volumes: Mapping[str, tuple[VolumePlace, ...]] = field(default_factory=dict)
 
 
 def count_loads(
@@ -69,7 +72,7 @@ def _is_recent_failure(task: Task, now_ns: int) -> bool:
 
 
 def place(
-    pending: Sequence[Task], loads: dict[NodeId, NodeLoad], demand_of: DemandOf
+    pending: Sequence[Task], loads: dict[NodeId, NodeLoad], demand_of: DemandOf, places: Places
 ) -> Iterator[Placement]:
     """Decide about pending tasks one by one, oldest first; each decision counts for the next."""
     divisions: dict[tuple[str, ...], Division] = {}
@@ -89,12 +92,20 @@ def place(
             if labels not in divisions:
                 divisions[labels] = Division(tuple(loads.values()), labels)
             of_service[task.revision] = Branch(divisions[labels], task.service_id, task.revision)
-        best = of_service[task.revision].best(demand)
+        demand = places.pinned(demand)
+        if demand.nodes is None:
+            best = of_service[task.revision].best(demand)
+        else:
+            best = _best_at_home(demand, demand.nodes, loads)
         if best is not None:
             best.add(demand)
             for branch in of_service.values():
                 branch.count(demand, best)
-            yield Placement(task, best.node.id)
+            volumes = places.take(demand, best.node.id) if demand.volumes else {}
+            yield Placement(task, best.node.id, volumes=volumes)
+            continue
+        if demand.nodes is not None:
+            yield Placement(task, None, _why_not_at_home(demand, demand.nodes, loads))
             continue
         like = (task.service_id, task.revision)
         if like not in hopeless:
@@ -102,13 +113,36 @@ def place(
         yield Placement(task, None, hopeless[like])
 
 
+def _best_at_home(
+    demand: Demand, nodes: frozenset[NodeId], loads: dict[NodeId, NodeLoad]
+) -> NodeLoad | None:
+    """The best of the few nodes where a task's volumes are: nothing is spread any more."""
+    task = demand.task
+    fitting = [loads[id_] for id_ in sorted(nodes) if first_refusal(loads[id_], demand) is None]
+    return min(
+        fitting,
+        key=lambda load: rank(load, task.service_id, task.revision, task.slot),
+        default=None,
+    )
+
+
+def _why_not_at_home(
+    demand: Demand, nodes: frozenset[NodeId], loads: dict[NodeId, NodeLoad]
+) -> str:
+    return explain(_refusals(demand, (loads[id_] for id_ in nodes)), demand.pins)
+
+
 def _why_none(demand: Demand, loads: dict[NodeId, NodeLoad]) -> str:
+    return explain(_refusals(demand, loads.values()))
+
+
+def _refusals(demand: Demand, loads: Iterable[NodeLoad]) -> dict[str, int]:
     refused: dict[str, int] = {}
-    for load in loads.values():
+    for load in loads:
         refusal = first_refusal(load, demand)
         assert refusal is not None, f"task={demand.task.id} fits on node={load.node.id}"
         refused[refusal.name] = refused.get(refusal.name, 0) + 1
-    return explain(refused)
+    return refused
 
 
 def applied(placement: Placement, now_ns: int) -> Task | None:

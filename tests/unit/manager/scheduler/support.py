@@ -10,6 +10,7 @@ from skep.domain.spec import Placement, Resources, RunSpec, TaskSpec
 from skep.domain.states import TaskState
 from skep.manager.scheduler.core.filters import Demand, HostPort, loads_by_node
 from skep.manager.scheduler.core.place import count_loads, place
+from skep.manager.scheduler.core.volumes import Places
 from tests.unit.manager.build import node, task
 
 PLAIN = TaskSpec(run=RunSpec(command=("serve",)))
@@ -107,7 +108,7 @@ def scheduled(
     count_loads(loads, there, demand_of, NOW_NS)
     return {
         placed.task.id: placed.node_id or placed.explanation
-        for placed in place(pending, loads, demand_of)
+        for placed in place(pending, loads, demand_of, Places((), loads))
     }
 
 
@@ -116,7 +117,9 @@ def placed_under(
 ) -> dict[str, str]:
     """The same for tasks whose services have host ports of their own."""
     loads = loads_by_node({row.id: row for row in nodes})
-    decided = place(pending, loads, lambda task: Demand(task, PLAIN, ports[task.service_id]))
+    decided = place(
+        pending, loads, lambda task: Demand(task, PLAIN, ports[task.service_id]), Places((), loads)
+    )
     return {placed.task.id: placed.node_id or placed.explanation for placed in decided}
 
 

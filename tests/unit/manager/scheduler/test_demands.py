@@ -108,7 +108,7 @@ def decided(*rows: Object) -> dict[str, str]:
     tables = Tables()
     for row in rows:
         tables.put(row)
-    written = place_pending(Transaction(tables, 1))
+    written = place_pending(Transaction(tables, 1), lambda: "new")
     return {placed.task.id: placed.node_id or placed.explanation for placed in written}
 
 

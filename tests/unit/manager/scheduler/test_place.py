@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from skep.manager.scheduler.core.place import (
 from skep.manager.scheduler.core.place import (
     Placement as Placed,
 )
+from skep.manager.scheduler.core.volumes import Places
 from tests.unit.manager.build import GIB, node, task
 from tests.unit.manager.scheduler.support import (
     NOW_NS,
@@ -161,7 +163,7 @@ def test_the_oldest_gets_the_last_place_and_the_outcome_does_not_depend_on_order
 
 def test_a_task_whose_revision_is_gone_is_passed_over() -> None:
     loads = loads_by_node({NodeId("n1"): node()})
-    assert list(place(waiting("a"), loads, lambda _: None)) == []
+    assert list(place(waiting("a"), loads, lambda _: None, Places((), loads))) == []
 
 
 @pytest.mark.parametrize("state", TaskState)
@@ -211,7 +213,15 @@ def test_a_crowd_that_fits_nowhere_costs_one_look_and_hides_nobody() -> None:
     crowd = waiting(*(f"a{n}" for n in range(1000)), of="big")
     [last] = waiting("z", of="small", created_ns=9)
     specs = {"big": wants(memory_bytes=99 * GIB), "small": PLAIN}
-    placed = list(place([*crowd, last], loads, lambda task: Demand(task, specs[task.service_id])))
+    demands = {id_: Demand(crowd[0], spec) for id_, spec in specs.items()}
+    placed = list(
+        place(
+            [*crowd, last],
+            loads,
+            lambda task: dataclasses.replace(demands[task.service_id], task=task),
+            Places((), loads),
+        )
+    )
     assert [each.node_id for each in placed] == [None] * 1000 + ["n1"]
     # To divide them by labels, which both have alike, and to explain.
     assert len(looked) == 2
@@ -299,7 +309,9 @@ def test_a_host_port_keeps_services_apart_and_another_number_does_not() -> None:
 def test_a_task_whose_port_has_no_number_yet_says_so_and_waits() -> None:
     loads = loads_by_node({NodeId("n1"): node()})
     [pending] = waiting("a")
-    decided = place([pending], loads, lambda task: Demand(task, PLAIN, lacks_port=True))
+    decided = place(
+        [pending], loads, lambda task: Demand(task, PLAIN, lacks_port=True), Places((), loads)
+    )
     assert list(decided) == [Placed(pending, None, NO_PORT_YET)]
 
 

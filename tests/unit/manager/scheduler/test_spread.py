@@ -13,6 +13,7 @@ from skep.domain.states import DesiredState
 from skep.manager.scheduler.core.filters import Demand, first_refusal, loads_by_node
 from skep.manager.scheduler.core.place import count_loads, place
 from skep.manager.scheduler.core.spread import rank
+from skep.manager.scheduler.core.volumes import Places
 from tests.unit.manager.build import GIB, node
 from tests.unit.manager.scheduler.support import (
     NOW_NS,
@@ -157,7 +158,7 @@ def test_no_other_order_of_looking_would_have_found_a_better_node(
     shadow = loads_by_node({row.id: row for row in nodes})
     count_loads(shadow, there, demand_of, NOW_NS)
     zones = {NodeId(row.id): dict(row.labels)["zone"] for row in nodes}
-    for placed in place(pending, loads, demand_of):
+    for placed in place(pending, loads, demand_of, Places((), loads)):
         demand = demand_of(placed.task)
         slot = placed.task.slot
         fitting = [load for load in shadow.values() if first_refusal(load, demand) is None]
