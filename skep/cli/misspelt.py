@@ -10,19 +10,16 @@ CLOSENESS = 0.75
 LISTED_LIMIT = 3
 
 _CREATE = (
-    "--cap-add --cap-drop --config --container-label --credential-spec --dns --dns-option "
-    "--dns-search --env-file --generic-resource --group --host --hostname --init "
-    "--isolation --log-driver --max-concurrent --memory-swap --memory-swappiness --mode --mount "
-    "--no-resolve-image --oom-score-adj --read-only --secret --sysctl --tty -t --ulimit "
-    "--with-registry-auth"
+    "--credential-spec --env-file --generic-resource --isolation --max-concurrent --memory-swap "
+    "--memory-swappiness --mode --no-resolve-image --oom-score-adj --with-registry-auth"
 )
 _UPDATE = (
-    "--cap-add --cap-drop --config-add --config-rm --container-label-add --container-label-rm "
+    "--cap-add --cap-drop --container-label-add --container-label-rm "
     "--credential-spec --dns-add --dns-rm --dns-option-add --dns-option-rm --dns-search-add "
     "--dns-search-rm --generic-resource-add --generic-resource-rm --group-add "
     "--group-rm --host-add --host-rm --hostname --init --isolation --log-driver --max-concurrent "
-    "--memory-swap --memory-swappiness --mount-add --mount-rm "
-    "--no-resolve-image --oom-score-adj --read-only --secret-add --secret-rm --sysctl-add "
+    "--memory-swap --memory-swappiness "
+    "--no-resolve-image --oom-score-adj --read-only --sysctl-add "
     "--sysctl-rm --tty -t --ulimit-add --ulimit-rm --with-registry-auth"
 )
 # Docker's options that whoever comes from there will try, and that aren't here yet.

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from skep.cli import flagvalues
+from skep.cli import containerflags, flagvalues
 from skep.cli.errors import Exit, Failure
 from skep.cli.flagvalues import given, named_values
 from skep.domain.base import Pairs, pairs, replace
@@ -37,20 +37,28 @@ _OF_THE_COMMAND = frozenset(
 Edit = Callable[[ServiceSpec], ServiceSpec]
 
 
-def created(options: argparse.Namespace) -> ServiceSpec:
-    """The spec that `service create` asks for. Raises Failure."""
+def created(options: argparse.Namespace, engine: str = "process") -> ServiceSpec:
+    """The spec that `service create` asks for, run by this engine. Raises Failure."""
+    networks = flagvalues.networks("--network", options.network)
+    networks, mode = containerflags.split_networks(networks)
+    run = RunSpec(
+        env=named_values("--env", options.env),
+        **containerflags.command_of(options, engine),
+        **containerflags.created(options, mode),
+    )
     spec = ServiceSpec(
         name=options.name,
         labels=named_values("--label", options.label),
         ports=flagvalues.ports("--publish", options.publish),
         exposed=flagvalues.exposed("--expose", options.expose),
         task=TaskSpec(
-            run=RunSpec(args=tuple(options.command), env=named_values("--env", options.env)),
+            run=run,
+            engine=engine,
             placement=Placement(
                 constraints=tuple(options.constraint),
                 preferences=flagvalues.preferences("--placement-pref", options.placement_pref),
             ),
-            networks=flagvalues.networks("--network", options.network),
+            networks=networks,
         ),
     )
     return _described(options)(spec)
@@ -62,12 +70,13 @@ def edited(options: argparse.Namespace) -> Edit:
     command = _command(options)
     lists = _lists(options)
     describe = _described(options)
+    contain = containerflags.edited(options)
 
     def edit(spec: ServiceSpec) -> ServiceSpec:
         task = spec.task
         task = replace(
             task,
-            run=replace(task.run, **command),
+            run=contain(replace(task.run, **command)),
             force_update=task.force_update + (1 if options.force else 0),
         )
         return describe(lists(replace(spec, task=task)))

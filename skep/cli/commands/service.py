@@ -100,9 +100,9 @@ def create(options: argparse.Namespace) -> None:
     """Create a service, and wait until it runs and has for as long as an update is watched."""
     from skep.cli import specflags
 
-    spec = specflags.created(options)
-
     async def script(cluster: Cluster) -> None:
+        engine = options.engine or (await cluster.info()).cluster.default_engine
+        spec = specflags.created(options, engine)
         service = await cluster.services.create(spec)
         print(service.id, flush=True)
         if not options.detach:

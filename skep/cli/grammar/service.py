@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skep.cli.grammar import described
+from skep.cli.grammar import containers, described
 from skep.cli.options import (
     Parser,
     Subparsers,
@@ -76,8 +76,14 @@ def _create(service: Subparsers) -> None:
         names = [f"--{flag}", *short.get(flag, [])]
         create.add_argument(*names, action="append", default=[], metavar=metavar, help=text)
     described.add_to(create, is_new=True)
-    create.add_argument("command", nargs="*", metavar="COMMAND", help="best after '--'")
-    create.set_defaults(needs_command=True)
+    containers.add_new(create)
+    create.add_argument(
+        "command",
+        nargs="*",
+        metavar="COMMAND",
+        help="best after '--'; of a container, IMAGE and its arguments",
+    )
+    create.set_defaults(needs_command=False)
     create.add_argument("-q", "--quiet", action="store_true", help="print nothing but the id")
 
 
@@ -91,6 +97,7 @@ def _update(service: Subparsers) -> None:
                 f"--{flag}-{end}", action="append", default=[], metavar=shown, help=meaning
             )
     described.add_to(update, is_new=False)
+    containers.add_changes(update)
     update.add_argument("--args", metavar="WORDS", help="new arguments; the entrypoint stays")
     update.add_argument("--force", action="store_true", help="new tasks even without a change")
     update.add_argument(

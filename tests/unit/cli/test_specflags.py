@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from skep.cli import flagvalues, parser, specflags
 from skep.cli.errors import Failure
 from skep.domain.base import replace
+from skep.domain.container import ContainerSpec, Ulimit
 from skep.domain.spec import (
     EndpointMode,
     ExposedPort,
@@ -27,6 +30,7 @@ from skep.domain.spec import (
     UpdateOrder,
     UpdatePolicy,
 )
+from skep.domain.storage import FileUse, Mount, MountKind
 
 S = 1_000_000_000
 PLAIN = ServiceSpec(name="web", task=TaskSpec(run=RunSpec(args=("serve", "-v"))))
@@ -332,3 +336,77 @@ def test_bad_options_are_named(flags: str, says: str) -> None:
         create(*flags.split())
     assert says in str(caught.value)
     assert caught.value.code == 2
+
+
+# ------------------------------------------------------------------------------- containers
+
+
+def contained(*words: str) -> RunSpec:
+    options = parser.parse(["service", "create", "--name", "x", *words])
+    return specflags.created(options, "docker").task.run
+
+
+def test_a_container_s_first_word_is_its_image() -> None:
+    run = contained("nginx:1.27", "--", "nginx", "-g", "daemon off;")
+    assert (run.image, run.args) == ("nginx:1.27", ("nginx", "-g", "daemon off;"))
+    named = contained("--image", "nginx", "--", "sh")
+    assert (named.image, named.args) == ("nginx", ("sh",))
+    with pytest.raises(Failure, match="the image is missing"):
+        contained()
+
+
+def test_what_a_container_has() -> None:
+    run = contained(
+        *("--mount", "type=bind,src=/srv,dst=/data,ro", "--mount", "source=v,target=/v,movable"),
+        *("--mount", "type=tmpfs,target=/tmp,tmpfs-size=16m,tmpfs-mode=1777"),
+        *("--config", "app.json", "--secret", "source=key,target=/k,uid=5,mode=0400"),
+        *("--cap-add", "NET_ADMIN", "--sysctl", "net.core.somaxconn=9", "--ulimit", "nofile=1:2"),
+        *("--host", "db:10.0.0.1", "--dns", "1.1.1.1", "--init", "--read-only", "--tty"),
+        *("--container-label", "a=b", "--network", "host", "web:1"),
+    )
+    assert run.mounts == (
+        Mount(kind=MountKind.BIND, source="/srv", target="/data", is_read_only=True),
+        Mount(kind=MountKind.VOLUME, source="v", target="/v", is_movable=True),
+        Mount(kind=MountKind.TMPFS, target="/tmp", size_bytes=16 << 20, mode=0o1777),
+    )
+    assert run.configs == (FileUse(name="app.json"),)
+    assert run.secrets == (FileUse(name="key", target="/k", uid="5", mode=0o400),)
+    assert run.container == ContainerSpec(
+        network_mode="host",
+        labels=(("a", "b"),),
+        dns=("1.1.1.1",),
+        extra_hosts=("db:10.0.0.1",),
+        init=True,
+        is_read_only=True,
+        is_tty=True,
+        cap_add=("NET_ADMIN",),
+        sysctls=(("net.core.somaxconn", "9"),),
+        ulimits=(Ulimit(name="nofile", soft=1, hard=2),),
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--mount type=bind,source=/x", "target=PATH is missing"),
+        ("--mount type=image,target=/x", "'image' is none of volume, bind, tmpfs"),
+        ("--mount target=/x,color=red", "'color' is none of"),
+        ("--secret target=/x", "source=NAME is missing"),
+        ("--ulimit nofile", "as in nofile=1024:4096"),
+        ("--network host --network front", "can't be had with other networks"),
+    ],
+)
+def test_bad_words_about_containers_are_named(words: str, told: str) -> None:
+    with pytest.raises(Failure, match=re.escape(told)):
+        contained(*words.split(), "web:1")
+
+
+def test_an_update_adds_mounts_and_files_and_takes_them_away() -> None:
+    spec = ServiceSpec(name="x", task=TaskSpec(run=contained("--config", "a", "web:1")))
+    changed = update(spec, "--config-rm", "a", "--secret-add", "key", "--mount-add", "target=/d")
+    run = changed.task.run
+    assert (run.configs, run.secrets) == ((), (FileUse(name="key"),))
+    assert [mount.target for mount in run.mounts] == ["/d"]
+    assert update(changed, "--mount-rm", "/d").task.run.mounts == ()
+    with pytest.raises(Failure, match="there is no 'b'; it has none"):
+        update(changed, "--config-rm", "b")
