@@ -10,10 +10,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from skep.api import codec
-from skep.domain.base import ClusterId, NodeId, SessionId
+from skep.domain.base import ClusterId, NodeId
 from skep.domain.execution import (
     EXEC_FORMAT,
     ExecAnswer,
@@ -28,6 +27,7 @@ from skep.domain.states import TaskState
 from skep.env import CallError, Code, Env, Retryable, Stream, StreamBroken
 from skep.manager.control.core.find import find
 from skep.manager.hello import receive_hello
+from skep.manager.leading import Office, Sessions
 from skep.manager.store.actor import Store
 
 log = logging.getLogger(__name__)
@@ -42,37 +42,6 @@ READ_DEADLINE_S = 5.0
 CONNECT_DEADLINE_S = 5.0
 # A worker opens its stream within milliseconds.
 ANSWER_DEADLINE_S = 5.0
-
-
-class Sessions(Protocol):
-    """The leader's sessions with workers."""
-
-    def session_of(self, node_id: NodeId) -> SessionId | None:
-        """The session of a node, if it has one."""
-        ...
-
-    def tell(self, node_id: NodeId, message: LeaderMessage) -> None:
-        """Send a message in a node's session; lost where there is none."""
-        ...
-
-
-class Office(Protocol):
-    """What is to be known of who leads."""
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether this manager leads."""
-        ...
-
-    @property
-    def leader_address(self) -> str | None:
-        """Where the leader's control API is, if known."""
-        ...
-
-    @property
-    def dispatcher(self) -> Sessions | None:
-        """The sessions of the present term, where this manager leads."""
-        ...
 
 
 @dataclass(eq=False)

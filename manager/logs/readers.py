@@ -10,11 +10,10 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from skep.api import codec
 from skep.api.logs import labelled
-from skep.domain.base import ClusterId, NodeId, SessionId
+from skep.domain.base import ClusterId
 from skep.domain.control import LogsRequest
 from skep.domain.objects import Node, Task
 from skep.domain.session import (
@@ -26,6 +25,7 @@ from skep.domain.session import (
 )
 from skep.env import CallError, Code, Env, Retryable, Stream, StreamBroken
 from skep.manager.hello import receive_hello
+from skep.manager.leading import Office, Sessions
 from skep.manager.logs.core.desk import Desk, Order
 from skep.manager.logs.core.wanted import select
 from skep.manager.store.actor import Store
@@ -48,37 +48,6 @@ TICK_S = 0.5
 LOOK_PAUSE_S = 0.1
 READ_DEADLINE_S = 5.0
 CONNECT_DEADLINE_S = 5.0
-
-
-class Sessions(Protocol):
-    """The leader's sessions with workers."""
-
-    def session_of(self, node_id: NodeId) -> SessionId | None:
-        """The session of a node, if it has one."""
-        ...
-
-    def tell(self, node_id: NodeId, message: LeaderMessage) -> None:
-        """Send a message in a node's session; lost where there is none."""
-        ...
-
-
-class Office(Protocol):
-    """What is to be known of who leads."""
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether this manager leads."""
-        ...
-
-    @property
-    def leader_address(self) -> str | None:
-        """Where the leader's control API is, if known."""
-        ...
-
-    @property
-    def dispatcher(self) -> Sessions | None:
-        """The sessions of the present term, where this manager leads."""
-        ...
 
 
 @dataclass(eq=False)
