@@ -77,7 +77,7 @@ def undone_preparations(patch: pytest.MonkeyPatch) -> None:
     begin_stop: Callable[[TaskMachine, Moment], None] = TaskMachine._begin_stop
 
     def at_once(self: TaskMachine, at: Moment) -> None:
-        if self.status.state.value == "ready" and not self._busy:
+        if self.status.state.value == "ready" and not self._calls.busy:
             self._finish(at, NEVER_STARTED)
         else:
             begin_stop(self, at)

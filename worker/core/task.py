@@ -23,6 +23,7 @@ from skep.domain.states import (
     desired_order,
     order,
 )
+from skep.worker.core.calls import Calls
 from skep.worker.core.ending import (
     ERROR_LIMIT,
     NEVER_STARTED,
@@ -51,7 +52,6 @@ from skep.worker.core.events import (
 )
 from skep.worker.core.health import Health, Verdict
 from skep.worker.core.resume import Resumption, resumption, way
-from skep.worker.core.tries import Tries
 from skep.worker.engine.protocol import Exit, Held, HeldState, Started
 
 # Netproxies apply a version within a second, also when one of them has just reconnected; and a
@@ -80,9 +80,7 @@ class TaskMachine:
         self._exit: Exit | None = None
         self._health: Health | None = None
         self._engines_check: HealthCheck | None = None
-        self._busy: set[Call] = set()
-        self._due: dict[Call, float] = {}
-        self._tries = Tries()
+        self._calls = Calls()
         self._effects: list[TaskEffect] = []
 
     @property
@@ -124,15 +122,15 @@ class TaskMachine:
             case CallFailed(at, _, call, why, is_retryable):
                 self._failed(at, call, why, is_retryable=is_retryable)
             case ProcessStarted(at, _, started):
-                self._done(Call.START)
+                self._calls.succeeded(Call.START)
                 self._started(at, started)
             case ProcessEnded(at, _, exit_):
-                self._done(Call.WAIT)
+                self._calls.succeeded(Call.WAIT)
                 self._exit = exit_
-                if not self.is_over and Call.STOP not in self._busy:
+                if not self.is_over and Call.STOP not in self._calls.busy:
                     self._ended(at, exit_)
             case HealthProbed(at, _, complaint):
-                self._done(Call.PROBE)
+                self._calls.succeeded(Call.PROBE)
                 self._probed(at, complaint)
             case CallDue(at, _, call):
                 self._came_due(at, call)
@@ -153,7 +151,7 @@ class TaskMachine:
 
     def drain(self, at: Moment) -> list[TaskEffect]:
         """No netproxy sends it new connections; those that there are get a moment to end."""
-        if not self._is_drained and self._stop is not None and Call.STOP in self._due:
+        if not self._is_drained and self._stop is not None and Call.STOP in self._calls.due:
             self._put_off(at, Call.STOP, DRAIN_WINDOW_S)
         self._is_drained = True
         return self._flush(at)
@@ -175,7 +173,7 @@ class TaskMachine:
         if self._stop is None and self.is_unwanted:
             self._begin_stop(at)
             return
-        if self._stop is not None or self._busy or self._due:
+        if self._stop is not None or self._calls.are_pending:
             return
         match self.status.state:
             case TaskState.ASSIGNED | TaskState.ACCEPTED:
@@ -187,10 +185,10 @@ class TaskMachine:
 
     def _begin_stop(self, at: Moment) -> None:
         self._stop = Stop(StopCause.WANTED)
-        self._due.pop(Call.PROBE, None)
-        is_untouched = order(self.status.state) < order(TaskState.PREPARING) and not self._busy
+        self._calls.due.pop(Call.PROBE, None)
+        is_early = order(self.status.state) < order(TaskState.PREPARING)
         # An agent that died may have prepared more than it could note.
-        if is_untouched and not self._is_held:
+        if is_early and not (self._calls.busy or self._is_held):
             self._finish(at, NEVER_STARTED)
         elif self._has_connections():
             self._put_off(at, Call.STOP, DRAIN_DEADLINE_S)
@@ -207,8 +205,7 @@ class TaskMachine:
 
     def _dispose(self) -> None:
         """Let the engine forget a task that is over, once nobody needs its remains."""
-        is_done = self.is_forgotten or self._busy or self._due
-        if self._is_unneeded() and not is_done:
+        if self._is_unneeded() and not (self.is_forgotten or self._calls.are_pending):
             self._call(Call.REMOVE)
 
     def _is_unneeded(self) -> bool:
@@ -216,11 +213,11 @@ class TaskMachine:
         return self.is_over and is_told and self.desired is DesiredState.REMOVE
 
     def _succeeded(self, at: Moment, call: Call) -> None:
-        self._done(call)
+        self._calls.succeeded(call)
         match call:
             case Call.PREPARE if self.status.state is TaskState.PREPARING:
                 self._move(at, TaskState.READY, "prepared", message="prepared")
-            case Call.STOP if not self.is_over and Call.WAIT not in self._busy:
+            case Call.STOP if not self.is_over and Call.WAIT not in self._calls.busy:
                 self._ended(at, self._exit)
             case Call.REMOVE:
                 self.is_forgotten = True
@@ -228,12 +225,12 @@ class TaskMachine:
 
     def _reported(self, call: Call, words: str) -> None:
         # One that is being stopped, or has taken the step, has another message by then.
-        is_current = call in self._busy and self._stop is None
+        is_current = call in self._calls.busy and self._stop is None
         if is_current and self.status.state is TaskState.PREPARING:
             self._set_status(replace(self.status, message=words))
 
     def _failed(self, at: Moment, call: Call, why: str, *, is_retryable: bool) -> None:
-        self._busy.discard(call)
+        self._calls.busy.discard(call)
         why = why[:ERROR_LIMIT]
         self._tell(at, f"{call.value} failed: {why}")
         if call is Call.PROBE:
@@ -241,15 +238,14 @@ class TaskMachine:
             return
         if self._stop is not None and call in (Call.PREPARE, Call.START):
             return  # The STOP that is under way finishes it.
-        delay_s = self._tries.failed(call, is_retryable=is_retryable)
+        delay_s = self._calls.failed(call, is_retryable=is_retryable)
         if delay_s is not None:
             if call in (Call.PREPARE, Call.START) and why != self.status.message:
                 # Whoever wonders why it doesn't start should not have to wait for the last try.
                 self._set_status(replace(self.status, message=why))
             self._put_off(at, call, delay_s)
             return
-        tries = self._tries.count(call)
-        error = f"{why} (tried {tries} times)" if is_retryable else why
+        error = f"{why} (tried {self._calls.tries(call)} times)" if is_retryable else why
         if call is Call.WAIT:
             self._ended(at, None, lost=error)
         else:
@@ -305,11 +301,8 @@ class TaskMachine:
             self._put_off(at, Call.PROBE, self._health.delay_s(at.now))
 
     def _came_due(self, at: Moment, call: Call) -> None:
-        due = self._due.get(call)
-        # A timer that was overtaken by another is only a hint.
-        if due is None or at.now < due or self.is_forgotten:
+        if self.is_forgotten or not self._calls.is_due(call, at.now):
             return
-        del self._due[call]
         if call is Call.PROBE and self._health is not None:
             self._health.began(at.now)
         self._call(call)
@@ -329,9 +322,7 @@ class TaskMachine:
             exit_code=end.exit_code,
             pid=None,
         )
-        self._due.clear()
-        # The last answers may still come in; nobody waits for them.
-        self._busy &= {Call.STOP, Call.REMOVE}
+        self._calls.end()
 
     def _adopt(self, at: Moment, held: Held) -> None:
         """Its process runs, or has ended meanwhile: take it over as it is."""
@@ -367,23 +358,13 @@ class TaskMachine:
         return None if check is None or check.test[:1] in ((), ("NONE",)) else check
 
     def _call(self, call: Call) -> None:
-        if call in self._busy:
+        if not self._calls.begin(call):
             return
-        if call in (Call.STOP, Call.REMOVE):
-            # The runner cancels these; their answers don't come any more.
-            self._busy -= {Call.PREPARE, Call.START, Call.PROBE}
-            for put_off in (Call.PREPARE, Call.START, Call.PROBE, call):
-                self._due.pop(put_off, None)
-        self._busy.add(call)
         health = self._engines_check if call is Call.PROBE else None
         self._effects.append(StartCall(call, self.assignment, health))
 
-    def _done(self, call: Call) -> None:
-        self._busy.discard(call)
-        self._tries.succeeded(call)
-
     def _put_off(self, at: Moment, call: Call, delay_s: float) -> None:
-        self._due[call] = at.now + delay_s
+        self._calls.due[call] = at.now + delay_s
         self._effects.append(PutOffCall(call, self.assignment.task.id, at.now + delay_s))
 
     def _move(self, at: Moment, new: TaskState, why: str, **changes: object) -> None:
@@ -406,10 +387,10 @@ class TaskMachine:
     def check_invariants(self) -> None:
         """Called by tests and the simulator after every step."""
         story = "\n".join(self.story)
-        assert not (self.is_over and self._busy - {Call.STOP, Call.REMOVE}), story
-        assert not (self.is_forgotten and self._busy), story
+        assert not (self.is_over and self._calls.busy - {Call.STOP, Call.REMOVE}), story
+        assert not (self.is_forgotten and self._calls.busy), story
         # Unless it waits for its managers (READY), or is over, something is on its way.
         is_waiting = self.is_over or self.status.state is TaskState.READY
-        assert is_waiting or self._busy or self._due, story
+        assert is_waiting or self._calls.are_pending, story
         is_kept = not self._is_unneeded() or self.is_forgotten
-        assert is_kept or self._busy or self._due, story
+        assert is_kept or self._calls.are_pending, story

@@ -11,6 +11,7 @@ from skep.domain.objects import Attachment, TaskStatus
 from skep.domain.session import Assignment
 from skep.domain.spec import HealthCheck
 from skep.domain.states import DesiredState, IllegalMove, TaskState
+from skep.worker.core.calls import TRIES_LIMIT
 from skep.worker.core.ending import gist
 from skep.worker.core.events import (
     Call,
@@ -28,7 +29,6 @@ from skep.worker.core.events import (
     TaskEffect,
 )
 from skep.worker.core.task import DRAIN_DEADLINE_S, DRAIN_WINDOW_S, TaskMachine
-from skep.worker.core.tries import TRIES_LIMIT
 from skep.worker.engine.protocol import Exit, Held, HeldState, Started
 from tests.unit.worker.fakes import HEALTH, assignment
 from tests.unit.worker.play import at, held
