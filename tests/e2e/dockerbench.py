@@ -14,9 +14,10 @@ from typing import Any
 from skep.domain.attach import AttachResponse
 from skep.domain.base import SECOND_NS, NetworkId, ServiceId, TaskId
 from skep.domain.container import ContainerSpec
-from skep.domain.objects import Attachment, Task
+from skep.domain.objects import Attachment, Task, TaskStatus
 from skep.domain.session import Assignment, FileKind, GivenFile
 from skep.domain.spec import HealthCheck, Resources, RunSpec, ServiceSpec, TaskSpec
+from skep.domain.states import TaskState
 from skep.env import DiceIds, Env, LoopClock, LoopSpawn, Random
 from skep.worker.engine.docker.adapters.api import Api
 from skep.worker.engine.docker.adapters.docker import DockerEngine, Setting
@@ -105,6 +106,7 @@ def assignment(
             revision=1,
             slot=3,
             address="127.9.16.1",
+            status=TaskStatus(state=TaskState.ASSIGNED),
             attachments=attached,
         ),
         spec=ServiceSpec(

@@ -171,6 +171,23 @@ def test_stopped_by_somebody_else(tmp_path: Path, docker: Dockerd) -> None:
     on_bench(tmp_path, docker, body)
 
 
+def test_what_has_ended_is_never_run_again(tmp_path: Path, docker: Dockerd) -> None:
+    async def body(bench: Bench) -> None:
+        for task_id in ("t1", "t2"):
+            await bench.run(task_id, *SLEEP)
+            await bench.engine.stop(TaskId(task_id))
+        docker.call("POST", "/containers/web.3.t1/start")
+        await eventually(lambda: not docker.inspect("web.3.t1")["State"]["Running"])
+        # Also where nobody looked when that happened.
+        await bench.engine.close()
+        docker.call("POST", "/containers/web.3.t2/start")
+        held = await bench.restart()
+        assert {each.state for each in held} == {HeldState.ENDED}
+        await eventually(lambda: not docker.inspect("web.3.t2")["State"]["Running"])
+
+    on_bench(tmp_path, docker, body)
+
+
 def test_out_of_memory_is_a_reason(tmp_path: Path, docker: Dockerd) -> None:
     async def body(bench: Bench) -> None:
         limits = Resources(memory_bytes=16 << 20)

@@ -130,6 +130,14 @@ class Dockerd:
             self._dockerd.wait(START_DEADLINE_S)
             self._dockerd = None
 
+    def pause(self) -> None:
+        """Have dockerd hang: it keeps its connections and answers nothing."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Have it go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
     def remove(self) -> None:
         """End everything of it and remove all that it has left."""
         if self._dockerd is not None and self._answers():

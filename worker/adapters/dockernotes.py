@@ -34,19 +34,20 @@ async def follow_docker(
     env: Env, engine: DockerEngine, told: DockerNotes, on_news: Callable[[DockerNotes], None]
 ) -> None:
     """Go on looking, and say what is no longer as it was `told`."""
+    silent_since: float | None = None
     while True:
         await env.clock.sleep(PERIOD_S)
-        gone_since = engine.watch.gone_since
-        if gone_since is not None and told.engines and env.now() - gone_since < AWAY_S:
-            continue
-        if gone_since is None:
+        now = DockerNotes(notes=away(engine.watch.why))
+        if engine.watch.gone_since is None:
+            # One that hangs keeps its connections, and answers nothing.
             now = await docker_notes(engine)
-            if told.engines and not now.engines:
-                # It has gone this very moment; its watch will tell for how long.
-                continue
-        else:
-            now = DockerNotes(notes=away(engine.watch.why))
-        if now != told:
-            log.info("docker=%s notes=changed", "there" if now.engines else "gone")
-            told = now
-            on_news(now)
+        if now.engines:
+            silent_since = None
+        elif silent_since is None:
+            silent_since = engine.watch.gone_since or env.now()
+        is_short = silent_since is not None and env.now() - silent_since < AWAY_S
+        if now == told or (is_short and told.engines):
+            continue
+        log.info("docker=%s notes=changed", "there" if now.engines else "gone")
+        told = now
+        on_news(now)

@@ -58,8 +58,9 @@ class Api:
                 self._docker = aiodocker.Docker(self.url)
         return self._docker
 
-    async def ask(self, call: Awaitable[T], deadline_s: float = LOOK_DEADLINE_S) -> T:
-        """A call of the client, with this class's errors."""
+    async def ask(self, call: Awaitable[T], deadline_s: float | None = None) -> T:
+        """A call of the client, with this class's errors. A look is short without a deadline."""
+        deadline_s = LOOK_DEADLINE_S if deadline_s is None else deadline_s
         try:
             return await self._env.clock.within(deadline_s, call)
         except aiodocker.DockerError as error:

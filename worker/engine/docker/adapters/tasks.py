@@ -39,6 +39,7 @@ from skep.worker.engine.protocol import Exit
 
 log = logging.getLogger(__name__)
 
+SIGKILL = 9
 # A signal from somebody else explains an end that follows it within this: dockerd itself waits 15 s
 # for its containers when it ends.
 OTHERS_SIGNAL_S = 30.0
@@ -141,6 +142,8 @@ class Tasks:
                 work.append(self.settle(task, why if state else ""))
             elif task.record.started is None and task.may_run and state != "created":
                 work.append(self._adopt_whole(task, is_there=state is not None))
+            elif task.record.exit is not None and state in LIVE:
+                work.append(self._put_down(task))
         await self._work.all("docker-listed", work)
         self.listed.set()
 
@@ -158,9 +161,18 @@ class Tasks:
             case "die":
                 task.has_died, task.died_with = True, int(more.get("exitCode") or 0)
                 self._work.keep(f"docker-end-{task.record.task_id}", self.settle(task, ""))
+            case "start" if task.record.exit is not None:
+                self._work.keep(f"docker-again-{task.record.task_id}", self._put_down(task))
             case "destroy" if task.is_running:
                 task.has_died = True
                 self._work.keep(f"docker-end-{task.record.task_id}", self.settle(task, ""))
+
+    async def _put_down(self, task: KnownTask) -> None:
+        """Somebody has started a container again whose task has ended: managers have long replaced
+        it, and nobody would ever stop it."""
+        log.warning("task=%s why=it has ended, and was started again: killed", task.record.task_id)
+        with contextlib.suppress(Retryable, ApiError):
+            await self._api.kill(task.record.container_id, str(SIGKILL))
 
     async def _adopt(self, listed: Mapping[str, Any]) -> None:
         """Take up a container of which the record is in its label alone, or is older than it."""

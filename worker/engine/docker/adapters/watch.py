@@ -60,7 +60,7 @@ class Watch:
             delay_s = min(delay_s * 2, LONGEST_DELAY_S)
 
     async def _follow(self, on_listing: OnListing, on_event: OnEvent) -> None:
-        events = ["die", "oom", "kill", "destroy"]
+        events = ["die", "oom", "kill", "destroy", "start"]
         async with self._api.events(
             type=["container"], label=[self._label], event=events
         ) as stream:
