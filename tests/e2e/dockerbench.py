@@ -140,10 +140,14 @@ class Bench:
         await self.engine.start(TaskId(task_id))
         return TaskId(task_id)
 
+    def renew(self) -> None:
+        """Another engine, over the same folder."""
+        self.engine = self._engine()
+
     async def restart(self) -> list[Held]:
         """The agent dies and another one comes up."""
         await self.engine.close()
-        self.engine = self._engine()
+        self.renew()
         return list(await self.engine.held())
 
     def give(self, name: str, data: bytes, kind: FileKind = FileKind.CONFIG) -> None:

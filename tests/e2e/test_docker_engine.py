@@ -268,15 +268,29 @@ def test_half_done_work_is_done_anew(tmp_path: Path, docker: Dockerd) -> None:
 
 def test_containers_of_others_are_left_alone(tmp_path: Path, docker: Dockerd) -> None:
     async def body(bench: Bench) -> None:
-        docker.call(
-            "POST",
-            "/containers/create?name=web.3.t1",
-            {"Image": BUSYBOX, "Labels": {"io.skep.node": "other"}},
-        )
+        labels = {"io.skep.node": "other", "com.docker.swarm.task.id": "t1"}
+        theirs = {"Image": BUSYBOX, "Labels": labels}
+        docker.call("POST", "/containers/create?name=web.3.t1", theirs)
         with pytest.raises(Rejected, match=r"container web.3.t1 on this node that isn't Skep's"):
             await bench.engine.prepare(assignment("t1", *SLEEP), NODE)
+        await bench.engine.stop(T1)
         await bench.engine.remove(T1)
-        assert docker.inspect("web.3.t1")["Config"]["Labels"] == {"io.skep.node": "other"}
+        assert docker.inspect("web.3.t1")["Config"]["Labels"] == labels
+
+    on_bench(tmp_path, docker, body)
+
+
+def test_a_listing_leaves_what_is_being_prepared_to_whoever_does_so(
+    tmp_path: Path, docker: Dockerd
+) -> None:
+    async def body(bench: Bench) -> None:
+        await bench.engine.prepare(assignment("t1", *SLEEP), NODE)
+        await bench.engine.close()
+        (bench.places.folder / "t1" / "container.json").unlink()
+        bench.renew()
+        # Its container is there, and is known once the preparation has ended.
+        bench.engine._tasks.preparing.add(T1)
+        assert list(await bench.engine.held()) == []
 
     on_bench(tmp_path, docker, body)
 
