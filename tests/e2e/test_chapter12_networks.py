@@ -52,6 +52,8 @@ Server((os.environ["SKEP_TASK_ADDRESS"], 80), Page).serve_forever()
 @pytest.fixture
 def swarm(net: Net) -> Iterator[Net]:
     """The cluster, without the course's services and networks in the end."""
+    if net.docker is not None:
+        pytest.skip("its commands are the node's, which is not in any image")
     yield net
     names = ("iotd", "accesslog", "image-gallery", "numbers-api", "numbers-web")
     for name in names:
