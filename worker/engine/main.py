@@ -53,10 +53,13 @@ def main() -> None:
 
 async def _purge(env: Env, settings: EngineSettings) -> None:
     engines = Engines(env, settings)
-    await asyncio.gather(*map(_purge_engine, engines.equipment.engines.values()))
-    if engines.docker is not None:
-        engines.docker.let_go_of_memory()
-    await engines.close()
+    try:
+        await asyncio.gather(*map(_purge_engine, engines.equipment.engines.values()))
+        if engines.docker is not None:
+            engines.docker.let_go_of_memory()
+    finally:
+        # Else connections that are left open have the last word, in place of what went wrong.
+        await engines.close()
 
 
 async def _purge_engine(engine: Engine) -> None:
