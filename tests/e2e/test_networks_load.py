@@ -75,7 +75,8 @@ def test_no_request_fails_during_updates(net: Net) -> None:
     load = netpeer.Load([(net.addresses["w3"], port)], PER_S)
     try:
         for version in range(1, VERSIONS + 1):
-            run = replace(spec.task.run, env=pairs({"VERSION": str(version)}))
+            env = pairs({**dict(spec.task.run.env), "VERSION": str(version)})
+            run = replace(spec.task.run, env=env)
             task = replace(spec.task, run=run)
             service = net.sdk.services.change(
                 echo,
