@@ -102,9 +102,8 @@ def test_what_is_secret_comes_out_nowhere(cluster: LocalCluster, sdk: sync.Clust
     """Not in what the command says, events, the raw watch, metrics, or any log of the cluster."""
     began = sdk.info().version
     said = fed(cluster, HIDDEN.encode(), "secret", "create", "hidden", "-")
-    said += fed(
-        cluster, HIDDEN.encode(), "registry", "login", "-u", "me", "--password-stdin", "ghcr.io"
-    )
+    login = ("registry", "login", "-u", "me", "--password-stdin", "reg.example.com")
+    said += fed(cluster, HIDDEN.encode(), *login)
     sdk.services.create(using("user", _config(sdk), "hidden"))
     for words in (
         ("secret", "inspect", "hidden"),

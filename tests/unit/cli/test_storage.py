@@ -390,12 +390,12 @@ def test_events_tell_of_configs_and_secrets() -> None:
 def test_names_are_completed(shell: Shell) -> None:
     for line in ("config create conf", "secret create key"):
         shell.skep(f"{line} {shell.file('x')}")
-    shell.skep("registry login -u me -p pw ghcr.io")
+    shell.skep("registry login -u me -p pw reg.example.com")
     add_volume(shell, "data")
     for kind, name in (
         ("configs", "conf"),
         ("secrets", "key"),
-        ("registries", "ghcr.io"),
+        ("registries", "reg.example.com"),
         ("volumes", "data"),
     ):
         assert shell.skep(f"__complete {kind}") == 0

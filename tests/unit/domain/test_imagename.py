@@ -22,7 +22,7 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
         ("localhost/app", "localhost", "app", "latest", ""),
         ("localhost:5000/app:x", "localhost:5000", "app", "x", ""),
         ("reg:5000/a/b/c:1.0_rc-1", "reg:5000", "a/b/c", "1.0_rc-1", ""),
-        ("quay.io/a", "quay.io", "a", "latest", ""),
+        ("reg.example.com/a", "reg.example.com", "a", "latest", ""),
         ("Registry/a", "Registry", "a", "latest", ""),
         ("[2001:db8::1]:5000/a:b", "[2001:db8::1]:5000", "a", "b", ""),
         ("127.0.0.1/a__b/c--d.e", "127.0.0.1", "a__b/c--d.e", "latest", ""),

@@ -213,7 +213,7 @@ def test_a_stores_window_keeps_no_content() -> None:
 HUB = ["", "docker.io", "index.docker.io", "https://index.docker.io/v1/", "registry-1.docker.io"]
 OTHERS = {
     "Registry.Example.COM:5000": "registry.example.com:5000",
-    "https://ghcr.io/": "ghcr.io",
+    "https://reg.example.com/": "reg.example.com",
     "http://localhost:5000/v2/": "localhost:5000",
     "[::1]:5000": "[::1]:5000",
 }
@@ -245,11 +245,11 @@ def test_a_login_takes_the_place_of_the_one_before() -> None:
     assert (second.id, second.username) == (first.id, "you")
     [row] = office.tables.all(Registry)
     assert (row.username, row.password) == ("you", "other")
-    login(office, "ghcr.io")
+    login(office, "reg.example.com")
     assert office.remove(remove_registry, "index.docker.io").name == "docker.io"
-    assert office.remove(remove_registry, "ghcr.io").name == "ghcr.io"
-    with pytest.raises(CallError, match=r"there is no registry 'ghcr\.io'"):
-        office.remove(remove_registry, "ghcr.io")
+    assert office.remove(remove_registry, "reg.example.com").name == "reg.example.com"
+    with pytest.raises(CallError, match=r"there is no registry 'reg\.example\.com'"):
+        office.remove(remove_registry, "reg.example.com")
 
 
 BAD_LOGINS = {
@@ -262,10 +262,10 @@ BAD_LOGINS = {
 @pytest.mark.parametrize("field", BAD_LOGINS)
 def test_a_login_that_can_not_be_is_refused(field: str) -> None:
     with pytest.raises(Rejected) as caught:
-        login(Office(), **{"name": "ghcr.io", **BAD_LOGINS[field]})
+        login(Office(), **{"name": "reg.example.com", **BAD_LOGINS[field]})
     assert caught.value.field == field
     with pytest.raises(Rejected, match="longer than 16384 characters"):
-        login(Office(), "ghcr.io", password="x" * 16385)
+        login(Office(), "reg.example.com", password="x" * 16385)
 
 
 # -------------------------------------------------------------------------------------- volumes
