@@ -15,6 +15,7 @@ import aiodocker
 import aiohttp
 
 from skep.env import Env, Retryable
+from skep.worker.engine.docker.adapters.request import unreached
 from skep.worker.engine.docker.core.errors import (
     CONFLICT,
     NOT_FOUND,
@@ -65,7 +66,7 @@ class Api:
             return await self._env.clock.within(deadline_s, call)
         except aiodocker.DockerError as error:
             if error.status == UNREACHABLE:
-                raise unreachable(self.url, _why(error)) from error
+                raise unreached(self.docker, error) from error
             raise ApiError(error.status, str(error.message)) from error
         except TimeoutError as error:
             raise unreachable(self.url, f"not within {deadline_s:g} s") from error
@@ -187,13 +188,6 @@ def _encoded(params: Mapping[str, Any]) -> dict[str, Any]:
         name: json.dumps(value) if isinstance(value, dict | list) else value
         for name, value in params.items()
     }
-
-
-def _why(error: aiodocker.DockerError) -> str:
-    cause = error.__context__
-    while cause is not None and not isinstance(cause, OSError):
-        cause = cause.__context__
-    return cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error.message)
 
 
 __all__ = ["DEFAULT_URL", "LOOK_DEADLINE_S", "WORK_DEADLINE_S", "Api"]

@@ -15,11 +15,10 @@ import aiohttp
 
 from skep.domain.base import Pairs
 from skep.env import Retryable
+from skep.worker.engine.docker.core.errors import UNREACHABLE, unreachable
 
 # What needs no registry takes milliseconds; a disk in trouble may hold it up.
 ANSWER_SILENCE_S = 30.0
-# What aiodocker calls it when there is nobody at the socket.
-_NO_ENGINE = 900
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +44,8 @@ async def begin(docker: aiodocker.Docker, request: Request) -> aiohttp.ClientRes
             timeout=aiohttp.ClientTimeout(total=None, sock_read=request.silence_s),
         )
     except aiodocker.DockerError as error:
-        if error.status == _NO_ENGINE:
-            raise Retryable(f"the Docker engine can't be reached: {error.message}") from error
+        if error.status == UNREACHABLE:
+            raise unreached(docker, error) from error
         raise
     except (TimeoutError, aiohttp.ClientError) as error:
         raise broken(request, error) from error
@@ -68,6 +67,17 @@ async def read(docker: aiodocker.Docker, path: str, params: Pairs = ()) -> bytes
     """The whole answer to a GET. Errors as for `ask`."""
     async with ask(docker, Request(path, params=params)) as response:
         return await response.read()
+
+
+def unreached(docker: aiodocker.Docker, error: aiodocker.DockerError) -> Retryable:
+    """What it means that there is nobody at the engine's address."""
+    connector, url = docker.connector, docker.docker_host
+    if isinstance(connector, aiohttp.UnixConnector):
+        url = f"unix://{connector.path}"
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__context__
+    return unreachable(url, cause.strerror if cause and cause.strerror else error.message)
 
 
 def broken(request: Request, error: Exception) -> Retryable:
