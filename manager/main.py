@@ -21,7 +21,8 @@ from skep import telemetry
 from skep.domain.address import refuse_open_listeners
 from skep.domain.base import ClusterId, NodeId
 from skep.domain.objects import DEFAULT_SUBNET_PREFIX
-from skep.domain.validate import ENGINES, check_address_pools
+from skep.domain.spec import ENGINES, PROCESS
+from skep.domain.validate import check_address_pools
 from skep.env import Fatal, RealDisk, Rejected, real_env
 from skep.manager.adapters import metrics
 from skep.manager.dispatcher.core.nodes import ManagerRow
@@ -63,7 +64,7 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     block: int
     insecure_listen: tuple[str, ...] = ()
     address_pools: tuple[str, ...] = ()
-    default_engine: str = "process"
+    default_engine: str = PROCESS
     subnet_prefix: int = DEFAULT_SUBNET_PREFIX
 
 

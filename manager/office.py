@@ -16,6 +16,7 @@ from skep.actor import Actor, Mailbox, Overflow
 from skep.domain.base import ClusterId, NodeId, ServiceId
 from skep.domain.control import NetproxyProgress
 from skep.domain.objects import DEFAULT_SUBNET_PREFIX, Cluster
+from skep.domain.spec import PROCESS
 from skep.env import CallError, Code, Env, Retryable, Stream
 from skep.manager.allocator.actor import Allocator
 from skep.manager.dispatcher.actor import Dispatcher, DispatcherStats
@@ -45,7 +46,7 @@ class ManagerConfig:
     raft_id: int
     managers: Mapping[int, ManagerRow]
     address_pools: tuple[str, ...] = ()
-    default_engine: str = "process"
+    default_engine: str = PROCESS
     subnet_prefix: int = DEFAULT_SUBNET_PREFIX
 
 

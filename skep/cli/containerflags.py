@@ -14,7 +14,7 @@ from skep.cli.errors import Exit, Failure
 from skep.cli.flagvalues import named_values
 from skep.domain.base import replace
 from skep.domain.container import ContainerSpec, Ulimit
-from skep.domain.spec import NetworkUse, RunSpec
+from skep.domain.spec import DOCKER, NetworkUse, RunSpec
 from skep.domain.storage import FileUse, Mount, MountKind
 from skep.stackfile import values
 
@@ -26,7 +26,7 @@ _TRUTHS = {"": True, "true": True, "1": True, "false": False, "0": False}
 def command_of(options: argparse.Namespace, engine: str) -> dict[str, Any]:
     """What a new service runs. In a container the first word is its image, unless --image is."""
     words = tuple(options.command)
-    if engine != "docker":
+    if engine != DOCKER:
         if not words:
             raise Failure("what to run is missing; add it after '--'", Exit.USAGE)
         return {"args": words}

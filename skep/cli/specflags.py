@@ -12,6 +12,7 @@ from skep.cli.errors import Exit, Failure
 from skep.cli.flagvalues import given, named_values
 from skep.domain.base import Pairs, pairs, replace
 from skep.domain.spec import (
+    PROCESS,
     EndpointMode,
     ExposedPort,
     HealthCheck,
@@ -37,7 +38,7 @@ _OF_THE_COMMAND = frozenset(
 Edit = Callable[[ServiceSpec], ServiceSpec]
 
 
-def created(options: argparse.Namespace, engine: str = "process") -> ServiceSpec:
+def created(options: argparse.Namespace, engine: str = PROCESS) -> ServiceSpec:
     """The spec that `service create` asks for, run by this engine. Raises Failure."""
     networks = flagvalues.networks("--network", options.network)
     networks, mode = containerflags.split_networks(networks)

@@ -14,8 +14,8 @@ from skep import stackfile
 from skep.cli.errors import Exit, Failure
 from skep.cli.output import note
 from skep.domain.control import STACK_FILE_LIMIT_BYTES
+from skep.domain.spec import PROCESS
 from skep.domain.storage import CONFIG_LIMIT_BYTES
-from skep.domain.validate_container import PROCESS
 from skep.stackfile import Reading, ReadStack, StackFileError, StackText
 
 STDIN = "-"

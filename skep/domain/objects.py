@@ -23,7 +23,15 @@ from skep.domain.base import (
     VolumeId,
     shielded,
 )
-from skep.domain.spec import NAMESPACE, NetworkSpec, Port, ServiceSpec, StackSpec, UpdatePolicy
+from skep.domain.spec import (
+    NAMESPACE,
+    PROCESS,
+    NetworkSpec,
+    Port,
+    ServiceSpec,
+    StackSpec,
+    UpdatePolicy,
+)
 from skep.domain.states import TERMINAL, DesiredState, TaskState
 from skep.domain.storage import ConfigSpec, SecretSpec
 
@@ -57,7 +65,7 @@ class Cluster(Object, frozen=True, kw_only=True):
     task_history_limit: int = 5
     address_pools: tuple[str, ...] = ()
     subnet_prefix: int = DEFAULT_SUBNET_PREFIX
-    default_engine: str = "process"
+    default_engine: str = PROCESS
 
 
 class NodeRole(enum.Enum):

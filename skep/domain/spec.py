@@ -13,6 +13,10 @@ from skep.domain.container import ContainerSpec
 from skep.domain.storage import FileUse, Mount
 
 NAMESPACE = "default"
+# What runs tasks: programs of the node itself, or containers.
+PROCESS = "process"
+DOCKER = "docker"
+ENGINES = (PROCESS, DOCKER)
 
 
 class ServiceMode(enum.Enum):
@@ -230,7 +234,7 @@ class TaskSpec(Struct, frozen=True, kw_only=True):
     """Everything about one task of a service but its place."""
 
     run: RunSpec
-    engine: str = "process"
+    engine: str = PROCESS
     limits: Resources = Resources()
     reservations: Resources = Resources()
     restart: RestartPolicy = RestartPolicy()

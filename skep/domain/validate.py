@@ -17,6 +17,8 @@ from skep.domain.ports import check_exposed, check_ports, check_shared_ports
 from skep.domain.refusal import refuse
 from skep.domain.signals import parse_signal
 from skep.domain.spec import (
+    ENGINES,
+    PROCESS,
     EndpointMode,
     HealthCheck,
     NetworkSpec,
@@ -32,7 +34,7 @@ from skep.domain.spec import (
     UpdatePolicy,
 )
 from skep.domain.templates import check_templates
-from skep.domain.validate_container import DOCKER, PROCESS, check_engine
+from skep.domain.validate_container import check_engine
 from skep.env import Rejected
 
 # Swarm's rule; its own form of it takes exponential time on some names.
@@ -43,7 +45,6 @@ PLATFORM = re.compile(r"[A-Za-z0-9_.-]{1,32}", re.ASCII)
 LABEL_KEY = re.compile(r"[!-~]{1,200}", re.ASCII)
 REQUEST_ID_LIMIT = 128
 REPLICAS_LIMIT = 10_000
-ENGINES = (PROCESS, DOCKER)
 
 # By it published ports are reached; the cluster's own, and in nobody's spec.
 INGRESS_NETWORK = "ingress"

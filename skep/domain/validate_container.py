@@ -12,12 +12,10 @@ from skep.domain.base import Pairs
 from skep.domain.container import BlockLimit, ContainerSpec, Device, DeviceRequest, Ulimit
 from skep.domain.imagename import parse_image
 from skep.domain.refusal import refuse
-from skep.domain.spec import Resources, RunSpec, ServiceSpec, TaskSpec
+from skep.domain.spec import PROCESS, Resources, RunSpec, ServiceSpec, TaskSpec
 from skep.domain.validate_storage import check_files, check_mounts
 from skep.env import Rejected
 
-DOCKER = "docker"
-PROCESS = "process"
 NETWORK_MODES = ("host", "none", "bridge")
 LIST_LIMIT = 256
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from skep.domain.base import Pairs
-from skep.domain.spec import LogPolicy
-from skep.domain.validate_container import DOCKER
+from skep.domain.spec import DOCKER, LogPolicy
 from skep.stackfile import keys, values
 from skep.stackfile.reader import SAY_DOCKER, Place
 

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from skep.domain.base import Pairs, pairs
 from skep.domain.control import LABEL_LIMIT
+from skep.domain.spec import DOCKER, PROCESS
 from skep.domain.validate import LONGEST_NS
-from skep.domain.validate_container import DOCKER
 from skep.stackfile import keys, nodes, values
 from skep.stackfile.errors import Mark, Problems, StackFileError, at, error_at
 
@@ -42,7 +42,7 @@ class Place:
     node: nodes.Node
     path: str
     source: Source
-    engine: str = "process"
+    engine: str = PROCESS
 
     # ------------------------------------------------------------------------------- errors
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import posixpath
 
 from skep.domain.base import Pairs, pairs
-from skep.domain.spec import HealthCheck, RunSpec
+from skep.domain.spec import DOCKER, HealthCheck, RunSpec
 from skep.domain.validate import MIN_HEALTH_TIME_NS
-from skep.domain.validate_container import DOCKER
 from skep.stackfile import keys, values
 from skep.stackfile.deploy import COUNT_LIMIT
 from skep.stackfile.envfiles import read_env_files

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from skep.domain.base import replace
 from skep.domain.container import ContainerSpec
 from skep.domain.spec import (
+    DOCKER,
+    ENGINES,
     EndpointMode,
     ExposedPort,
     NetworkUse,
@@ -18,8 +20,7 @@ from skep.domain.spec import (
     UpdateOrder,
     UpdatePolicy,
 )
-from skep.domain.validate import ENGINES, check_service
-from skep.domain.validate_container import DOCKER
+from skep.domain.validate import check_service
 from skep.env import Rejected
 from skep.stackfile import deploy, keys, nodes
 from skep.stackfile.container import read_container

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from skep.domain.spec import PortMode, Protocol, ServiceSpec, StackSpec
+from skep.domain.spec import PROCESS, PortMode, Protocol, ServiceSpec, StackSpec
 from skep.domain.storage import ConfigSpec, SecretSpec
 from skep.domain.validate import NAME_LIMIT
-from skep.domain.validate_container import PROCESS
 from skep.stackfile import keys, nodes, values
 from skep.stackfile.errors import Mark, Problems, error_at
 from skep.stackfile.files import Origin, config_specs, read_configs, read_secrets, secret_specs

@@ -12,6 +12,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from skep.domain.spec import (
+    DOCKER,
+    PROCESS,
     Balance,
     EndpointMode,
     ExposedPort,
@@ -30,7 +32,6 @@ from skep.domain.spec import (
     StackSpec,
     UpdatePolicy,
 )
-from skep.domain.validate_container import DOCKER, PROCESS
 from skep.stackfile import nodes, values
 from skep.stackfile.deploy import ACTIONS, CONDITIONS, ORDERS
 from skep.stackfile.files import Origin

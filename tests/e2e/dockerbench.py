@@ -16,14 +16,14 @@ from skep.domain.base import SECOND_NS, NetworkId, ServiceId, TaskId
 from skep.domain.container import ContainerSpec
 from skep.domain.objects import Attachment, Task, TaskStatus
 from skep.domain.session import Assignment, FileKind, GivenFile
-from skep.domain.spec import HealthCheck, Resources, RunSpec, ServiceSpec, TaskSpec
+from skep.domain.spec import PROCESS, HealthCheck, Resources, RunSpec, ServiceSpec, TaskSpec
 from skep.domain.states import TaskState
 from skep.env import DiceIds, Env, LoopClock, LoopSpawn, Random
 from skep.worker.engine.docker.adapters.api import Api
 from skep.worker.engine.docker.adapters.docker import DockerEngine, Setting
 from skep.worker.engine.docker.adapters.files import Places, let_go_of_memory
 from skep.worker.engine.docker.core.create import Owner
-from skep.worker.engine.network import KERNEL, PROCESS, TaskNetwork
+from skep.worker.engine.network import KERNEL, TaskNetwork
 from skep.worker.engine.protocol import Exit, Held, NodeFacts
 from skep.worker.supplies import Supplies
 from tests.support.dockerd import BUSYBOX, Dockerd

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from skep.client import sync
-from skep.domain.spec import RunSpec, ServiceSpec, TaskSpec
+from skep.domain.spec import DOCKER, RunSpec, ServiceSpec, TaskSpec
 from skep.domain.storage import ConfigSpec, FileUse
-from skep.domain.validate import ENGINES
 from tests.support.local_cluster import ROOT, LocalCluster, eventually, local_cluster
 
 pytestmark = pytest.mark.process
@@ -48,7 +47,7 @@ def using(name: str, config: str, secret: str) -> ServiceSpec:
         configs=(FileUse(name=config, target="/etc/app.conf"),),
         secrets=(FileUse(name=secret),),
     )
-    return ServiceSpec(name=name, task=TaskSpec(run=run, engine=ENGINES[-1]), replicas=0)
+    return ServiceSpec(name=name, task=TaskSpec(run=run, engine=DOCKER), replicas=0)
 
 
 def fed(cluster: LocalCluster, data: bytes, *words: str) -> str:

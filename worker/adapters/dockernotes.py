@@ -11,8 +11,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from skep.domain.spec import DOCKER
 from skep.env import Env, Retryable
-from skep.worker.engine.docker.adapters.docker import ENGINE, DockerEngine
+from skep.worker.engine.docker.adapters.docker import DockerEngine
 from skep.worker.engine.docker.core.notes import DockerNotes, away
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ PERIOD_S = 2.0
 async def docker_notes(engine: DockerEngine) -> DockerNotes:
     """What is to be said of the engine now; one that doesn't answer at once is away."""
     try:
-        return DockerNotes(engines=(ENGINE,), notes=await engine.notes())
+        return DockerNotes(engines=(DOCKER,), notes=await engine.notes())
     except Retryable as error:
         return DockerNotes(notes=away(str(error)))
 

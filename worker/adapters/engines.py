@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skep.domain.base import Struct
+from skep.domain.spec import ENGINES, PROCESS
 from skep.env import Env
 from skep.worker.agent import Equipment
 from skep.worker.engine.adapters.process import ProcessEngine
 from skep.worker.engine.docker.core.cleanup import CleanupPolicy
 from skep.worker.engine.docker.core.create import Owner
 from skep.worker.engine.docker.core.notes import DockerNotes
-from skep.worker.engine.network import PROCESS, TaskNetwork
+from skep.worker.engine.network import TaskNetwork
 from skep.worker.engine.protocol import Engine
 from skep.worker.supplies import Supplies
 
@@ -41,7 +42,7 @@ class Engines:
 
     def __init__(self, env: Env, settings: EngineSettings) -> None:
         self._env = env
-        names = (PROCESS, "docker") if settings.docker else (PROCESS,)
+        names = ENGINES if settings.docker else (PROCESS,)
         network = TaskNetwork(env, settings.netproxy, settings.plane, names)
         supplies = Supplies()
         self.process = ProcessEngine(Path(settings.tasks), env, settings.node_id, network)

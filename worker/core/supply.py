@@ -11,10 +11,8 @@ from collections.abc import Iterable
 
 from skep.domain.base import TaskId
 from skep.domain.session import Assignment, AssignmentKind, AssignmentSet
+from skep.domain.spec import PROCESS
 from skep.worker.core.events import Call, ForgetTask, StartCall, TakeSupplies, TaskEffect
-
-# The engine that fetches nothing.
-_IMAGELESS_ENGINE = "process"
 
 
 class Supply:
@@ -72,5 +70,5 @@ def _may_need(call: Call, assignment: Assignment) -> bool:
     has_files = bool(run.configs or run.secrets)
     if call is Call.PREPARE:
         # Whether a registry wants a login is not known before the leader has said so.
-        return has_files or assignment.spec.task.engine != _IMAGELESS_ENGINE
+        return has_files or assignment.spec.task.engine != PROCESS
     return call is Call.START and has_files

@@ -15,13 +15,13 @@ from skep.api import codec
 from skep.domain.attach import AttachRequest, AttachResponse, DetachRequest, HoldRequest
 from skep.domain.base import ServiceId, TaskId
 from skep.domain.session import Assignment
+from skep.domain.spec import PROCESS
 from skep.domain.templates import wanted_vips
 from skep.env import CallError, Channel, Env, Retryable
 
 log = logging.getLogger(__name__)
 
 KERNEL = "kernel"
-PROCESS = "process"
 _METHOD = "skep.v1.Attach/"
 # Attaching takes milliseconds; a netproxy that needs longer is in trouble, and is asked again.
 CALL_DEADLINE_S = 5.0

@@ -23,7 +23,7 @@ from skep.domain.session import (
     GivenFile,
     GivenLogin,
 )
-from skep.domain.spec import TaskSpec
+from skep.domain.spec import PROCESS, TaskSpec
 from skep.domain.states import DesiredState
 
 # Small enough that a frame never holds up the heartbeats behind it: so many assignments or bytes
@@ -34,7 +34,6 @@ FRAME_BYTES = 1024 * 1024
 ROW_BYTES = 2 * 1024
 
 # Processes are the node's own; every other engine fetches images.
-_IMAGELESS_ENGINE = "process"
 
 
 class Source(Protocol):
@@ -65,7 +64,7 @@ def needs_of(spec: TaskSpec) -> Needs:
     """What tasks of this spec use."""
     configs = [(use.id, FileKind.CONFIG) for use in spec.run.configs]
     secrets = [(use.id, FileKind.SECRET) for use in spec.run.secrets]
-    is_fetched = bool(spec.run.image) and spec.engine != _IMAGELESS_ENGINE
+    is_fetched = bool(spec.run.image) and spec.engine != PROCESS
     return Needs((*configs, *secrets), registry_of(spec.run.image) if is_fetched else "")
 
 

@@ -14,6 +14,7 @@ from skep.cli.local import cluster as local
 from skep.cli.local import core, dockerhost
 from skep.cli.local.home import Home, root
 from skep.cli.output import Progress
+from skep.domain.spec import DOCKER, PROCESS
 
 if TYPE_CHECKING:
     from skep import client
@@ -35,7 +36,7 @@ def up(options: argparse.Namespace) -> None:
         from skep.cli.stackfiles import read_stack
 
         there = of.load()
-        engine = options.engine or (core.PROCESS if there is None else there.engine)
+        engine = options.engine or (PROCESS if there is None else there.engine)
         stack = read_stack([options.file], "", engine=engine)
     try:
         _up(of, stack, options)
@@ -71,7 +72,7 @@ def _up(of: Home, stack: ReadStack | None, options: argparse.Namespace) -> None:
 
 def _wanted(options: argparse.Namespace) -> core.Wanted:
     plane = None if options.plane is None else core.Plane(options.plane)
-    docker = dockerhost.chosen(options.docker_host) if options.engine == core.DOCKER else ""
+    docker = dockerhost.chosen(options.docker_host) if options.engine == DOCKER else ""
     return core.Wanted(
         options.managers, options.workers, plane, options.vip, options.engine, docker
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from skep.cli.options import Parser
+from skep.domain.spec import ENGINES
 
 # An option that comes several times, what stands for its value, and what it means.
 LISTS: tuple[tuple[str, str, str], ...] = (
@@ -31,7 +32,7 @@ CHANGED = ("mount", "config", "secret")
 def add_new(command: Parser) -> None:
     """Those of a new service."""
     command.add_argument(
-        "--engine", choices=("process", "docker"), help="what runs it (default: the cluster's own)"
+        "--engine", choices=ENGINES, help="what runs it (default: the cluster's own)"
     )
     for flag, metavar, text in LISTS:
         command.add_argument(f"--{flag}", action="append", default=[], metavar=metavar, help=text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from skep.cli.options import Subparsers, command, count, group, named, shows, waits
+from skep.domain.spec import ENGINES
 
 
 def add(commands: Subparsers) -> None:
@@ -18,7 +19,7 @@ def add(commands: Subparsers) -> None:
     )
     up.add_argument(
         "--engine",
-        choices=("process", "docker"),
+        choices=ENGINES,
         help="what runs services whose stack file doesn't say it; with docker, nodes run "
         "containers as well (default: process)",
     )

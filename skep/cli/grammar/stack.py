@@ -14,6 +14,7 @@ from skep.cli.options import (
     shows,
     waits,
 )
+from skep.domain.spec import ENGINES, PROCESS
 
 
 def add(commands: Subparsers) -> None:
@@ -38,8 +39,8 @@ def add(commands: Subparsers) -> None:
     config.add_argument("--format", choices=("yaml", "json"), default="yaml")
     config.add_argument(
         "--engine",
-        choices=("process", "docker"),
-        default="process",
+        choices=ENGINES,
+        default=PROCESS,
         help="what runs services that don't say it; a cluster has its own (default: process)",
     )
     config.add_argument("-q", "--quiet", action="store_true", help="only check")

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from skep.domain.spec import PROCESS
 from skep.env import Ids, Rejected
 
 FORMAT = 1
-PROCESS, DOCKER = "process", "docker"
 BLOCK_STEP = 32
 # 0 is left out, so that 127.0.0.x stays what everybody thinks it is.
 BLOCKS = tuple(range(BLOCK_STEP, 256, BLOCK_STEP))

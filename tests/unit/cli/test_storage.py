@@ -17,14 +17,12 @@ from skep.domain.base import ConfigId, VolumeId, pairs, replace
 from skep.domain.control import WatchAction, WatchEvent
 from skep.domain.filecalls import SecretView
 from skep.domain.objects import Config, Registry, Secret, Volume, VolumePlace
-from skep.domain.spec import RunSpec, ServiceSpec, StackSpec, TaskSpec
+from skep.domain.spec import DOCKER, RunSpec, ServiceSpec, StackSpec, TaskSpec
 from skep.domain.storage import ConfigSpec, FileUse, Mount, MountKind, SecretSpec
-from skep.domain.validate import ENGINES
 from skep.stackfile import ReadStack
 from tests.unit.cli.shell import Shell, columns
 
 # One whose tasks may have files and volumes.
-ENGINE = ENGINES[-1]
 HIDDEN = "xyzzy-swordfish"
 
 
@@ -41,7 +39,7 @@ def using(
         configs=tuple(FileUse(name=each) for each in configs),
         secrets=tuple(FileUse(name=each, target=each) for each in secrets),
     )
-    return ServiceSpec(name=name, task=TaskSpec(run=run, engine=ENGINE))
+    return ServiceSpec(name=name, task=TaskSpec(run=run, engine=DOCKER))
 
 
 def use(shell: Shell, spec: ServiceSpec) -> None:
@@ -275,7 +273,7 @@ def test_volumes_and_where_they_are(shell: Shell) -> None:
         command=("keep",),
         mounts=(Mount(kind=MountKind.VOLUME, source="data", target="/data"),),
     )
-    use(shell, ServiceSpec(name="db", task=TaskSpec(run=run, engine=ENGINE)))
+    use(shell, ServiceSpec(name="db", task=TaskSpec(run=run, engine=DOCKER)))
     assert shell.skep("volume ls") == 0
     head, data, old = shell.out.splitlines()
     assert columns(head) == ["NAME", "NODES", "SERVICES"]

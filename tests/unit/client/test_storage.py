@@ -6,21 +6,19 @@ import pytest
 
 from skep.client import AlreadyExists, Cluster, InvalidArgument, NotFound, Refused, sync
 from skep.domain.objects import Registry, Volume
-from skep.domain.spec import RunSpec, ServiceSpec, StackSpec, TaskSpec
+from skep.domain.spec import DOCKER, RunSpec, ServiceSpec, StackSpec, TaskSpec
 from skep.domain.storage import ConfigSpec, FileUse, SecretSpec
-from skep.domain.validate import ENGINES
 from tests.unit.client.fake import ADDRESSES, M1, seams
 from tests.unit.client.test_calls import run
 
 # One whose tasks may have files and volumes.
-ENGINE = ENGINES[-1]
 CONF = ConfigSpec(name="conf", data=b"some")
 KEY = SecretSpec(name="key", data=b"hidden")
 
 
 def using(configs: tuple[FileUse, ...], secrets: tuple[FileUse, ...] = ()) -> ServiceSpec:
     run = RunSpec(image="app", command=("serve",), configs=configs, secrets=secrets)
-    return ServiceSpec(name="web", task=TaskSpec(run=run, engine=ENGINE))
+    return ServiceSpec(name="web", task=TaskSpec(run=run, engine=DOCKER))
 
 
 def test_a_config_and_a_secret_from_birth_to_death() -> None:

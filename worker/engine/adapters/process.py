@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from skep.domain.base import SECOND_NS, Pairs, TaskId
 from skep.domain.execution import ExecSpec
 from skep.domain.session import Assignment
-from skep.domain.spec import HealthCheck
+from skep.domain.spec import PROCESS, HealthCheck
 from skep.domain.templates import expand_health
 from skep.env import Env, Fatal, Rejected, Retryable
 from skep.worker.engine.adapters import cgroup, execution, files, host, probe, proc, shim
@@ -29,7 +29,6 @@ from skep.worker.engine.adapters.logread import TaskReader
 from skep.worker.engine.adapters.prepare import Prepare
 from skep.worker.engine.adapters.sweep import Sweeper
 from skep.worker.engine.adapters.task import KnownTask
-from skep.worker.engine.core.checks import ENGINE
 from skep.worker.engine.core.launch import probe_line
 from skep.worker.engine.core.records import (
     EXIT_KILLED,
@@ -91,7 +90,7 @@ class ProcessEngine:
     @property
     def name(self) -> str:
         """See `Engine.name`."""
-        return ENGINE
+        return PROCESS
 
     @property
     def notes(self) -> Pairs:

@@ -7,11 +7,9 @@ needs this machine (users, folders, programs) is checked by the adapters when a 
 from __future__ import annotations
 
 from skep.domain.signals import parse_signal
-from skep.domain.spec import RunSpec, ServiceSpec
+from skep.domain.spec import PROCESS, RunSpec, ServiceSpec
 from skep.domain.templates import check_templates
 from skep.env import Rejected
-
-ENGINE = "process"
 
 
 def check_spec(spec: ServiceSpec) -> None:
@@ -33,13 +31,13 @@ def _check_command(run: RunSpec) -> None:
     argv = run.command + run.args
     if not argv and run.image:
         raise Rejected(
-            f'engine "{ENGINE}" runs programs of the node itself: image "{run.image}" alone needs '
+            f'engine "{PROCESS}" runs programs of the node itself: image "{run.image}" alone needs '
             "a container engine; give `command`, or another `engine`",
             field="spec.task.run.image",
         )
     if not argv or not argv[0]:
         raise Rejected(
-            f'engine "{ENGINE}" needs `command`: the program to run', field="spec.task.run.command"
+            f'engine "{PROCESS}" needs `command`: the program to run', field="spec.task.run.command"
         )
 
 

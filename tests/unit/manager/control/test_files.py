@@ -15,9 +15,8 @@ from skep.domain.filecalls import (
     SecretView,
 )
 from skep.domain.objects import Config, Revision, Secret, Service, UpdateState
-from skep.domain.spec import RunSpec, ServiceSpec, StackSpec, TaskSpec
+from skep.domain.spec import DOCKER, RunSpec, ServiceSpec, StackSpec, TaskSpec
 from skep.domain.storage import ConfigSpec, FileUse, SecretSpec
-from skep.domain.validate import ENGINES
 from skep.env import CallError, Code, Rejected
 from skep.manager.control.core.files import (
     config_view,
@@ -34,7 +33,6 @@ from skep.manager.revisions import missing_file, roll_back
 from tests.unit.manager.control.office import Office
 
 # One whose tasks may have files and volumes.
-ENGINE = ENGINES[-1]
 SHOP: dict[str, Any] = {"stack": "shop", "is_versioned": True}
 
 
@@ -60,7 +58,7 @@ def using(
         configs=tuple(FileUse(name=each, target=f"/etc/{each}") for each in configs),
         secrets=tuple(FileUse(name=each, target=each) for each in secrets),
     )
-    return ServiceSpec(name=name, task=TaskSpec(run=run, engine=ENGINE), **changes)
+    return ServiceSpec(name=name, task=TaskSpec(run=run, engine=DOCKER), **changes)
 
 
 def deploy(office: Office, *services: ServiceSpec) -> DeployStackResponse:

@@ -37,7 +37,7 @@ from skep.domain.filecalls import (
 )
 from skep.domain.objects import Config, Registry, Secret, Volume, VolumePlace
 from skep.domain.session import FileKind, GivenFile, GivenLogin
-from skep.domain.spec import ServiceSpec
+from skep.domain.spec import DOCKER, ServiceSpec
 from skep.domain.storage import (
     CONFIG_LIMIT_BYTES,
     SECRET_LIMIT_BYTES,
@@ -47,7 +47,6 @@ from skep.domain.storage import (
     SecretSpec,
 )
 from skep.domain.storagechecks import registry_name
-from skep.domain.validate import ENGINES
 from skep.env import CallError, Code, Env, Rejected
 from skep.manager.control.core.registries import remove_registry, set_registry
 from skep.manager.control.core.volumes import remove_volume, uses, volume_views
@@ -275,7 +274,7 @@ def mounting(*sources: str, kind: MountKind = MountKind.VOLUME) -> ServiceSpec:
     of = service_spec()
     mounts = tuple(Mount(kind=kind, source=each, target=f"/{n}") for n, each in enumerate(sources))
     run = replace(of.task.run, image="app", mounts=mounts)
-    return replace(of, task=replace(of.task, run=run, engine=ENGINES[-1]))
+    return replace(of, task=replace(of.task, run=run, engine=DOCKER))
 
 
 def test_who_uses_a_volume() -> None:

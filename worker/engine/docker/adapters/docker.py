@@ -18,7 +18,7 @@ from skep.domain.base import SECOND_NS, Pairs, TaskId, replace
 from skep.domain.execution import ExecSpec
 from skep.domain.session import Assignment
 from skep.domain.signals import parse_signal
-from skep.domain.spec import HealthCheck
+from skep.domain.spec import DOCKER, HealthCheck
 from skep.env import Env, Fatal, Rejected, Retryable
 from skep.worker.engine.docker.adapters import cgroups, execution, probe
 from skep.worker.engine.docker.adapters.api import Api
@@ -52,7 +52,6 @@ from skep.worker.supplies import Supplies
 
 log = logging.getLogger(__name__)
 
-ENGINE = "docker"
 # Without an answer the records tell what there is, and the agent has other tasks to look after.
 FIRST_LISTING_DEADLINE_S = 5.0
 # A kill takes milliseconds; after this one asks how it is.
@@ -105,7 +104,7 @@ class DockerEngine:
     @property
     def name(self) -> str:
         """See `Engine.name`."""
-        return ENGINE
+        return DOCKER
 
     async def notes(self) -> Pairs:
         """What is to be known of it on this node. Raises Retryable where it doesn't answer."""
@@ -196,7 +195,7 @@ class DockerEngine:
             await self._env.clock.within(FIRST_LISTING_DEADLINE_S, self.watch.asked.wait())
         found = [_held(task.record) for task in self._tasks]
         live = [each.task_id for each in found if each.state is not HeldState.ENDED]
-        self._network.take_over(live, ENGINE)
+        self._network.take_over(live, DOCKER)
         return found
 
     async def logs(self, task_id: TaskId, query: LogQuery) -> LogReader:
