@@ -99,23 +99,21 @@ def _check_source(mount: Mount, where: str) -> None:
 def check_files(run: RunSpec, field: str) -> None:
     """Refuse configs and secrets that can't be given to a container. Raises Rejected."""
     taken = {posixpath.normpath(mount.target) for mount in run.mounts}
-    for kind, folder, uses in (
-        ("configs", "/", run.configs),
-        ("secrets", SECRETS_FOLDER, run.secrets),
-    ):
+    for kind, uses in (("configs", run.configs), ("secrets", run.secrets)):
         if len(uses) > FILES_LIMIT:
             raise refuse(f"{field}.{kind}", f"{len(uses)} {kind}, the limit is {FILES_LIMIT}")
         for place, use in enumerate(uses):
             where = f"{field}.{kind}[{place}]"
             _check_file(use, where)
-            target = file_target(use, folder)
+            target = file_target(use, is_secret=kind == "secrets")
             if target in taken:
                 raise refuse(f"{where}.target", f"there is something else at {target} already")
             taken.add(target)
 
 
-def file_target(use: FileUse, folder: str) -> str:
-    """Where a container finds a config or a secret; `folder` is that of relative targets."""
+def file_target(use: FileUse, *, is_secret: bool) -> str:
+    """Where a container finds a config or a secret."""
+    folder = SECRETS_FOLDER if is_secret else "/"
     return posixpath.normpath(posixpath.join(folder, use.target or use.name))
 
 

@@ -20,6 +20,7 @@ from skep.domain.spec import (
 )
 from skep.domain.storage import FileUse, Mount, MountKind
 from skep.domain.validate import check_service
+from skep.domain.validate_storage import file_target
 from skep.env import Rejected
 
 PLAIN = ServiceSpec(
@@ -243,3 +244,17 @@ def test_what_cannot_work_is_refused_with_its_field(
         check_service(spec)
     assert caught.value.field.startswith(field), caught.value
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "is_secret", "found"),
+    [
+        ("", True, "/run/secrets/n"),
+        ("", False, "/n"),
+        ("sub/x", True, "/run/secrets/sub/x"),
+        ("/etc/x", True, "/etc/x"),
+        ("etc/x", False, "/etc/x"),
+    ],
+)
+def test_where_files_are_seen(target: str, is_secret: bool, found: str) -> None:
+    assert file_target(FileUse(name="n", target=target), is_secret=is_secret) == found

@@ -14,6 +14,7 @@ from skep.domain.session import Assignment
 from skep.domain.spec import RunSpec
 from skep.domain.storage import FileUse
 from skep.domain.templates import expand_run
+from skep.domain.validate_storage import file_target
 from skep.env import Rejected, Retryable
 from skep.worker.engine.core.facts import values_of
 from skep.worker.engine.docker.adapters.api import Api
@@ -21,7 +22,7 @@ from skep.worker.engine.docker.adapters.files import Files, NodeFile
 from skep.worker.engine.docker.adapters.images import Images
 from skep.worker.engine.docker.core.create import Creation, Owner, create_body, record_of
 from skep.worker.engine.docker.core.errors import CONFLICT, ApiError, refusal
-from skep.worker.engine.docker.core.mounts import owner_of, target_of
+from skep.worker.engine.docker.core.mounts import owner_of
 from skep.worker.engine.docker.core.records import NODE_LABEL, ContainerRecord
 from skep.worker.engine.network import KERNEL, TaskNetwork
 from skep.worker.engine.protocol import NodeFacts, Report
@@ -98,7 +99,7 @@ class Preparer:
             what = "secret" if is_secret else "config"
             raise Retryable(f"{what} {use.name} has not arrived yet")
         uid, gid = owner_of(use)
-        target = target_of(use, is_secret=is_secret)
+        target = file_target(use, is_secret=is_secret)
         return NodeFile(
             data=found.data, target=target, uid=uid, gid=gid, mode=use.mode, is_secret=is_secret
         )

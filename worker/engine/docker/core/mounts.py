@@ -8,7 +8,6 @@ from skep.domain.base import Struct
 from skep.domain.storage import FileUse, Mount, MountKind
 from skep.env import Rejected
 
-SECRETS_FOLDER = "/run/secrets"
 _NUMBER_LIMIT = 2**32 - 1
 
 
@@ -87,14 +86,6 @@ def _volume_options(mount: Mount) -> dict[str, Any]:
             "Options": dict(mount.driver_options),
         }
     return options
-
-
-def target_of(use: FileUse, *, is_secret: bool) -> str:
-    """Where a container sees a config or a secret."""
-    target = use.target or use.name
-    if target.startswith("/"):
-        return target
-    return f"{SECRETS_FOLDER if is_secret else ''}/{target}"
 
 
 def owner_of(use: FileUse) -> tuple[int, int]:

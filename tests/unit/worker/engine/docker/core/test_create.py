@@ -22,7 +22,7 @@ from skep.domain.storage import FileUse, Mount, MountKind
 from skep.env import Rejected
 from skep.worker.engine.docker.core.create import Creation, Owner, create_body, record_of
 from skep.worker.engine.docker.core.image import ImageFacts
-from skep.worker.engine.docker.core.mounts import FileMount, owner_of, target_of
+from skep.worker.engine.docker.core.mounts import FileMount, owner_of
 from skep.worker.engine.docker.core.records import decode_record
 
 IMAGE = ImageFacts(id="sha256:1", reference="nginx:1", command=("nginx",))
@@ -367,20 +367,6 @@ def test_what_can_be_no_container() -> None:
     empty = Creation(of.assignment, of.run, replace(IMAGE, command=()), of.joined, of.owner)
     with pytest.raises(Rejected, match="nginx:1 names no command"):
         body_of(empty)
-
-
-@pytest.mark.parametrize(
-    ("target", "is_secret", "found"),
-    [
-        ("", True, "/run/secrets/n"),
-        ("", False, "/n"),
-        ("sub/x", True, "/run/secrets/sub/x"),
-        ("/etc/x", True, "/etc/x"),
-        ("etc/x", False, "/etc/x"),
-    ],
-)
-def test_where_files_are_seen(target: str, is_secret: bool, found: str) -> None:
-    assert target_of(FileUse(name="n", target=target), is_secret=is_secret) == found
 
 
 def test_files_belong_to_numbers() -> None:
