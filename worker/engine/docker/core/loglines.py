@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from skep.domain.base import SECOND_NS
 from skep.domain.control import LogLine, LogStream
 from skep.worker.engine.core.lines import PIECE_BYTES
 from skep.worker.engine.docker.core.frames import CUT_BYTES, Message
+from skep.worker.engine.docker.core.times import parse_time_ns
 
 # Two copiers of one engine stamp a message and then queue to write it.
 DISORDER_NS = SECOND_NS
@@ -147,25 +147,5 @@ class LogLines:
 def _read(data: bytes, unless_ns: int) -> tuple[int, bytes]:
     """A message's time and text. One without a time has that of the one before it."""
     stamp, space, text = data.partition(b" ")
-    time_ns = time_of(stamp) if space else None
+    time_ns = parse_time_ns(stamp.decode("ascii", "replace")) if space else None
     return (unless_ns, data) if time_ns is None else (time_ns, text)
-
-
-def time_of(stamp: bytes) -> int | None:
-    """Nanoseconds since the epoch by RFC 3339; None for what is no time."""
-    text = stamp.decode("ascii", "replace")
-    seconds, dot, rest = text.partition(".")
-    digits = ""
-    if dot:
-        digits = rest.rstrip("Zz") if rest[-1:] in "Zz" else rest.partition("+")[0].split("-")[0]
-        zone = rest[len(digits) :]
-    else:
-        seconds, zone = text[:19], text[19:]
-    try:
-        moment = datetime.fromisoformat(seconds + ("+00:00" if zone in ("Z", "z") else zone))
-        fraction = int(digits[:9].ljust(9, "0")) if digits else 0
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        return None
-    return int(moment.timestamp()) * SECOND_NS + fraction

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import calendar
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from skep.domain.base import SECOND_NS
 from skep.domain.signals import signal_name
 from skep.domain.spec import HealthCheck
 from skep.worker.engine.core.records import EXIT_KILLED, describe_exit
 from skep.worker.engine.docker.core.records import ContainerRecord
+from skep.worker.engine.docker.core.times import parse_time_ns
 from skep.worker.engine.protocol import Exit, Started
 
 # In these it runs, or will again without anybody's doing.
@@ -19,21 +17,6 @@ LIVE = frozenset({"running", "paused", "restarting"})
 TAKEN_AWAY = "its container was removed by somebody else"
 WHILE_AWAY = "it ended while the Docker engine was away, which stops its containers with it unless "
 WHILE_AWAY += "it has live-restore"
-
-_TIME = re.compile(r"(\d+)-(\d+)-(\d+)T(\d+):(\d+):(\d+)(?:\.(\d+))?(?:Z|([+-])(\d+):(\d+))")
-
-
-def parse_time_ns(text: str) -> int | None:
-    """A time as Go writes it, in nanoseconds since the epoch; None for its zero and for none."""
-    found = _TIME.fullmatch(text)
-    if found is None or int(found[1]) <= 1:
-        return None
-    year, month, day, hour, minute, second = (int(part) for part in found.groups()[:6])
-    seconds = calendar.timegm((year, month, day, hour, minute, second))
-    if found[8]:
-        offset = (int(found[9]) * 60 + int(found[10])) * 60
-        seconds += -offset if found[8] == "+" else offset
-    return seconds * SECOND_NS + int((found[7] or "0").ljust(9, "0")[:9])
 
 
 def is_live(state: Mapping[str, Any]) -> bool:

@@ -11,7 +11,8 @@ from skep.domain.control import LogStream
 from skep.env import Fatal
 from skep.worker.engine.core.lines import PIECE_BYTES
 from skep.worker.engine.docker.core.frames import CUT_BYTES, Frames, Message, TerminalFrames
-from skep.worker.engine.docker.core.loglines import DISORDER_NS, LogLines, Mark, time_of
+from skep.worker.engine.docker.core.loglines import DISORDER_NS, LogLines, Mark
+from skep.worker.engine.docker.core.times import parse_time_ns
 
 PART = "x" * CUT_BYTES
 OUT, ERR = LogStream.STDOUT, LogStream.STDERR
@@ -169,7 +170,7 @@ def test_a_reader_goes_on_exactly_where_another_stood(read: int) -> None:
     before = [first.pop().text for _ in range(read)]
     # The engine sends what is not older than this.
     since = first.mark.since_ns
-    sent = [each for each in KEPT if (time_of(each[1].split()[0]) or 0) >= since]
+    sent = [each for each in KEPT if (parse_time_ns(each[1].split()[0].decode()) or 0) >= since]
     after = lines_after(first.mark, *sent)
     assert [text.decode() for text in before] + after == list("abcdefgh")
 
@@ -202,29 +203,6 @@ def test_a_stream_that_begins_anew_repeats_and_loses_nothing() -> None:
         lines.take(message)
     # The first half was before the mark, and waits for its second one.
     assert texts(lines) == [f"{PART}half", "two"]
-
-
-# ---------------------------------------------------------------------------------------- times
-
-
-@pytest.mark.parametrize(
-    ("text", "ns"),
-    [
-        ("2026-01-01T00:00:01.000000002Z", SECOND_NS + 2),
-        ("2026-01-01T00:00:01Z", SECOND_NS),
-        ("2026-01-01T00:00:01.5Z", 1_500_000_000),
-        ("2026-01-01T02:00:01.25+02:00", 1_250_000_000),
-        ("2025-12-31T22:00:01.25-02:00", 1_250_000_000),
-        ("2025-12-31T22:00:01-02:00", SECOND_NS),
-    ],
-)
-def test_times(text: str, ns: int) -> None:
-    assert time_of(text.encode()) == EPOCH_NS + ns
-
-
-@pytest.mark.parametrize("text", ["", "x", "2026-01-01", "2026-01-01T00:00:01", "2026-13-01T0Z"])
-def test_what_is_no_time(text: str) -> None:
-    assert time_of(text.encode()) is None
 
 
 @given(st.binary(max_size=60))

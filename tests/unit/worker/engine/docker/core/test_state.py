@@ -16,7 +16,6 @@ from skep.worker.engine.docker.core.records import ContainerRecord
 from skep.worker.engine.docker.core.state import (
     by_others,
     exit_of,
-    parse_time_ns,
     started_of,
     taken_away,
 )
@@ -25,22 +24,6 @@ from skep.worker.engine.protocol import Exit, Started
 RECORD = ContainerRecord(format=1, task_id=TaskId("t1"), name="web.1.t1", memory_bytes=64)
 NEVER = "0001-01-01T00:00:00Z"
 NOW = 99
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("1970-01-01T00:00:01Z", SECOND_NS),
-        ("1970-01-01T00:00:01.5Z", SECOND_NS * 3 // 2),
-        ("1970-01-01T00:00:01.000000007Z", SECOND_NS + 7),
-        ("1970-01-01T01:00:01+01:00", SECOND_NS),
-        ("1969-12-31T23:30:01-00:30", SECOND_NS),
-        (NEVER, None),
-        ("", None),
-    ],
-)
-def test_times(text: str, found: int | None) -> None:
-    assert parse_time_ns(text) == found
 
 
 @pytest.mark.parametrize(
