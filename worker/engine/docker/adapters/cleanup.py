@@ -34,6 +34,7 @@ from skep.worker.engine.docker.core.cleanup import (
     write_record,
 )
 from skep.worker.engine.docker.core.image import ImageFacts
+from skep.worker.engine.docker.core.records import TASK_LABEL
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,6 @@ FIRST_ROUND_S = 60.0
 ROUND_PERIOD_S = 600.0
 # A full disk stays full for a while where nothing can be removed; looking costs two listings.
 HURRIED_PERIOD_S = 10.0
-TASK_LABEL = "com.docker.swarm.task.id"
 _NOT_FOUND = 404
 
 

@@ -34,7 +34,7 @@ from skep.worker.engine.docker.core.cleanup import CleanupPolicy
 from skep.worker.engine.docker.core.create import Owner
 from skep.worker.engine.docker.core.errors import ApiError, refusal
 from skep.worker.engine.docker.core.notes import notes_of
-from skep.worker.engine.docker.core.records import NODE_LABEL, ContainerRecord
+from skep.worker.engine.docker.core.records import NODE_LABEL, TASK_LABEL, ContainerRecord
 from skep.worker.engine.docker.core.state import is_live, started_of
 from skep.worker.engine.network import TaskNetwork
 from skep.worker.engine.protocol import (
@@ -318,7 +318,7 @@ class DockerEngine:
 
     async def _remove_containers(self, task_id: TaskId) -> None:
         """All that were ever made for a task: an attempt that was cut off may have made one."""
-        label = f"com.docker.swarm.task.id={task_id}"
+        label = f"{TASK_LABEL}={task_id}"
         for each in await self._api.containers(label):
             if each["Labels"].get(NODE_LABEL) == self._setting.owner.node_id:
                 await self._api.remove(each["Id"])

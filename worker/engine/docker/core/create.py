@@ -22,6 +22,7 @@ from skep.worker.engine.docker.core.records import (
     NODE_LABEL,
     RECORD_FORMAT,
     RECORD_LABEL,
+    TASK_LABEL,
     ContainerRecord,
     encode_record,
 )
@@ -151,7 +152,7 @@ def _labels(of: Creation, record: ContainerRecord) -> dict[str, str]:
         "com.docker.swarm.service.id": task.service_id,
         "com.docker.swarm.service.name": task.service_name,
         "com.docker.swarm.task": "",
-        "com.docker.swarm.task.id": task.id,
+        TASK_LABEL: task.id,
         "com.docker.swarm.task.name": record.name,
         NODE_LABEL: of.owner.node_id,
         CLUSTER_LABEL: of.owner.cluster_id,

@@ -17,6 +17,8 @@ RECORD_FILE = "container.json"
 
 NODE_LABEL = "io.skep.node"
 CLUSTER_LABEL = "io.skep.cluster"
+# As Swarm names it; tools look for it.
+TASK_LABEL = "com.docker.swarm.task.id"
 RECORD_LABEL = "io.skep.record"
 
 

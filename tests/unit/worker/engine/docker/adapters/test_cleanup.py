@@ -17,9 +17,10 @@ from skep.domain.base import SECOND_NS
 from skep.domain.container import PullPolicy
 from skep.env import LoopClock, RealDisk, WallNs
 from skep.worker.engine.docker.adapters import cleanup as cleanup_module
-from skep.worker.engine.docker.adapters.cleanup import RECORD_FILE, TASK_LABEL, Cleaner, OwnLabel
+from skep.worker.engine.docker.adapters.cleanup import RECORD_FILE, Cleaner, OwnLabel
 from skep.worker.engine.docker.adapters.images import Images
 from skep.worker.engine.docker.core.cleanup import CleanupPolicy
+from skep.worker.engine.docker.core.records import TASK_LABEL
 from tests.support.dockerd import BUSYBOX, Dockerd
 from tests.support.images import Image, make_image
 from tests.support.registry import Registry, serving
