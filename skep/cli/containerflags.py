@@ -20,7 +20,6 @@ from skep.stackfile import values
 
 # Networks that are the node's or the engine's own, by the names that Docker has for them.
 MODES = ("host", "bridge", "none")
-_TRUTHS = {"": True, "true": True, "1": True, "false": False, "0": False}
 
 
 def command_of(options: argparse.Namespace, engine: str) -> dict[str, Any]:
@@ -133,9 +132,8 @@ def _parts(flag: str, text: str, known: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def _truth(flag: str, value: str) -> bool:
-    if value.lower() not in _TRUTHS:
-        raise Failure(f"{flag}: '{value}' is neither true nor false", Exit.USAGE)
-    return _TRUTHS[value.lower()]
+    # The name alone says it, too.
+    return value == "" or flagvalues.read(flag, value, flagvalues.truth)
 
 
 def _mount(flag: str, text: str) -> Mount:
@@ -159,10 +157,8 @@ def _mount(flag: str, text: str) -> Mount:
 
 
 def _kind(flag: str, value: str) -> MountKind:
-    known = {kind.value: kind for kind in MountKind}
-    if value not in known:
-        raise Failure(f"{flag}: type '{value}' is none of {', '.join(known)}", Exit.USAGE)
-    return known[value]
+    kind: MountKind = flagvalues.read(f"{flag} type", value, flagvalues.choice(*MountKind))
+    return kind
 
 
 def _text(flag: str, value: str) -> str:

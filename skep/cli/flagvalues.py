@@ -62,7 +62,7 @@ def _shell_test(line: str) -> tuple[str, str]:
     return "CMD-SHELL", line
 
 
-def _choice(*known: T) -> Callable[[str], T]:
+def choice(*known: T) -> Callable[[str], T]:
     """One of these values of an enum, by the names that Docker's options have for them."""
     names = {str(each.value).replace("_", "-"): each for each in known}  # type: ignore[attr-defined]
 
@@ -102,9 +102,9 @@ HEALTH: tuple[Reading, ...] = (
     ("health_start_interval", "start_interval_ns", values.duration_ns),
     ("health_retries", "retries", _count),
 )
-SERVICE: tuple[Reading, ...] = (("endpoint_mode", "endpoint_mode", _choice(*EndpointMode)),)
+SERVICE: tuple[Reading, ...] = (("endpoint_mode", "endpoint_mode", choice(*EndpointMode)),)
 RESTART: tuple[Reading, ...] = (
-    ("restart_condition", "condition", _choice(*RestartCondition)),
+    ("restart_condition", "condition", choice(*RestartCondition)),
     ("restart_delay", "delay_ns", values.duration_ns),
     ("restart_max_attempts", "max_attempts", _amount(_count_from_zero)),
     ("restart_window", "window_ns", _amount(values.duration_ns)),
@@ -129,8 +129,8 @@ def _policy(prefix: str, *actions: FailureAction) -> tuple[Reading, ...]:
         (f"{prefix}_delay", "delay_ns", values.duration_ns),
         (f"{prefix}_monitor", "monitor_ns", values.duration_ns),
         (f"{prefix}_max_failure_ratio", "max_failure_ratio", _ratio),
-        (f"{prefix}_failure_action", "failure_action", _choice(*actions)),
-        (f"{prefix}_order", "order", _choice(*UpdateOrder)),
+        (f"{prefix}_failure_action", "failure_action", choice(*actions)),
+        (f"{prefix}_order", "order", choice(*UpdateOrder)),
         (f"{prefix}_healthy_deadline", "healthy_deadline_ns", values.duration_ns),
     )
 
@@ -225,16 +225,17 @@ def _long_port(text: str) -> list[Port]:
         target=values.port(fields["target"]),
         published=values.port(fields["published"]) if "published" in fields else None,
         protocol=_protocol(fields.get("protocol", "tcp")),
-        mode=_choice(*PortMode)(fields.get("mode", PortMode.INGRESS.value)),
-        proxy_protocol=_choice(*ProxyProtocol)(fields.get("proxy-protocol", "none")),
-        accepts_proxy_protocol=_truth(fields.get("accept-proxy-protocol", "false")),
+        mode=choice(*PortMode)(fields.get("mode", PortMode.INGRESS.value)),
+        proxy_protocol=choice(*ProxyProtocol)(fields.get("proxy-protocol", "none")),
+        accepts_proxy_protocol=truth(fields.get("accept-proxy-protocol", "false")),
     )
     if port.protocol is Protocol.UDP and _is_proxied(port):
         raise values.BadValue("the PROXY protocol is for connections, and UDP has none")
     return [port]
 
 
-def _truth(text: str) -> bool:
+def truth(text: str) -> bool:
+    """Whether a text says so. Raises BadValue."""
     if text.lower() not in _TRUTHS:
         raise values.BadValue(f"'{text}' is neither true nor false")
     return _TRUTHS[text.lower()]

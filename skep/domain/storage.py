@@ -26,8 +26,8 @@ class Mount(Struct, frozen=True, kw_only=True):
     `source` is a volume's name or a path of the node; a volume without one is anonymous and goes
     with its task. It may hold templates such as `{{.Task.Slot}}`. `driver`, `driver_options` and
     `labels` are those of a volume that has yet to be made; of memory, the options are Linux' own,
-    such as exec or uid. A slot whose volume lives on one node
-    alone stays there, unless `is_movable`.
+    such as exec or uid. A slot whose volume lives on one node alone stays there, unless
+    `is_movable`.
     """
 
     kind: MountKind

@@ -55,7 +55,7 @@ def add_changes(command: Parser) -> None:
                 f"--{flag}-add", action="append", default=[], metavar=metavar, help=text
             )
             command.add_argument(
-                *(f"--{flag}-rm",),
+                f"--{flag}-rm",
                 action="append",
                 default=[],
                 metavar=gone[flag],

@@ -10,9 +10,9 @@ from typing import Any
 
 from skep.cli.errors import Exit, Failure
 from skep.cli.output import note
+from skep.worker.engine.docker.adapters.setup import RUNTIME
 
 DEFAULT = "unix:///var/run/docker.sock"
-RUNTIME = "skep"
 LOOK_DEADLINE_S = 10.0
 _UNIX = "unix://"
 

@@ -8,6 +8,7 @@ import pytest
 
 from skep.cli import flagvalues, parser, specflags
 from skep.cli.errors import Failure
+from skep.cli.mounttext import mount_text, use_text
 from skep.domain.base import replace
 from skep.domain.container import ContainerSpec, Ulimit
 from skep.domain.spec import (
@@ -389,7 +390,7 @@ def test_what_a_container_has() -> None:
     ("words", "told"),
     [
         ("--mount type=bind,source=/x", "target=PATH is missing"),
-        ("--mount type=image,target=/x", "'image' is none of volume, bind, tmpfs"),
+        ("--mount type=image,target=/x", "type: 'image' is not one of volume, bind and tmpfs"),
         ("--mount target=/x,color=red", "'color' is none of"),
         ("--secret target=/x", "source=NAME is missing"),
         ("--ulimit nofile", "as in nofile=1024:4096"),
@@ -410,3 +411,48 @@ def test_an_update_adds_mounts_and_files_and_takes_them_away() -> None:
     assert update(changed, "--mount-rm", "/d").task.run.mounts == ()
     with pytest.raises(Failure, match="there is no 'b'; it has none"):
         update(changed, "--config-rm", "b")
+
+
+@pytest.mark.parametrize(
+    "mount",
+    [
+        Mount(
+            kind=MountKind.BIND,
+            source="/srv",
+            target="/data",
+            is_read_only=True,
+            propagation="rslave",
+            creates_host_path=True,
+        ),
+        Mount(
+            kind=MountKind.VOLUME,
+            source="v",
+            target="/v",
+            is_movable=True,
+            is_no_copy=True,
+            subpath="a/b",
+            driver="nfs",
+            driver_options=(("device", ":/x=y"), ("o", "rw")),
+            labels=(("a", "b"), ("c", "")),
+        ),
+        Mount(
+            kind=MountKind.TMPFS,
+            target="/t",
+            driver_options=(("exec", ""), ("uid", "5")),
+            size_bytes=1000,
+            mode=0o700,
+        ),
+    ],
+    ids=lambda mount: mount.kind.value,
+)
+def test_a_mount_s_text_means_that_mount(mount: Mount) -> None:
+    assert contained("--mount", mount_text(mount), "web:1").mounts == (mount,)
+
+
+def test_a_file_s_text_means_that_file() -> None:
+    uses = (
+        FileUse(name="a", target="/etc/a"),
+        FileUse(name="b", target="x", uid="5", gid="6", mode=0o400),
+    )
+    texts = [use_text(use) for use in uses]
+    assert contained("--config", texts[0], "--config", texts[1], "web:1").configs == uses
