@@ -143,9 +143,14 @@ def test_all_that_runs_in_it_is_below_the_control_group_of_its_network(
         pid = docker.inspect("web.3.t1")["State"]["Pid"]
         below = f"0::/{name}/containers/"
         assert below in Path(f"/proc/{pid}/cgroup").read_text()
-        spec = ExecSpec(argv=("cat", "/proc/self/cgroup"))
-        _, said, _ = await whole(await bench.engine.exec(T1, spec))
-        assert "0::/" in said.decode()
+        running = await bench.engine.exec(T1, ExecSpec(argv=("sh", "-c", "echo up; sleep 999")))
+        assert (await running.receive()).data == b"up\n"
+        inside = children(pid)
+        assert len(inside) > 1
+        for each in inside:
+            # From here: inside a container, its own group is the root of all.
+            assert below in Path(f"/proc/{each}/cgroup").read_text()
+        await running.close()
         await bench.engine.stop(T1)
         await bench.engine.remove(T1)
         assert [path for path in Path("/sys/fs/cgroup").glob(f"**/{name}")] == []
