@@ -24,10 +24,10 @@ from skep.domain.execution import (
 from skep.domain.objects import Node, Task
 from skep.domain.session import LeaderMessage
 from skep.domain.states import TaskState
-from skep.env import CallError, Code, Env, Retryable, Stream, StreamBroken
+from skep.env import CallError, Code, Env, Stream, StreamBroken
 from skep.manager.control.core.find import find
 from skep.manager.hello import receive_hello
-from skep.manager.leading import Office, Sessions
+from skep.manager.leading import Office, Sessions, catch_up, stream_to_leader
 from skep.manager.store.actor import Store
 
 log = logging.getLogger(__name__)
@@ -38,8 +38,6 @@ RUN = "skep.v1.ExecutionWorkers/RunExec"
 
 # People at terminals, and scripts of theirs; each costs two streams.
 LIMIT = 128
-READ_DEADLINE_S = 5.0
-CONNECT_DEADLINE_S = 5.0
 # A worker opens its stream within milliseconds.
 ANSWER_DEADLINE_S = 5.0
 
@@ -100,19 +98,10 @@ class Execs:
             self._clients -= 1
 
     async def _forward(self, stream: Stream, frame: bytes, *, may_forward: bool) -> None:
-        address = self._office.leader_address
-        if not may_forward or self._office.is_leader or address is None:
-            raise CallError(Code.UNAVAILABLE, "no manager leads at the moment; try again")
-        channel = self._env.transport.channel(address)
-        try:
-            leader = await channel.open(FORWARDED, deadline_s=CONNECT_DEADLINE_S)
-            try:
-                await leader.send(frame)
-                await self._pass_both_ways(stream, leader.send, self._from(leader, "the leader"))
-            finally:
-                await leader.close()
-        finally:
-            await channel.close()
+        forwarded = stream_to_leader(self._env, self._office, FORWARDED, may_forward=may_forward)
+        async with forwarded as leader:
+            await leader.send(frame)
+            await self._pass_both_ways(stream, leader.send, self._from(leader, "the leader"))
 
     def _from(self, leader: Stream, who: str) -> Callable[[], Awaitable[bytes | None]]:
         async def receive() -> bytes | None:
@@ -124,7 +113,8 @@ class Execs:
         return receive
 
     async def _run(self, stream: Stream, request: ExecRequest, sessions: Sessions) -> None:
-        task = await self._find(request.task)
+        await catch_up(self._store)
+        task = find(self._store.tables, Task, request.task)
         node_id = task.node_id
         if task.status.state is not TaskState.RUNNING or node_id is None:
             raise CallError(
@@ -146,13 +136,6 @@ class Execs:
         finally:
             del self._opened[order_id]
             opened.ended.set()
-
-    async def _find(self, ref: str) -> Task:
-        try:
-            await self._store.read_barrier(READ_DEADLINE_S)
-        except (Retryable, TimeoutError) as error:
-            raise CallError(Code.UNAVAILABLE, f"no quorum: {error}") from None
-        return find(self._store.tables, Task, ref)
 
     async def _pair(self, stream: Stream, opened: _Opened) -> None:
         try:

@@ -59,6 +59,7 @@ from skep.manager.control import storage
 from skep.manager.control.core import networks, nodes, services, stacks
 from skep.manager.control.core.find import find
 from skep.manager.control.core.views import select_tasks, service_view
+from skep.manager.leading import catch_up, no_leader
 from skep.manager.store.actor import NotLeading, Store
 from skep.manager.store.core.transaction import Transaction
 
@@ -69,7 +70,6 @@ Q = TypeVar("Q", bound=Struct)
 
 FORWARDED = "forwarded/"
 FORWARD_DEADLINE_S = 10.0
-READ_DEADLINE_S = 5.0
 RELEASE = "0.1.0"
 
 
@@ -215,10 +215,7 @@ class Control:
             if not getattr(request, "is_stale", False):
                 if not self._leadership.is_leader:
                     return await self._forward(method, data, may_forward)
-                try:
-                    await self._store.read_barrier(READ_DEADLINE_S)
-                except (Retryable, TimeoutError) as error:
-                    raise CallError(Code.UNAVAILABLE, f"no quorum: {error}") from None
+                await catch_up(self._store)
             return codec.encode(read(request))
 
         return handle
@@ -226,7 +223,7 @@ class Control:
     async def _forward(self, method: str, data: bytes, may_forward: bool) -> bytes:
         address = self._leadership.leader_address
         if not may_forward or address is None:
-            raise CallError(Code.UNAVAILABLE, "no manager leads at the moment; try again")
+            raise no_leader()
         channel = self._channels.get(address)
         if channel is None:
             channel = self._channels[address] = self._env.transport.channel(address)

@@ -23,9 +23,9 @@ from skep.domain.session import (
     LogPage,
     LogsCancelled,
 )
-from skep.env import CallError, Code, Env, Retryable, Stream, StreamBroken
+from skep.env import CallError, Code, Env, Stream, StreamBroken
 from skep.manager.hello import receive_hello
-from skep.manager.leading import Office, Sessions
+from skep.manager.leading import Office, Sessions, catch_up, stream_to_leader
 from skep.manager.logs.core.desk import Desk, Order
 from skep.manager.logs.core.wanted import select
 from skep.manager.store.actor import Store
@@ -46,8 +46,6 @@ ORDERS_OF_NODE_LIMIT = 200
 TICK_S = 0.5
 # A busy cluster commits hundreds of changes a second; each look goes over a service's tasks.
 LOOK_PAUSE_S = 0.1
-READ_DEADLINE_S = 5.0
-CONNECT_DEADLINE_S = 5.0
 
 
 @dataclass(eq=False)
@@ -121,20 +119,11 @@ class LogReaders:
             self._readers -= 1
 
     async def _forward(self, stream: Stream, frame: bytes, *, may_forward: bool) -> None:
-        address = self._office.leader_address
-        if not may_forward or self._office.is_leader or address is None:
-            raise CallError(Code.UNAVAILABLE, "no manager leads at the moment; try again")
-        channel = self._env.transport.channel(address)
-        try:
-            source = await channel.open(FORWARDED, deadline_s=CONNECT_DEADLINE_S)
-            try:
-                await source.send(frame)
-                while (event := await self._next_forwarded(source)) is not None:
-                    await stream.send(event)
-            finally:
-                await source.close()
-        finally:
-            await channel.close()
+        forwarded = stream_to_leader(self._env, self._office, FORWARDED, may_forward=may_forward)
+        async with forwarded as source:
+            await source.send(frame)
+            while (event := await self._next_forwarded(source)) is not None:
+                await stream.send(event)
 
     async def _next_forwarded(self, source: Stream) -> bytes | None:
         try:
@@ -144,10 +133,7 @@ class LogReaders:
             raise CallError(Code.UNAVAILABLE, f"the leader is gone: {error}") from None
 
     async def _read(self, stream: Stream, request: LogsRequest, sessions: Sessions) -> None:
-        try:
-            await self._store.read_barrier(READ_DEADLINE_S)
-        except (Retryable, TimeoutError) as error:
-            raise CallError(Code.UNAVAILABLE, f"no quorum: {error}") from None
+        await catch_up(self._store)
         selection = select(self._store.tables, request)
         reading = _Reading(Desk(request, selection, self._env.ids))
 
