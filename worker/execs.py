@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from functools import partial
 
 from skep.api import codec
 from skep.domain.base import ClusterId, NodeId, TaskId
@@ -22,13 +23,11 @@ from skep.domain.execution import (
 )
 from skep.env import CallError, Env, Fatal, Rejected, Retryable, Stream, StreamBroken
 from skep.worker.engine.protocol import Engine, Execution
+from skep.worker.orders import CONNECT_DEADLINE_S, Orders
 
 log = logging.getLogger(__name__)
 
 METHOD = "skep.v1.ExecutionWorkers/RunExec"
-# A leader lets fewer than this be open in all; more is a fault of its own.
-ORDERS_LIMIT = 256
-CONNECT_DEADLINE_S = 5.0
 
 
 class ExecRunner:
@@ -41,7 +40,7 @@ class ExecRunner:
         self._cluster_id = cluster_id
         self._node_id = node_id
         self._engines = engines
-        self._orders: dict[str, asyncio.Task[None]] = {}
+        self._orders = Orders(env, "exec")
 
     @property
     def open_orders(self) -> int:
@@ -50,17 +49,11 @@ class ExecRunner:
 
     def begin(self, address: str, order: ExecOrder) -> None:
         """Carry out an order of the leader at `address`."""
-        if order.order_id in self._orders or len(self._orders) >= ORDERS_LIMIT:
-            log.warning("exec=%s of=%d not taken", order.order_id, len(self._orders))
-            return
-        work = self._env.spawn(f"exec/{order.order_id}", self._carry_out(address, order))
-        self._orders[order.order_id] = work
-        work.add_done_callback(lambda _: self._orders.pop(order.order_id, None))
+        self._orders.begin(order.order_id, partial(self._carry_out, address, order))
 
     def cancel_all(self) -> None:
         """The session that all orders came by has ended."""
-        for work in tuple(self._orders.values()):
-            work.cancel()
+        self._orders.cancel_all()
 
     async def _carry_out(self, address: str, order: ExecOrder) -> None:
         channel = self._env.transport.channel(address)

@@ -18,13 +18,11 @@ from skep.domain.control import LogEvent
 from skep.domain.session import LOGS_FORMAT, LogHello, LogMessage, LogOrder, LogPage, LogWanted
 from skep.env import CallError, Env, Fatal, Rejected, Retryable, Stream, StreamBroken
 from skep.worker.engine.protocol import Engine, LogChunk, LogQuery, LogReader
+from skep.worker.orders import CONNECT_DEADLINE_S, Orders
 
 log = logging.getLogger(__name__)
 
 METHOD = "skep.v1.Workers/PublishLogs"
-# A leader lets fewer than this be open on one node; more is a fault of its own.
-ORDERS_LIMIT = 256
-CONNECT_DEADLINE_S = 5.0
 
 
 class LogPublisher:
@@ -38,7 +36,7 @@ class LogPublisher:
         self._cluster_id = cluster_id
         self._node_id = node_id
         self._engines = engines
-        self._orders: dict[str, asyncio.Task[None]] = {}
+        self._orders = Orders(env, "logs")
 
     @property
     def open_orders(self) -> int:
@@ -47,23 +45,15 @@ class LogPublisher:
 
     def begin(self, address: str, order: LogOrder) -> None:
         """Carry out an order of the leader at `address`."""
-        if order.order_id in self._orders or len(self._orders) >= ORDERS_LIMIT:
-            # The leader waits for a stream in vain, and tells its reader so.
-            log.warning("order=%s of=%d not taken", order.order_id, len(self._orders))
-            return
-        work = self._env.spawn(f"logs/{order.order_id}", self._publish(address, order))
-        self._orders[order.order_id] = work
-        work.add_done_callback(lambda _: self._orders.pop(order.order_id, None))
+        self._orders.begin(order.order_id, partial(self._publish, address, order))
 
     def cancel(self, order_id: str) -> None:
         """Nobody reads it any more."""
-        if order_id in self._orders:
-            self._orders[order_id].cancel()
+        self._orders.cancel(order_id)
 
     def cancel_all(self) -> None:
         """The session that all orders came by has ended."""
-        for work in tuple(self._orders.values()):
-            work.cancel()
+        self._orders.cancel_all()
 
     async def _publish(self, address: str, order: LogOrder) -> None:
         channel = self._env.transport.channel(address)

@@ -30,7 +30,8 @@ from skep.manager.logs import readers
 from skep.manager.logs.readers import LogReaders
 from skep.manager.store.actor import Store
 from skep.manager.store.core.transaction import Transaction
-from skep.worker.logs import ORDERS_LIMIT, LogPublisher
+from skep.worker.logs import LogPublisher
+from skep.worker.orders import ORDERS_LIMIT
 from tests.sim.world import World, simulate
 from tests.unit.manager.build import node, service, task
 from tests.unit.manager.raft_stand_in import FakeRaft
