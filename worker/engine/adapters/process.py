@@ -8,14 +8,12 @@ end is noticed by a pidfd of the shim, at once, whoever its parent is.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import functools
 import logging
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 from skep.domain.base import SECOND_NS, Pairs, TaskId
 from skep.domain.execution import ExecSpec
@@ -29,6 +27,7 @@ from skep.worker.engine.adapters.logread import TaskReader
 from skep.worker.engine.adapters.prepare import Prepare
 from skep.worker.engine.adapters.sweep import Sweeper
 from skep.worker.engine.adapters.task import KnownTask
+from skep.worker.engine.adapters.work import Work
 from skep.worker.engine.core.launch import probe_line
 from skep.worker.engine.core.records import (
     EXIT_KILLED,
@@ -49,7 +48,6 @@ from skep.worker.engine.protocol import (
 )
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 # Two can spawn while others sync or look through /proc; more would only compete.
 THREADS = 4
@@ -81,11 +79,10 @@ class ProcessEngine:
         self._prepare = Prepare(self._tools, self._cgroups, env.node)
         self._tasks: dict[TaskId, KnownTask] = {}
         self._loading: dict[TaskId, asyncio.Task[KnownTask | None]] = {}
-        self._work: set[asyncio.Task[Any]] = set()
-        self._sweeper = Sweeper(env, self._in_thread)
+        self._work = Work(env, "process-engine", THREADS)
+        self._sweeper = Sweeper(env, self._work.in_thread)
         self._logs = LogKeeper(env)
         self._is_closed = False
-        self._executor = concurrent.futures.ThreadPoolExecutor(THREADS, "process-engine")
 
     @property
     def name(self) -> str:
@@ -108,10 +105,12 @@ class ProcessEngine:
         folder = self._folder(task_id)
         try:
             joined = await self._network.attach(assignment)
-            record = await self._in_thread(self._prepare.write, folder, assignment, node, joined)
+            record = await self._work.in_thread(
+                self._prepare.write, folder, assignment, node, joined
+            )
         except BaseException:
             # What nobody knows of is never removed; it is attached anew by the next attempt.
-            self._keep(f"engine-undo-{task_id}", self._network.detach(task_id))
+            self._work.keep(f"engine-undo-{task_id}", self._network.detach(task_id))
             raise
         self._tasks.setdefault(task_id, KnownTask(record, folder)).record = record
 
@@ -120,7 +119,7 @@ class ProcessEngine:
         started again, and `wait` says how it ended."""
         task = await self._get(task_id)
         if task.started is None:
-            await self._whole(f"engine-start-{task_id}", self._start(task))
+            await self._work.whole(f"engine-start-{task_id}", self._start(task))
         assert task.started is not None
         return task.started
 
@@ -143,16 +142,16 @@ class ProcessEngine:
             if not task.is_running:
                 return
             if task.stopping is None:
-                task.stopping = self._keep(f"engine-stop-{task_id}", self._stop(task))
+                task.stopping = self._work.keep(f"engine-stop-{task_id}", self._stop(task))
         await asyncio.shield(task.stopping)
 
     async def remove(self, task_id: TaskId) -> None:
         """See `Engine.remove`. Raises Rejected for a running task."""
         task = await self._find(task_id)
         if task is None:
-            await self._in_thread(files.remove_task, self._folder(task_id))
+            await self._work.in_thread(files.remove_task, self._folder(task_id))
             return
-        await self._whole(f"engine-remove-{task_id}", self._remove(task_id, task))
+        await self._work.whole(f"engine-remove-{task_id}", self._remove(task_id, task))
 
     async def probe(self, task_id: TaskId, health: HealthCheck) -> str | None:
         """See `Engine.probe`. The test runs as the task does: its environment, user, folder and
@@ -165,8 +164,8 @@ class ProcessEngine:
         test = expand_health(health, task.record.values).test
         argv = probe_line(task.record, str(task.folder), self._tools, test)
         env = dict(task.record.env)
-        work = self._in_thread(probe.spawn, argv, env, task.record.working_dir)
-        spawning = self._keep(f"engine-probe-{task_id}", work)
+        work = self._work.in_thread(probe.spawn, argv, env, task.record.working_dir)
+        spawning = self._work.keep(f"engine-probe-{task_id}", work)
         try:
             running = await asyncio.shield(spawning)
         except OSError as error:
@@ -186,12 +185,12 @@ class ProcessEngine:
     async def held(self) -> Sequence[Held]:
         """See `Engine.held`."""
         found = []
-        task_ids = await self._in_thread(files.list_tasks, self._root)
+        task_ids = await self._work.in_thread(files.list_tasks, self._root)
         tasks = await asyncio.gather(*map(self._find, task_ids))
         for task_id, task in zip(task_ids, tasks, strict=True):
             if task is None:
                 log.warning("task=%s folder=%s why=no record: removed", task_id, self._root)
-                await self._in_thread(files.remove_task, self._folder(task_id))
+                await self._work.in_thread(files.remove_task, self._folder(task_id))
             elif task.started is None:
                 found.append(Held(task_id=task_id, state=HeldState.PREPARED))
             else:
@@ -200,7 +199,7 @@ class ProcessEngine:
                     Held(task_id=task_id, state=state, started=task.started, exit=task.exit)
                 )
         if self._cgroups is not None:
-            await self._in_thread(self._cgroups.clean, self._tasks.__contains__)
+            await self._work.in_thread(self._cgroups.clean, self._tasks.__contains__)
         live = (task_id for task_id, task in self._tasks.items() if task.exit is None)
         self._network.take_over(live)
         return found
@@ -224,13 +223,11 @@ class ProcessEngine:
         stops = {task.stopping for task in self._tasks.values() if task.stopping is not None}
         for stop in stops:
             stop.cancel()
-        if self._work:
-            await asyncio.wait(self._work, timeout=CLOSE_DEADLINE_S)
+        await self._work.close(CLOSE_DEADLINE_S)
         for task in self._tasks.values():
             self._unwatch(task)
         self._logs.close()
         await self._network.close()
-        self._executor.shutdown(wait=False)
 
     # ------------------------------------------------------------------------ finding tasks
 
@@ -253,14 +250,14 @@ class ProcessEngine:
             return self._tasks[task_id]
         loading = self._loading.get(task_id)
         if loading is None:
-            loading = self._keep(f"engine-adopt-{task_id}", self._adopt(task_id))
+            loading = self._work.keep(f"engine-adopt-{task_id}", self._adopt(task_id))
             self._loading[task_id] = loading
             loading.add_done_callback(lambda _: self._loading.pop(task_id))
         return await asyncio.shield(loading)
 
     async def _adopt(self, task_id: TaskId) -> KnownTask | None:
         folder = self._folder(task_id)
-        record = await self._in_thread(files.read_record, folder)
+        record = await self._work.in_thread(files.read_record, folder)
         if record is None:
             return None
         task = KnownTask(record, folder)
@@ -269,15 +266,15 @@ class ProcessEngine:
 
     async def _recognise(self, task: KnownTask) -> None:
         """Find out from its folder whether a task was started, and watch or settle it."""
-        found = await self._in_thread(files.read_main, task.folder)
+        found = await self._work.in_thread(files.read_main, task.folder)
         deadline = self._env.now() + ANNOUNCE_DEADLINE_S
-        while found is None and await self._in_thread(shim.is_locked, task.folder):
+        while found is None and await self._work.in_thread(shim.is_locked, task.folder):
             # An engine that died a moment ago has left a shim that is still on its way.
             if self._env.now() > deadline:
                 raise Retryable(f"task {task.record.task_id}: its shim doesn't come to start it")
             await self._env.clock.sleep(ANNOUNCE_LOOK_S)
-            found = await self._in_thread(files.read_main, task.folder)
-        found = found or await self._in_thread(files.read_main, task.folder)
+            found = await self._work.in_thread(files.read_main, task.folder)
+        found = found or await self._work.in_thread(files.read_main, task.folder)
         if found is None:
             return
         task.main, started_ns = found
@@ -298,8 +295,8 @@ class ProcessEngine:
             limits = task.record.limits
             try:
                 if self._cgroups is not None and task.record.cgroups:
-                    await self._in_thread(self._cgroups.create, task.record.task_id, limits)
-                launched = await self._in_thread(
+                    await self._work.in_thread(self._cgroups.create, task.record.task_id, limits)
+                launched = await self._work.in_thread(
                     shim.launch, task.folder, task.record, self._boot_id
                 )
             except OSError as error:
@@ -316,7 +313,7 @@ class ProcessEngine:
     def _watch(self, task: KnownTask, shim_fd: int) -> None:
         def end() -> None:
             self._unwatch(task)
-            self._keep(f"engine-end-{task.record.task_id}", self._settle(task))
+            self._work.keep(f"engine-end-{task.record.task_id}", self._settle(task))
 
         asyncio.get_running_loop().add_reader(shim_fd, end)
         self._logs.watch(task.record.task_id, Place(task.folder, task.record.log))
@@ -339,9 +336,11 @@ class ProcessEngine:
             await self._sweep(task)
         is_oom = self._cgroups is not None and self._cgroups.was_out_of_memory(record.task_id)
         try:
-            found = await self._in_thread(shim.settle, task.folder, main, self._boot_id, own_exit)
+            found = await self._work.in_thread(
+                shim.settle, task.folder, main, self._boot_id, own_exit
+            )
             keep = functools.partial(shim.keep, task.folder, record, found, is_oom=is_oom)
-            kept = await self._in_thread(keep)
+            kept = await self._work.in_thread(keep)
         except OSError as error:
             kept = ExitRecord(exit_code=EXIT_KILLED, reason=f"how it ended is unknown: {error}")
         await self._logs.ended(record.task_id)
@@ -365,7 +364,7 @@ class ProcessEngine:
             if await self._has_ended(task, SETTLE_DEADLINE_S):
                 return
             await self._sweep(task)
-            await self._in_thread(proc.kill_silent_shim, task.main)
+            await self._work.in_thread(proc.kill_silent_shim, task.main)
 
     async def _has_ended(self, task: KnownTask, within_s: float) -> bool:
         try:
@@ -379,7 +378,7 @@ class ProcessEngine:
         assert task.main is not None
         if task.record.cgroups:
             with contextlib.suppress(TimeoutError):
-                await self._in_thread(cgroup.kill_all, task.record.cgroups)
+                await self._work.in_thread(cgroup.kill_all, task.record.cgroups)
         await self._sweeper.sweep(task.main)
 
     async def _remove(self, task_id: TaskId, task: KnownTask) -> None:
@@ -387,25 +386,10 @@ class ProcessEngine:
             if task.is_running:
                 raise Rejected(f"task {task_id} is running: stop it first")
             if self._cgroups is not None and task.record.cgroups:
-                await self._in_thread(self._cgroups.remove, task_id)
+                await self._work.in_thread(self._cgroups.remove, task_id)
             await self._logs.forget(task_id)
             if task.exit is None:
                 await self._network.detach(task_id)
-            await self._in_thread(files.remove_task, task.folder)
+            await self._work.in_thread(files.remove_task, task.folder)
             self._tasks.pop(task_id, None)
             task.ended.set()
-
-    # ---------------------------------------------------------------------------- the rest
-
-    async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work, *args)
-
-    def _keep(self, name: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        started = self._env.spawn(name, work)
-        self._work.add(started)
-        started.add_done_callback(self._work.discard)
-        return started
-
-    async def _whole(self, name: str, work: Coroutine[Any, Any, T]) -> T:
-        """Do all of it, even if nobody waits for it any more."""
-        return await asyncio.shield(self._keep(name, work))

@@ -20,6 +20,7 @@ from skep.domain.session import Assignment
 from skep.domain.signals import parse_signal
 from skep.domain.spec import DOCKER, HealthCheck
 from skep.env import Env, Fatal, Rejected, Retryable
+from skep.worker.engine.adapters.work import Work
 from skep.worker.engine.docker.adapters import cgroups, execution, probe
 from skep.worker.engine.docker.adapters.api import Api
 from skep.worker.engine.docker.adapters.cleanup import Cleaner, OwnLabel
@@ -29,7 +30,6 @@ from skep.worker.engine.docker.adapters.logs import open_log
 from skep.worker.engine.docker.adapters.prepare import Preparer
 from skep.worker.engine.docker.adapters.tasks import KnownTask, Parts, Tasks
 from skep.worker.engine.docker.adapters.watch import Watch
-from skep.worker.engine.docker.adapters.work import Work
 from skep.worker.engine.docker.core.cleanup import CleanupPolicy
 from skep.worker.engine.docker.core.create import Owner
 from skep.worker.engine.docker.core.errors import ApiError, refusal
@@ -57,6 +57,8 @@ FIRST_LISTING_DEADLINE_S = 5.0
 # A kill takes milliseconds; after this one asks how it is.
 KILL_DEADLINE_S = 5.0
 CLOSE_DEADLINE_S = 5.0
+# Files on a disk and in memory, nothing slow.
+THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class DockerEngine:
         self._setting = setting
         self._network = setting.network
         self._files = Files(setting.places)
-        self._work = Work(env, "docker-engine")
+        self._work = Work(env, "docker-engine", THREADS)
         node_id = setting.owner.node_id
         self._tasks = Tasks(Parts(env, api, self._files, setting.network, self._work, node_id))
         self._cleaner: Cleaner | None = None

@@ -14,9 +14,9 @@ from typing import Any
 
 from skep.domain.base import TaskId, replace
 from skep.env import Env, Rejected, Retryable
+from skep.worker.engine.adapters.work import Work
 from skep.worker.engine.docker.adapters.api import Api
 from skep.worker.engine.docker.adapters.files import Files
-from skep.worker.engine.docker.adapters.work import Work
 from skep.worker.engine.docker.core.errors import ApiError, refusal
 from skep.worker.engine.docker.core.records import (
     NODE_LABEL,

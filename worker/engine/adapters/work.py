@@ -11,17 +11,14 @@ from skep.env import Env
 
 T = TypeVar("T")
 
-# Files on a disk and in memory, nothing slow.
-THREADS = 2
-
 
 class Work:
     """What an engine has under way. Must be used on one loop."""
 
-    def __init__(self, env: Env, name: str) -> None:
+    def __init__(self, env: Env, name: str, threads: int) -> None:
         self._env = env
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._executor = concurrent.futures.ThreadPoolExecutor(THREADS, name)
+        self._executor = concurrent.futures.ThreadPoolExecutor(threads, name)
 
     async def in_thread(self, work: Callable[..., T], *args: Any) -> T:
         """What a function that blocks returns or raises."""
