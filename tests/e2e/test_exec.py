@@ -56,6 +56,12 @@ def test_of_a_service_the_first_task_is_taken(cluster: LocalCluster) -> None:
     assert done.stderr == b"skep: note: web has 3 tasks; this is demo_web.1\n"
 
 
+def test_a_variable_by_its_name_is_the_one_here(cluster: LocalCluster) -> None:
+    line = "echo $SKEP_HOME ${NO_SUCH_WORD-none}"
+    done = exec_(cluster, *("-e", "SKEP_HOME", "-e", "NO_SUCH_WORD"), "web.1", "sh", "-c", line)
+    assert done.stdout.decode() == f"{cluster.environ['SKEP_HOME']} none\n"
+
+
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
@@ -80,12 +86,7 @@ def test_any_manager_takes_it(cluster: LocalCluster) -> None:
         with sync.connect([address]) as sdk:
             result = sdk.tasks.exec(
                 "web.2",
-                ExecSpec(
-                    argv=(
-                        "printenv",
-                        "SKEP_TASK_SLOT",
-                    )
-                ),
+                ExecSpec(argv=("printenv", "SKEP_TASK_SLOT")),
             )
             assert (result.exit_code, result.stdout) == (0, b"2\n")
 

@@ -50,13 +50,15 @@ def execute(options: argparse.Namespace) -> None:
 def _spec(options: argparse.Namespace) -> ExecSpec:
     if options.tty and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise Failure("-t: this is no terminal; leave it out", Exit.USAGE)
+    given = {}
     for each in options.env:
-        if not each.partition("=")[0]:
+        name, sign, value = each.partition("=")
+        if not name:
             raise Failure(f"--env: '{each}' names no variable", Exit.USAGE)
-    given = {name: value for name, _, value in (each.partition("=") for each in options.env)}
-    for each in options.env:
-        if "=" not in each:
-            given[each] = os.environ.get(each, "")
+        if sign:
+            given[name] = value
+        elif name in os.environ:
+            given[name] = os.environ[name]
     if options.tty and "TERM" in os.environ:
         given.setdefault("TERM", os.environ["TERM"])
     return ExecSpec(
