@@ -27,7 +27,7 @@ def command_of(options: argparse.Namespace, engine: str) -> dict[str, Any]:
     words = tuple(options.command)
     if engine != DOCKER:
         if not words:
-            raise Failure("what to run is missing; add it after '--'", Exit.USAGE)
+            raise Failure("what to run is missing; add it after the options", Exit.USAGE)
         return {"args": words}
     if options.image is not None:
         return {"args": words}

@@ -44,17 +44,50 @@ class _Parser(argparse.ArgumentParser):
         if self.get_default("run") is None:
             return super().parse_known_args(args, namespace)
         known = [name for action in self._actions for name in action.option_strings]
-        for word in args or ():
+        args = args or ()
+        end = self._own(args) if self.get_default("is_rest_command") else len(args)
+        args, command = args[:end], args[end:]
+        for word in args:
             name = word.partition("=")[0]
             if re.fullmatch("--[a-z0-9-]+|-[A-Za-z]", name) and name not in known:
                 self._unknown(name, known)
-        words, switches = self._switched(args or ())
+        self._missed(args, command)
+        words, switches = self._switched(args)
         found, rest = super().parse_known_args(words, namespace)
+        if command:
+            found.rest = command
         for name, is_on in switches.items():
             setattr(found, name, is_on)
         if rest:
             self.error(f"unrecognized arguments: {' '.join(rest)}")
         return found, rest
+
+    def _own(self, words: Sequence[str]) -> int:
+        """How many of the words are the command's own: its options, and the first that is none."""
+        valued = {
+            name for action in self._actions if action.nargs != 0 for name in action.option_strings
+        }
+        number = 0
+        while number < len(words):
+            word = words[number]
+            number += 1
+            if not word.startswith("-") or word == "-":
+                break
+            # Letters may stand together, and the first that wants a value takes what is left.
+            letters = [f"-{letter}" for letter in word[1:]]
+            place = next((i for i, each in enumerate(letters) if each in valued), None)
+            if word in valued or (word[1] != "-" and place == len(letters) - 1):
+                number += 1
+        return number
+
+    def _missed(self, own: Sequence[str], rest: Sequence[str]) -> None:
+        """Tell of an option that must be given, and was, but as a word of the command to run."""
+        given = [word.partition("=")[0] for word in own]
+        for action in self._actions:
+            names = action.option_strings
+            late = [name for name in names if name in rest]
+            if action.required and late and not any(name in given for name in names):
+                self.error(f"{late[0]} stands in the command to run; give it before '{own[-1]}'")
 
     def _switched(self, words: Sequence[str]) -> tuple[list[str], dict[str, bool]]:
         """The words with --detach for --detach=false, as Docker's options take it, and what such
@@ -91,8 +124,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options of one call. What follows "--" is a command for a service, word by word, and
-    never read as options of ours. Exits with 2 for what can't be understood."""
+    """The options of one call. What follows "--", or the first word of a command that ends with
+    another one, is that command, word by word, and never read as options of ours. Exits with 2 for
+    what can't be understood."""
     words = list(arguments)
     if words[:1] == ["__complete"]:
         # Asked by completion scripts at each key, and nothing for people to see.
@@ -107,9 +141,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if not hasattr(options, "command") and tail:
         parser.error(f"this takes no command: -- {' '.join(tail)}")
     if hasattr(options, "command"):
+        if rest := vars(options).pop("rest", ()):
+            # This command has begun before the "--", which is a word of it.
+            tail = [*rest, *words[cut:]]
         options.command = [*options.command, *tail]
         if not options.command and options.needs_command:
-            parser.error("what to run is missing; add it after '--', as in: -- sleep 3600")
+            parser.error("what to run is missing; add it at the end, as in: -- sleep 3600")
     return options
 
 

@@ -31,7 +31,16 @@ NAMED_LIMIT = 10
 
 # Options of `service update` that say nothing of what runs.
 _OF_THE_COMMAND = frozenset(
-    {"run", "needs_command", "ref", "cluster", "managers_address", "context", "origin"}
+    {
+        "run",
+        "needs_command",
+        "is_rest_command",
+        "ref",
+        "cluster",
+        "managers_address",
+        "context",
+        "origin",
+    }
     | {"detach", "timeout", "quiet", "rollback"}
 )
 

@@ -25,5 +25,5 @@ def add(commands: Subparsers) -> None:
         help="one more variable, or one of the same name as here",
     )
     run.add_argument("task", metavar="TASK", help="a name such as web.1, an id, or its beginning")
-    run.add_argument("command", nargs="*", metavar="COMMAND", help="what to run, after '--'")
-    run.set_defaults(needs_command=True)
+    run.add_argument("command", nargs="*", metavar="COMMAND", help="what to run")
+    run.set_defaults(needs_command=True, is_rest_command=True)

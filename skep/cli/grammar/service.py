@@ -81,9 +81,9 @@ def _create(service: Subparsers) -> None:
         "command",
         nargs="*",
         metavar="COMMAND",
-        help="best after '--'; of a container, IMAGE and its arguments",
+        help="what to run; of a container, IMAGE and its arguments",
     )
-    create.set_defaults(needs_command=False)
+    create.set_defaults(needs_command=False, is_rest_command=True)
     create.add_argument("-q", "--quiet", action="store_true", help="print nothing but the id")
 
 
@@ -104,7 +104,7 @@ def _update(service: Subparsers) -> None:
         "--rollback", action="store_true", help="back to the spec before the last update"
     )
     update.epilog = "A new command comes after '--'. Without any change, a paused update goes on."
-    update.set_defaults(command=[], needs_command=False)
+    update.set_defaults(command=[], needs_command=False, is_rest_command=False)
 
 
 def _past(service: Subparsers) -> None:

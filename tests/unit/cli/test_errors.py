@@ -25,7 +25,7 @@ from tests.unit.client import fake
         ("service frob", 2, "invalid choice: 'frob'"),
         ("service ls --timeout 3", 2, "unrecognized arguments"),
         ("service rm web --timeout soon", 2, "'soon' is not a duration"),
-        ("service create --name web", 2, "add it after '--'"),
+        ("service create --name web", 2, "add it after the options"),
         ("node ls -- x", 2, "this takes no command: -- x"),
         (
             "service create --nmae x -- y",

@@ -75,7 +75,7 @@ def test_defaults_are_told_where_they_apply(shell: Shell) -> None:
         ("service ls web", "unrecognized arguments: web"),
         ("service ls --frobnicate", "unrecognized arguments: --frobnicate"),
         (
-            "service create --name x python3 -m http.server",
+            "service update x python3 -m http.server",
             "unrecognized arguments: -m; options of the command to run come after '--'",
         ),
         ("service rm web --detach=maybe", "--detach: 'maybe' is neither true nor false"),

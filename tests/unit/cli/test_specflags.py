@@ -356,6 +356,26 @@ def test_a_container_s_first_word_is_its_image() -> None:
         contained()
 
 
+def test_what_follows_the_first_word_is_the_command_s_own() -> None:
+    run = contained("--env=A=1", "-l", "a=b", "nginx", "sh", "-c", "x", "-p", "80", "--", "--tty")
+    assert run.args == ("sh", "-c", "x", "-p", "80", "--", "--tty")
+    assert (run.image, run.env, run.container.is_tty) == ("nginx", (("A", "1"),), False)
+    options = parser.parse(["exec", "-ieA=1", "-it", "-ie", "B=2", "web.1", "sh", "-i", "-u", "x"])
+    assert (options.task, options.command) == ("web.1", ["sh", "-i", "-u", "x"])
+    assert (options.env, options.tty, options.user) == (["A=1", "B=2"], True, "")
+    assert parser.parse(["exec", "web.1", "--", "sh", "--", "x"]).command == ["sh", "--", "x"]
+
+
+def test_an_option_that_must_be_given_is_not_taken_from_the_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        parser.parse(["service", "create", "nginx", "--name", "web"])
+    assert "--name stands in the command to run; give it before 'nginx'" in capsys.readouterr().err
+    words = ["service", "create", "--name=web", "run", "--name", "x"]
+    assert parser.parse(words).command == ["run", "--name", "x"]
+
+
 def test_what_a_container_has() -> None:
     run = contained(
         *("--mount", "type=bind,src=/srv,dst=/data,ro", "--mount", "source=v,target=/v,movable"),
